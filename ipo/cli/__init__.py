@@ -1,0 +1,1 @@
+"""The `ipo` command: builds objects from settings and calls the library."""

@@ -1,0 +1,211 @@
+"""Typed, frozen settings of a run: built from defaults, a TOML file and `--set key=value`, in that order."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, NonNegativeInt, PositiveInt, ValidationError
+
+from ipo.errors import ConfigError
+
+Device = Literal["auto", "cpu", "cuda", "mps"]
+Precision = Literal["float32", "bfloat16", "float16"]
+SelectionRule = Literal["accuracy", "loss", "margin", "fold_accuracy", "fold_loss"]
+
+
+class Section(BaseModel):
+    """A frozen group of settings in which an unknown key is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class DataSettings(Section):
+    """What is classified, and how few labelled images are used."""
+
+    dataset: str = "stamps"
+    """A catalogue name (`ipo datasets`), or `folder:PATH`, `csv:FILE`, `hf:NAME`, `wds:SHARDS`."""
+    root: Path | None = None
+    """Folder that holds the datasets; by default IPO_DATA, or a cache folder."""
+    shots: PositiveInt = 16
+    """Labelled training images a class."""
+    classes: Literal["auto", "base", "all"] = "auto"
+    """Optimise on the base half of the classes, or on all; `auto` is base for benchmarks, all for one's own data."""
+    domains: tuple[str, ...] = ()
+    """Domains to use, where the dataset has several; none named means all."""
+    skip_unreadable: bool = False
+    """Leave unreadable images out (they are named and counted) instead of stopping."""
+
+
+class ClipSettings(Section):
+    """The vision-language model that scores prompts."""
+
+    model: str = "ViT-B-16-quickgelu/openai"
+    """`NAME/TAG` as in open_clip, `hf-hub:org/repo`, `local-dir:PATH`, or `mini`."""
+    device: Device = "auto"
+    """Where CLIP runs; `auto` takes CUDA, then MPS, then the CPU."""
+    precision: Precision = "float32"
+    """Precision of the towers; the final cosine product is always float32."""
+    image_batch: PositiveInt = 64
+    """Images encoded at once."""
+    text_memory_mb: PositiveInt = 512
+    """Bound on the working memory of text encoding."""
+    workers: NonNegativeInt = 2
+    """Processes that decode images."""
+
+
+class LLMSettings(Section):
+    """The language model that proposes prompts."""
+
+    spec: str = "local-llama"
+    """A preset name, `hf:org/model`, a folder, a `.gguf` file, or `openai:MODEL`."""
+    base_url: str | None = None
+    """Address of an OpenAI-compatible server; only for `openai:` models."""
+    temperature: NonNegativeFloat = 1.0
+    """Sampling temperature."""
+    top_p: float | None = Field(default=None, gt=0, le=1)
+    """Nucleus sampling; by default what the preset says (0.9 for small models), else 1."""
+    max_tokens: PositiveInt = 96
+    """Most tokens a proposal may take; a proposal cut there is a reject."""
+    device: Device = "auto"
+    """Where a local model runs."""
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Number format of a local model; `auto` is float32 on a CPU and bfloat16 elsewhere."""
+    timeout: float = Field(default=60.0, gt=0)
+    """Seconds until a request is given up."""
+    retries: NonNegativeInt = 2
+    """Repeats of a request after a transport error (0 switches them off), and of one whose reply does not parse."""
+    concurrency: PositiveInt = 8
+    """Requests under way at once."""
+
+
+class CaptionSettings(Section):
+    """Descriptions of the training images in the meta-prompt."""
+
+    captioner: str = "none"
+    """`none`, `describe` (what `mini` sees), `hf:org/model` or `openai:MODEL`."""
+    base_url: str | None = None
+    """Address of an OpenAI-compatible server for `openai:` captioners."""
+    token_budget: NonNegativeInt = 2000
+    """Most tokens of captions in one meta-prompt; as many captions as fit are drawn by the run's seed."""
+
+
+class SearchSettings(Section):
+    """The loop: how long, how wide, what is shown and what is kept."""
+
+    steps: PositiveInt = 100
+    """Rounds of the loop."""
+    candidates: PositiveInt = 8
+    """Prompts asked for in each step."""
+    history: NonNegativeInt = 20
+    """Best prompts shown in the meta-prompt; 0 is no feedback."""
+    select: SelectionRule = "accuracy"
+    """Rule that ranks prompts: training accuracy then loss (the paper's), or another score."""
+    ensemble: PositiveInt = 5
+    """Most prompts in the ensemble that stands beside the single best prompt."""
+    template: str | None = None
+    """Jinja file of the meta-prompt; by default the one that fits the LLM."""
+    first_prompts: tuple[str, ...] = ("a photo of a <CLASS>.",)
+    """Prompts scored before the first step."""
+    min_likelihood: float | None = None
+    """Reject a proposal whose mean log-likelihood a token under the local LLM is lower; by default the preset's."""
+    english_only: bool = True
+    """Reject proposals with words that are not English or not fit to be read."""
+    patience: PositiveInt | None = None
+    """Stop after so many steps without a better prompt."""
+    max_proposals: PositiveInt | None = None
+    """Stop after so many proposals."""
+    max_tokens: PositiveInt | None = None
+    """Stop after so many LLM tokens, prompt and reply together."""
+    max_cost: float | None = Field(default=None, gt=0)
+    """Stop after so many US dollars by the price table."""
+    max_minutes: float | None = Field(default=None, gt=0)
+    """Stop after so many minutes."""
+
+
+class Settings(Section):
+    """All settings of a run. `config.toml` in a run folder holds them resolved; it never holds a secret."""
+
+    data: DataSettings = DataSettings()
+    clip: ClipSettings = ClipSettings()
+    llm: LLMSettings = LLMSettings()
+    captions: CaptionSettings = CaptionSettings()
+    search: SearchSettings = SearchSettings()
+    seed: NonNegativeInt = 1
+    """The one seed; every random choice of the run derives from it."""
+    offline: bool = Field(default_factory=lambda: offline_by_environment())
+    """Use only models that package registries deliver."""
+
+
+PAPER_SETTINGS: dict[str, Any] = {
+    "data": {"shots": 1},
+    "search": {"steps": 100, "candidates": 5, "history": 20},
+    "llm": {"temperature": 1.0},
+}
+"""The paper's 1-shot setting (arXiv 2410.15397, section 4)."""
+
+
+def offline_by_environment() -> bool:
+    """Whether IPO_OFFLINE asks for offline defaults."""
+    return os.environ.get("IPO_OFFLINE", "").lower() in ("1", "true", "yes")
+
+
+def cache_folder() -> Path:
+    """Where features, captions and converted models are kept: IPO_CACHE, or `ipo` in the user's cache folder."""
+    base = os.environ.get("IPO_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ipo"
+    return Path(base).expanduser()
+
+
+def load_settings(file: Path | None = None, overrides: Mapping[str, Any] | None = None) -> Settings:
+    """Settings from a TOML file and nested `overrides` above it. Raises `ConfigError` naming each bad key."""
+    values: dict[str, Any] = {}
+    if file is not None:
+        try:
+            values = tomllib.loads(file.read_text(encoding="utf-8"))
+        except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise ConfigError(f"cannot read settings: {error}", where=str(file)) from error
+    try:
+        return Settings.model_validate(merge(values, overrides or {}))
+    except ValidationError as error:
+        raise ConfigError(describe_validation(error), where=str(file or "settings")) from error
+
+
+def merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested mappings as one; where both have a value, the one `above` holds."""
+    result = dict(below)
+    for key, value in above.items():
+        under = result.get(key)
+        result[key] = merge(under, value) if isinstance(value, Mapping) and isinstance(under, Mapping) else value
+    return result
+
+
+def parse_assignments(assignments: Iterable[str]) -> dict[str, Any]:
+    """`["search.steps=10"]` as a nested mapping. The value is read as TOML, or else as a plain string."""
+    nested: dict[str, Any] = {}
+    for assignment in assignments:
+        key, equals, text = assignment.partition("=")
+        if not equals or not key.strip():
+            raise ConfigError(f"'{assignment}' is not key=value", remedy="Write it like --set search.steps=10")
+        try:
+            value = tomllib.loads(f"value = {text}")["value"]
+        except tomllib.TOMLDecodeError:
+            value = text
+        for part in reversed(key.strip().split(".")):
+            value = {part: value}
+        nested = merge(nested, value)
+    return nested
+
+
+def describe_validation(error: ValidationError) -> str:
+    """One line that names each bad key with what is wrong with it."""
+    problems = []
+    for row in error.errors():
+        key = ".".join(str(part) for part in row["loc"])
+        if row["type"] == "extra_forbidden":
+            problems.append(f"unknown key '{key}'")
+        else:
+            problems.append(f"'{key}' = {row['input']!r}: {row['msg'][0].lower()}{row['msg'][1:]}")
+    return "; ".join(problems)

@@ -1,0 +1,1 @@
+"""Datasets: catalogue, splits, few-shot draws, downloads and own pictures."""

@@ -1,0 +1,54 @@
+"""What a dataset is once it is on disk: labelled image files, class names and where its split came from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+Split = Literal["train", "val", "test"]
+
+
+@dataclass(frozen=True)
+class Item:
+    """One labelled image file. `label` indexes the class names of the dataset (or of the half) that holds it."""
+
+    path: Path
+    label: int
+    domain: str = ""
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A dataset ready for use. `classnames` are in label order, with underscores already turned into spaces."""
+
+    name: str
+    root: Path
+    """Folder that image paths are given relative to, in reports and in few-shot draws."""
+    classnames: tuple[str, ...]
+    train: tuple[Item, ...]
+    val: tuple[Item, ...]
+    test: tuple[Item, ...]
+    hand_crafted_prompt: str
+    """The prompt that the papers use for this dataset, with `<CLASS>` for the class name."""
+    split_source: str
+    """`published (FILE)`, `seeded (SEED)` or `folders`; every result names it."""
+    split_hash: str
+    """sha256 over the relative paths and labels of the three splits."""
+    own: bool = False
+    """Whether these are somebody's own pictures rather than a published benchmark."""
+
+
+@dataclass(frozen=True)
+class ClassHalf:
+    """Some classes of a dataset, relabelled from 0, with their items of each split."""
+
+    classnames: tuple[str, ...]
+    labels: tuple[int, ...]
+    """The dataset's label of each class name."""
+
+    def take(self, items: Sequence[Item]) -> tuple[Item, ...]:
+        """The items of these classes, in their order, relabelled."""
+        position = {label: index for index, label in enumerate(self.labels)}
+        return tuple(Item(i.path, position[i.label], i.domain) for i in items if i.label in position)

@@ -1,0 +1,86 @@
+"""P prompts x C classes x N images -> scores, in batches; and the one interface through which any method predicts.
+
+Shape legend: P prompts, C classes, N images, D feature width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from ipo import metrics
+from ipo.clip.base import ClipModel
+from ipo.data.types import Item
+from ipo.prompt import Prompt, Score
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """Labelled images with their features (N, D) under the frozen CLIP, of unit length, on its device."""
+
+    items: tuple[Item, ...]
+    features: Tensor
+
+    @property
+    def labels(self) -> Tensor:
+        """Labels (N,) on the device of the features."""
+        return torch.tensor([item.label for item in self.items], device=self.features.device)
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+
+class Predictor(Protocol):
+    """What a fitted method is: logits for any images and any class names."""
+
+    def logits(self, images: ImageSet, classnames: Sequence[str]) -> Tensor:
+        """Logits (N, C), float32, scaled as in training; the largest is the prediction."""
+
+
+@dataclass(frozen=True)
+class PromptPredictor:
+    """CLIP's zero-shot classifier with one prompt, or with the renormalised mean of several."""
+
+    clip: ClipModel
+    prompts: tuple[Prompt, ...]
+
+    def logits(self, images: ImageSet, classnames: Sequence[str]) -> Tensor:
+        """Logits (N, C) = logit_scale x cosine of image and class features."""
+        classifier = ensemble_classifier(text_features(self.clip, self.prompts, classnames))
+        return self.clip.logit_scale * images.features @ classifier.T
+
+
+def text_features(clip: ClipModel, prompts: Sequence[Prompt], classnames: Sequence[str]) -> Tensor:
+    """Unit-length features (P, C, D) of every prompt filled with every class name."""
+    texts = [prompt.fill(name) for prompt in prompts for name in classnames]
+    return clip.encode_texts(texts).view(len(prompts), len(classnames), clip.dim)
+
+
+def ensemble_classifier(features: Tensor) -> Tensor:
+    """Class features (C, D) of a prompt ensemble (P, C, D): the mean over prompts, renormalised."""
+    return normalize(features.mean(dim=0), dim=-1)
+
+
+def score_prompts(
+    clip: ClipModel, prompts: Sequence[Prompt], images: ImageSet, classnames: Sequence[str]
+) -> list[Score]:
+    """The score of each prompt on all `images` at once, in the order of the prompts."""
+    features = text_features(clip, prompts, classnames)
+    return [score_classifier(clip, classifier, images) for classifier in features]
+
+
+def score_classifier(clip: ClipModel, classifier: Tensor, images: ImageSet) -> Score:
+    """The score of class features (C, D) on `images`."""
+    logits = clip.logit_scale * images.features @ classifier.T
+    labels = images.labels
+    accuracy = metrics.accuracy(logits, labels)
+    low, high = metrics.wilson_interval(accuracy, len(labels))
+    fold_accuracy, fold_loss = metrics.fold_scores(logits, labels)
+    loss, margin = metrics.cross_entropy(logits, labels), metrics.margin(logits, labels)
+    rounded = (round(value, 6) for value in (accuracy, loss, low, high, margin, fold_accuracy, fold_loss))
+    return Score(*rounded)

@@ -1,0 +1,1 @@
+"""Language models behind one contract: OpenAI-compatible servers and local models."""

@@ -1,0 +1,65 @@
+"""The contract of a language model that proposes prompts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol, runtime_checkable
+
+ReplyForm = Literal["line", "sides", "free"]
+"""How a reply holds its proposal: `line`, the whole text is a prompt by grammar; `sides`, a JSON object with the text
+`before` and `after` the class slot was asked for; `free`, anything, with the prompt between <INS> and </INS>."""
+
+
+@dataclass(frozen=True)
+class Message:
+    """One chat message."""
+
+    role: Literal["system", "user", "assistant"]
+    content: str
+
+
+@dataclass(frozen=True)
+class Reply:
+    """One answer, exactly as it came. `error` is set, and `text` empty, when the model failed to answer."""
+
+    text: str
+    form: ReplyForm
+    finish_reason: str
+    """`stop` when the answer is whole; `length` when it was cut off, which makes it a reject."""
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    seconds: float = 0.0
+    error: str | None = None
+
+
+class LLM(Protocol):
+    """Proposes prompts. Equal arguments on the same machine give equal replies from a local model."""
+
+    @property
+    def name(self) -> str:
+        """The resolved model, for run records: never a preset name alone."""
+
+    @property
+    def template(self) -> str:
+        """Meta-prompt template that suits this model: `ipo.j2`, or `continue.j2` for small and base models."""
+
+    @property
+    def form(self) -> ReplyForm:
+        """The form of reply that it is asked for; the template words the request accordingly."""
+
+    def generate(
+        self, messages: Sequence[Message], n: int, temperature: float, max_tokens: int, seed: int
+    ) -> list[Reply]:
+        """`n` independent replies to `messages`. Raises `LLMError` only when no reply at all can be had."""
+
+    def token_count(self, text: str) -> int:
+        """Tokens of `text`: exact for local models, an estimate from the length for remote ones."""
+
+
+@runtime_checkable
+class LikelihoodModel(Protocol):
+    """A language model that can also say how likely it finds a text."""
+
+    def mean_log_likelihood(self, texts: Sequence[str]) -> list[float]:
+        """Mean log-likelihood a token (nats, at most 0) of each text; exp(-value) is its perplexity."""

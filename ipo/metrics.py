@@ -1,0 +1,80 @@
+"""Figures from logits and labels: tensors in, numbers out. Accuracies are fractions in 0..1.
+
+Shape legend: N images, C classes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+Z95 = 1.959963984540054
+"""Two-sided 95% quantile of the normal distribution."""
+
+
+def accuracy(logits: Tensor, labels: Tensor) -> float:
+    """Share of images (N, C) whose largest logit is at their label (N,): micro top-1, as in CoOp."""
+    return float((logits.argmax(dim=-1) == labels).double().mean())
+
+
+def cross_entropy(logits: Tensor, labels: Tensor) -> float:
+    """Mean cross-entropy in nats over all images, in double precision."""
+    return float(torch.nn.functional.cross_entropy(logits.double(), labels))
+
+
+def margin(logits: Tensor, labels: Tensor) -> float:
+    """Mean of the true class's logit minus the best other one; 0 where there is only one class."""
+    if logits.shape[-1] < 2:
+        return 0.0
+    logits = logits.double()
+    own = logits.gather(1, labels[:, None]).squeeze(1)
+    rest = logits.scatter(1, labels[:, None], -math.inf).amax(dim=1)
+    return float((own - rest).mean())
+
+
+def fold_scores(logits: Tensor, labels: Tensor, folds: int = 5) -> tuple[float, float]:
+    """Accuracy and loss when each image competes only among the classes of its fold (class index modulo `folds`).
+
+    Every fold is a smaller task with other rivals; a prompt that is good at all of them leans less on one set of
+    classes. Folds have at least two classes: few classes mean fewer folds.
+    """
+    classes = logits.shape[-1]
+    folds = max(1, min(folds, classes // 2))
+    fold_of = torch.arange(classes, device=logits.device) % folds
+    outside = fold_of[None, :] != fold_of[labels][:, None]
+    inside = logits.double().masked_fill(outside, -math.inf)
+    return accuracy(inside, labels), cross_entropy(inside, labels)
+
+
+def per_class_recall(logits: Tensor, labels: Tensor) -> list[float | None]:
+    """For each class the share of its images that are recognised; None for a class without images."""
+    hits = logits.argmax(dim=-1) == labels
+    recalls: list[float | None] = []
+    for label in range(logits.shape[-1]):
+        own = hits[labels == label]
+        recalls.append(float(own.double().mean()) if own.numel() else None)
+    return recalls
+
+
+def harmonic_mean(base: float, new: float) -> float:
+    """H = 2 b n / (b + n) of base and new accuracy; 0 where both are 0."""
+    return 2 * base * new / (base + new) if base + new else 0.0
+
+
+def wilson_interval(share: float, count: int, z: float = Z95) -> tuple[float, float]:
+    """Wilson score interval of a share seen in `count` trials; (0, 1) without trials."""
+    if count == 0:
+        return 0.0, 1.0
+    centre = share + z * z / (2 * count)
+    spread = z * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
+    total = 1 + z * z / count
+    return max(0.0, (centre - spread) / total), min(1.0, (centre + spread) / total)
+
+
+def mean_and_spread(values: Sequence[float]) -> tuple[float, float]:
+    """Mean and population standard deviation over seeds, as the papers report it."""
+    mean = sum(values) / len(values)
+    return mean, math.sqrt(sum((value - mean) ** 2 for value in values) / len(values))

@@ -1,0 +1,24 @@
+"""Progress bars on standard error: shown on a terminal, silent in a pipe."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+T = TypeVar("T")
+
+
+def progress_bar() -> Progress:
+    """A bar with count and time left, on standard error, gone when done; use it as a context manager."""
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+
+
+def track(items: Iterable[T], description: str, total: int | None = None) -> Iterator[T]:
+    """Pass `items` on, one by one, with a bar."""
+    with progress_bar() as bar:
+        yield from bar.track(items, total=total, description=description)

@@ -1,0 +1,93 @@
+"""The nouns of the search: a prompt with a class slot, its score, and one line of the history."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from ipo.errors import PromptError
+
+CLASS_PLACEHOLDER = "<CLASS>"
+_ODD_CHARACTERS = re.compile(r"[\x00-\x1f\x7f<>{}]")
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A sentence with exactly one class slot, such as "a photo of a <CLASS>." (CLIP papers call it a template)."""
+
+    text: str
+
+    def __post_init__(self) -> None:
+        if self.text.count(CLASS_PLACEHOLDER) != 1:
+            raise PromptError(
+                f"a prompt needs {CLASS_PLACEHOLDER} exactly once",
+                where=repr(self.text),
+                remedy=f'Write it like "a photo of a {CLASS_PLACEHOLDER}."',
+            )
+        if _ODD_CHARACTERS.search(self.before + self.after):
+            raise PromptError("a prompt holds no angle brackets, braces or line breaks", where=repr(self.text))
+
+    @classmethod
+    def from_sides(cls, before: str, after: str) -> Prompt:
+        """The prompt with `before` and `after` around the slot; brackets and line breaks in them are dropped."""
+        sides = (re.sub(r"\s+", " ", _ODD_CHARACTERS.sub(" ", side)) for side in (before, after))
+        left, right = (side.replace(" .", ".") for side in sides)
+        return cls(f"{left}{CLASS_PLACEHOLDER}{right}".strip())
+
+    @property
+    def before(self) -> str:
+        """The words in front of the slot."""
+        return self.text.partition(CLASS_PLACEHOLDER)[0]
+
+    @property
+    def after(self) -> str:
+        """The words behind the slot."""
+        return self.text.partition(CLASS_PLACEHOLDER)[2]
+
+    def fill(self, classname: str) -> str:
+        """The text that the text encoder is given for one class."""
+        return self.text.replace(CLASS_PLACEHOLDER, classname)
+
+    def key(self) -> str:
+        """What two prompts share that differ only in case, spaces or a final stop."""
+        return re.sub(r"\s+", " ", self.text).strip().rstrip(".").rstrip().casefold()
+
+
+@dataclass(frozen=True)
+class Score:
+    """How a prompt did on the training shots. Accuracies are fractions in 0..1; a loss is a mean cross-entropy in nats.
+
+    `low` and `high` bound `accuracy` (95%, Wilson). `margin` is the mean of the true class's logit minus the best
+    other one. The `fold_*` figures let each class compete only inside its fold of classes.
+    """
+
+    accuracy: float
+    loss: float
+    low: float
+    high: float
+    margin: float
+    fold_accuracy: float
+    fold_loss: float
+
+
+@dataclass(frozen=True)
+class HistoryEntry:
+    """One candidate of a run: scored, or rejected with a reason. `parent` is the id of the best prompt shown for it."""
+
+    id: int
+    step: int
+    text: str
+    parent: int | None = None
+    score: Score | None = None
+    reason: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """The entry as one line of `history.jsonl`, without the fields that it lacks."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
+
+    @classmethod
+    def from_json(cls, row: dict[str, Any]) -> HistoryEntry:
+        """The entry that `to_json` wrote."""
+        score = row.get("score")
+        return cls(**{**row, "score": Score(**score) if score else None})

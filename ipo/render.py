@@ -1,0 +1,54 @@
+"""The one Jinja environment: strict about names, sandboxed, and the only door to `templates/`."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from ipo.errors import ConfigError
+
+
+def templates_folder() -> Path:
+    """Where the shipped templates lie: beside the package in a checkout, inside it in a wheel."""
+    packaged = Path(__file__).parent / "templates"
+    return packaged if packaged.is_dir() else Path(__file__).parent.parent / "templates"
+
+
+@cache
+def _environment() -> jinja2.Environment:
+    return ImmutableSandboxedEnvironment(
+        loader=jinja2.FileSystemLoader(templates_folder()),
+        undefined=jinja2.StrictUndefined,
+        autoescape=lambda name: bool(name and name.endswith((".html", ".html.j2"))),
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=False,
+    )
+
+
+def render(template: str | Path, **values: Any) -> str:
+    """Fill in a template: a shipped one by its name (`ipo.j2`), or one's own by its path.
+
+    Raises `ConfigError` naming the file and the missing variable or the bad line.
+    """
+    try:
+        if isinstance(template, Path):
+            return _environment().from_string(template.read_text(encoding="utf-8")).render(values)
+        return _environment().get_template(template).render(values)
+    except jinja2.UndefinedError as error:
+        raise ConfigError(
+            f"template uses an unknown variable: {error.message}",
+            where=str(template),
+            remedy=f"It may use: {', '.join(sorted(values))}",
+        ) from error
+    except jinja2.TemplateNotFound as error:
+        known = ", ".join(sorted(path.name for path in templates_folder().glob("*.j2")))
+        raise ConfigError(f"no template '{error}'", remedy=f"Shipped: {known}; or give a path") from error
+    except jinja2.TemplateError as error:
+        raise ConfigError(f"template does not render: {error}", where=str(template)) from error
+    except OSError as error:
+        raise ConfigError(f"cannot read template: {error.strerror}", where=str(template)) from error

@@ -70,6 +70,8 @@ def score_prompts(
     clip: ClipModel, prompts: Sequence[Prompt], images: ImageSet, classnames: Sequence[str]
 ) -> list[Score]:
     """The score of each prompt on all `images` at once, in the order of the prompts."""
+    if not prompts:
+        return []
     features = text_features(clip, prompts, classnames)
     return [score_classifier(clip, classifier, images) for classifier in features]
 

@@ -12,6 +12,11 @@ CLASS_PLACEHOLDER = "<CLASS>"
 _ODD_CHARACTERS = re.compile(r"[\x00-\x1f\x7f<>{}]")
 
 
+def text_key(text: str) -> str:
+    """Normal form under which texts that differ only in case, spaces or a final stop are the same."""
+    return re.sub(r"\s+", " ", text).strip().rstrip(".").rstrip().casefold()
+
+
 @dataclass(frozen=True)
 class Prompt:
     """A sentence with exactly one class slot, such as "a photo of a <CLASS>." (CLIP papers call it a template)."""
@@ -51,7 +56,7 @@ class Prompt:
 
     def key(self) -> str:
         """What two prompts share that differ only in case, spaces or a final stop."""
-        return re.sub(r"\s+", " ", self.text).strip().rstrip(".").rstrip().casefold()
+        return text_key(self.text)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,66 @@
+"""Files that survive a crash: whole files by temporary name and rename, logs by append, flush and fsync."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from ipo.errors import RunError
+
+
+def write_atomic(path: Path, data: str | bytes) -> None:
+    """Write a whole file so that a reader sees the old content or the new, never a part."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data.encode() if isinstance(data, str) else data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a JSON file for people and programs, atomically."""
+    write_atomic(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def append_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Append JSON lines in one write and wait until the disk has them."""
+    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    with path.open("ab") as file:
+        file.write(text.encode())
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """The JSON lines of a log. A torn last line, left by a crash, is passed over; damage elsewhere is an error."""
+    if not path.exists():
+        return []
+    lines = path.read_bytes().split(b"\n")
+    rows = []
+    for number, line in enumerate(lines[:-1], 1):
+        try:
+            rows.append(json.loads(line))
+        except ValueError as error:
+            raise RunError(
+                "a line of the log is damaged", where=f"{path}:{number}", remedy="Restore the file, or start a new run"
+            ) from error
+    return rows
+
+
+def truncate_rows(path: Path, keep: int) -> None:
+    """Cut a log after its first `keep` lines; what is before stays byte for byte."""
+    if not path.exists():
+        return
+    kept = path.read_bytes().split(b"\n")[:keep]
+    write_atomic(path, b"".join(line + b"\n" for line in kept))

@@ -1,0 +1,91 @@
+"""The record of a search: every candidate, scored or rejected, in the order it came. Append-only on disk.
+
+`history.jsonl` holds only what the seed determines, so equal runs give equal files; times live in `replies.jsonl`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from ipo.config import SelectionRule
+from ipo.errors import RunError
+from ipo.files import append_rows, read_rows, truncate_rows
+from ipo.prompt import HistoryEntry, Score, text_key
+
+RULES: dict[SelectionRule, Callable[[Score], tuple[float, float]]] = {
+    "accuracy": lambda score: (score.accuracy, -score.loss),
+    "loss": lambda score: (-score.loss, score.accuracy),
+    "margin": lambda score: (score.margin, -score.loss),
+    "fold_accuracy": lambda score: (score.fold_accuracy, -score.fold_loss),
+    "fold_loss": lambda score: (-score.fold_loss, score.fold_accuracy),
+}
+"""What each selection rule prefers: the larger tuple is the better prompt. `accuracy` is the paper's."""
+
+
+class History:
+    """The entries of a run. With a `path`, each step is on disk before the next one begins."""
+
+    def __init__(self, rule: SelectionRule, path: Path | None = None) -> None:
+        self.rule = RULES[rule]
+        self.path = path
+        self.entries: list[HistoryEntry] = []
+
+    @classmethod
+    def read(cls, rule: SelectionRule, path: Path) -> History:
+        """The history on disk, as far as it was written."""
+        history = cls(rule, path)
+        try:
+            history.entries = [HistoryEntry.from_json(row) for row in read_rows(path)]
+        except TypeError as error:
+            raise RunError(f"the history has an unknown shape: {error}", where=str(path)) from error
+        return history
+
+    def __iter__(self) -> Iterator[HistoryEntry]:
+        return iter(self.entries)
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+    def append(self, entries: Sequence[HistoryEntry]) -> None:
+        """Add the entries of one step, on disk first."""
+        if self.path is not None:
+            append_rows(self.path, (entry.to_json() for entry in entries))
+        self.entries.extend(entries)
+
+    def keep_steps(self, last: int) -> None:
+        """Forget all steps after `last`, on disk too."""
+        self.entries = [entry for entry in self.entries if entry.step <= last]
+        if self.path is not None:
+            truncate_rows(self.path, len(self.entries))
+
+    def keys(self) -> set[str]:
+        """The normal forms of all texts so far, rejects included, against proposing one twice."""
+        return {text_key(entry.text) for entry in self.entries}
+
+    def ranked(self) -> list[HistoryEntry]:
+        """The scored entries, best first; of equals the earlier one first."""
+        return sorted(self.scored(), key=self._value, reverse=True)
+
+    def scored(self) -> list[HistoryEntry]:
+        """The entries with a score, in the order they came."""
+        return [entry for entry in self.entries if entry.score is not None]
+
+    def rejects(self) -> list[HistoryEntry]:
+        """The entries without a score, each with its reason."""
+        return [entry for entry in self.entries if entry.score is None]
+
+    def best(self) -> HistoryEntry:
+        """The best entry so far. Raises `RunError` where nothing was scored."""
+        ranked = self.ranked()
+        if not ranked:
+            raise RunError("no prompt of this run has a score", where=str(self.path or "history"))
+        return ranked[0]
+
+    def top(self, count: int) -> list[HistoryEntry]:
+        """The best `count` entries, best last, as the meta-prompt shows them."""
+        return self.ranked()[:count][::-1]
+
+    def _value(self, entry: HistoryEntry) -> tuple[float, float]:
+        assert entry.score is not None
+        return self.rule(entry.score)

@@ -1,0 +1,127 @@
+"""The loop: show the best prompts so far, ask for new ones, score them, remember them (IPO, arXiv 2410.15397, 3).
+
+history -> meta-prompt -> LLM -> replies -> candidates -> CLIP scores -> history
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from ipo.clip.base import ClipModel
+from ipo.config import LLMSettings, SearchSettings
+from ipo.evaluate import ImageSet, score_prompts
+from ipo.history import History
+from ipo.llm.base import LLM, Reply
+from ipo.llm.prices import cost
+from ipo.meta_prompt import build_messages
+from ipo.prompt import HistoryEntry, Prompt
+from ipo.propose import Checks, Reject, accept
+from ipo.record import Record
+
+
+@dataclass(frozen=True)
+class Search:
+    """All that the loop works with. It sees the training shots only."""
+
+    settings: SearchSettings
+    sampling: LLMSettings
+    clip: ClipModel
+    llm: LLM
+    images: ImageSet
+    classnames: tuple[str, ...]
+    captions: tuple[str, ...]
+    seed: int
+
+
+def optimize(search: Search, record: Record, watch: Callable[[Record], None] = lambda _: None) -> str:
+    """Run, or go on with, a search until something stops it; the reason is returned. `watch` is called every step."""
+    if record.last_step < 0:
+        record.history.append(_first_entries(search))
+    watch(record)
+    while (reason := stop_reason(search, record)) is None:
+        step = record.last_step + 1
+        shown = record.history.top(search.settings.history)
+        replies = record.replies(step)
+        if replies is None:
+            replies = _ask(search, record, step, shown)
+        started = time.monotonic()
+        record.history.append(_judge(search, record.history, step, shown, replies))
+        record.log_scoring(step, time.monotonic() - started)
+        watch(record)
+    return reason
+
+
+def step_seed(seed: int, step: int) -> int:
+    """The seed of one step, from the seed of the run; the same whether or not earlier steps ran in this process."""
+    return int.from_bytes(hashlib.sha256(f"{seed}:{step}".encode()).digest()[:4], "big")
+
+
+def stop_reason(search: Search, record: Record) -> str | None:
+    """Why the run is over, or None. Limits are checked between steps."""
+    limits, usage = search.settings, record.usage()
+    history, done = record.history, record.last_step
+    spent = cost(search.llm.name, usage.prompt_tokens, usage.completion_tokens)
+    if done >= limits.steps:
+        return f"all {limits.steps} steps done"
+    if limits.patience and done - history.best().step >= limits.patience:
+        return f"no better prompt in {limits.patience} steps"
+    if limits.max_proposals and usage.proposals >= limits.max_proposals:
+        return f"{usage.proposals} proposals made"
+    if limits.max_tokens and usage.tokens >= limits.max_tokens:
+        return f"{usage.tokens} tokens used"
+    if limits.max_cost and spent is not None and spent >= limits.max_cost:
+        return f"${spent:.4f} spent"
+    if limits.max_minutes and usage.seconds >= 60 * limits.max_minutes:
+        return f"{usage.seconds / 60:.1f} minutes used"
+    return None
+
+
+def _first_entries(search: Search) -> list[HistoryEntry]:
+    prompts = [Prompt(text) for text in search.settings.first_prompts]
+    scores = score_prompts(search.clip, prompts, search.images, search.classnames)
+    return [
+        HistoryEntry(id=index, step=0, text=prompt.text, score=score)
+        for index, (prompt, score) in enumerate(zip(prompts, scores, strict=True))
+    ]
+
+
+def _ask(search: Search, record: Record, step: int, shown: Sequence[HistoryEntry]) -> list[Reply]:
+    messages = build_messages(search.settings.template or search.llm.template, shown, search.captions, search.llm.form)
+    started = time.monotonic()
+    replies = search.llm.generate(
+        messages,
+        n=search.settings.candidates,
+        temperature=search.sampling.temperature,
+        max_tokens=search.sampling.max_tokens,
+        seed=step_seed(search.seed, step),
+    )
+    record.log_replies(step, messages, replies, time.monotonic() - started)
+    return replies
+
+
+def _judge(
+    search: Search, history: History, step: int, shown: Sequence[HistoryEntry], replies: Sequence[Reply]
+) -> list[HistoryEntry]:
+    """One history entry a reply: scored if it holds a prompt that is fit and new, else rejected with the reason."""
+    checks = Checks.of(search.settings, search.clip, search.classnames, search.llm)
+    verdicts = accept(replies, history.keys(), checks)
+    prompts = [verdict for verdict in verdicts if isinstance(verdict, Prompt)]
+    scores = iter(score_prompts(search.clip, prompts, search.images, search.classnames))
+    parent = shown[-1].id if shown else None
+    entries = []
+    for index, verdict in enumerate(verdicts, start=len(history)):
+        rejected = isinstance(verdict, Reject)
+        entries.append(
+            HistoryEntry(
+                id=index,
+                step=step,
+                text=verdict.text,
+                parent=parent,
+                score=None if rejected else next(scores),
+                reason=verdict.reason if rejected else None,
+            )
+        )
+    return entries

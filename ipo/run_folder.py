@@ -1,0 +1,143 @@
+"""The folder of a run: settings, what it ran with, results. It explains itself to someone without Python.
+
+Shared by `ipo optimize` and `ipo baseline`. `run.json` says how far the run came in `status`.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import re
+import time
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from ipo import __version__
+from ipo.config import Settings, load_settings
+from ipo.errors import RunError
+from ipo.files import write_atomic, write_json
+
+CONFIG_FILE = "config.toml"
+RUN_FILE = "run.json"
+RESULT_FILE = "result.json"
+_PACKAGES = ("torch", "torchvision", "open_clip_torch", "transformers", "timm", "openai", "llguidance")
+
+
+class RunFolder:
+    """An open run folder, locked against a second process."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._lock = FileLock(path / ".lock")
+        try:
+            self._lock.acquire(timeout=0)
+        except Timeout:
+            raise RunError(
+                "another process works on this run", where=str(path), remedy="Wait for it, or end it"
+            ) from None
+
+    @classmethod
+    def create(cls, path: Path, settings: Settings, facts: dict[str, Any]) -> RunFolder:
+        """A new folder with `config.toml` and `run.json` (versions and `facts`). An existing run is never overwritten."""
+        if path.exists() and any(path.iterdir()):
+            raise RunError(
+                "the folder is not empty", where=str(path), remedy=f"Go on with --resume {path}, or give another --out"
+            )
+        path.mkdir(parents=True, exist_ok=True)
+        folder = cls(path)
+        write_atomic(path / CONFIG_FILE, to_toml(settings))
+        run = {"ipo": __version__, "python": platform.python_version(), "machine": platform.machine()}
+        run |= {"versions": _versions(), "started": _now(), **facts, "status": "running"}
+        write_json(path / RUN_FILE, run)
+        return folder
+
+    @classmethod
+    def open(cls, path: Path) -> RunFolder:
+        """An existing run, to go on with it."""
+        if not (path / RUN_FILE).is_file():
+            raise RunError(f"no run here: {RUN_FILE} is missing", where=str(path), remedy="Give the folder of a run")
+        return cls(path)
+
+    @property
+    def settings(self) -> Settings:
+        """The settings that the run was started with."""
+        return load_settings(self.path / CONFIG_FILE)
+
+    def read(self, name: str) -> Any:
+        """A JSON file of the folder. Raises `RunError` where it is missing or damaged."""
+        return read_run_json(self.path, name)
+
+    def update(self, **facts: Any) -> None:
+        """Change facts of `run.json`, such as its status."""
+        write_json(self.path / RUN_FILE, self.read(RUN_FILE) | facts | {"updated": _now()})
+
+    def write(self, name: str, content: str | dict[str, Any] | list[Any]) -> Path:
+        """Write a whole file, text or JSON, and return its path."""
+        path = self.path / name
+        if isinstance(content, str):
+            write_atomic(path, content)
+        else:
+            write_json(path, content)
+        return path
+
+    def close(self) -> None:
+        """Let other processes in."""
+        self._lock.release()
+        (self.path / ".lock").unlink(missing_ok=True)
+
+    def __enter__(self) -> RunFolder:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def read_run_json(folder: Path, name: str) -> Any:
+    """A JSON file of a run folder, without locking it."""
+    path = folder / name
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise RunError(
+            f"{name} is missing", where=str(folder), remedy="Is this the folder of a finished run?"
+        ) from None
+    except (OSError, ValueError) as error:
+        raise RunError(f"cannot read {name}: {error}", where=str(folder)) from error
+
+
+def new_run_path(parent: Path, *words: str) -> Path:
+    """A free folder name under `parent` made of the given words, with a number where one is taken."""
+    stem = re.sub(r"[^A-Za-z0-9.=-]+", "-", "-".join(words)).strip("-.")
+    path = parent / stem
+    number = 2
+    while path.exists():
+        path = parent / f"{stem}-{number}"
+        number += 1
+    return path
+
+
+def to_toml(settings: Settings) -> str:
+    """Settings as TOML that `load_settings` reads back to equal ones; unset values are left out."""
+    values = settings.model_dump(mode="json", exclude_none=True)
+    lines = [f"{key} = {json.dumps(value)}" for key, value in values.items() if not isinstance(value, dict)]
+    for name, section in values.items():
+        if isinstance(section, dict):
+            lines += ["", f"[{name}]", *(f"{key} = {json.dumps(value)}" for key, value in section.items())]
+    return "\n".join(lines) + "\n"
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for package in _PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _now() -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S%z")

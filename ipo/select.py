@@ -1,0 +1,40 @@
+"""From a finished history to its results: the single best prompt, and a small ensemble chosen greedily.
+
+Shape legend: P prompts, C classes, D feature width.
+"""
+
+from __future__ import annotations
+
+from ipo.clip.base import ClipModel
+from ipo.evaluate import ImageSet, ensemble_classifier, score_classifier, text_features
+from ipo.history import History
+from ipo.prompt import HistoryEntry, Prompt, Score
+
+POOL = 20
+"""The ensemble is chosen among so many best prompts."""
+
+
+def greedy_ensemble(
+    history: History, clip: ClipModel, images: ImageSet, classnames: tuple[str, ...], most: int
+) -> tuple[list[HistoryEntry], Score]:
+    """The ensemble and its training score: from the best prompt on, add what improves the selection rule the most.
+
+    Stops at `most` prompts or when no prompt of the pool improves the score; so the ensemble is never worse than the
+    best prompt on the training shots.
+    """
+    pool = history.ranked()[:POOL]
+    features = text_features(clip, [Prompt(entry.text) for entry in pool], classnames)  # (P, C, D)
+    chosen = [0]
+    score = score_classifier(clip, features[0], images)
+    while len(chosen) < min(most, len(pool)):
+        trials = {
+            index: score_classifier(clip, ensemble_classifier(features[[*chosen, index]]), images)
+            for index in range(len(pool))
+            if index not in chosen
+        }
+        best = max(trials, key=lambda index: history.rule(trials[index]))
+        if history.rule(trials[best]) <= history.rule(score):
+            break
+        chosen.append(best)
+        score = trials[best]
+    return [pool[index] for index in chosen], score

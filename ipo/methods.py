@@ -1,0 +1,159 @@
+"""What a comparison method is, how it is found (entry points of the group `ipo.methods`), and what a fit may write."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from ipo.config import Section, describe_validation
+from ipo.errors import ConfigError, RunError, UnknownName
+from ipo.evaluate import Predictor, PromptPredictor
+from ipo.protocols import FewShotTask
+
+GROUP = "ipo.methods"
+CURVES, CHECKPOINT = "curves.jsonl", "checkpoint.safetensors"
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What a fit returns. The first predictor is the one that stands for the method in tables."""
+
+    predictors: Mapping[str, Predictor]
+    learned: Mapping[str, Tensor] = field(default_factory=dict)
+    """What was learned, for `learned.safetensors`."""
+    figures: Mapping[str, Any] = field(default_factory=dict)
+    """Further figures for `result.json`."""
+
+    @property
+    def headline(self) -> str:
+        """Name of the predictor that stands for the method."""
+        return next(iter(self.predictors))
+
+    def prompts(self, name: str) -> list[str] | None:
+        """The prompts of a predictor that is made of prompts."""
+        predictor = self.predictors[name]
+        return [prompt.text for prompt in predictor.prompts] if isinstance(predictor, PromptPredictor) else None
+
+
+@dataclass
+class FitRun:
+    """Where a fit writes its curve and its checkpoints; without a folder it writes nothing.
+
+    A checkpoint belongs to `epoch`, and a curve row names its epoch, so that a resumed fit drops the rows that an
+    interrupted epoch left behind.
+    """
+
+    folder: Path | None = None
+    report: Callable[[str], None] = lambda line: print(line, file=sys.stderr)
+    """Where a line for the user goes, such as the time that the fit will take."""
+
+    def log(self, row: Mapping[str, Any]) -> None:
+        """Append one row to `curves.jsonl`."""
+        if self.folder is not None:
+            with (self.folder / CURVES).open("a", encoding="utf-8") as file:
+                file.write(json.dumps(row) + "\n")
+                file.flush()
+                os.fsync(file.fileno())
+
+    def save(self, tensors: Mapping[str, Tensor], epoch: int) -> None:
+        """Write a checkpoint of the state after `epoch`, replacing the last."""
+        if self.folder is not None:
+            save_tensors(self.folder / CHECKPOINT, tensors, {"epoch": str(epoch)})
+
+    def restore(self) -> tuple[dict[str, Tensor], int]:
+        """The last checkpoint's tensors and epoch; nothing and 0 where there is none."""
+        path = self.folder / CHECKPOINT if self.folder else None
+        if path is None or not path.is_file():
+            self._keep_curve(0)
+            return {}, 0
+        tensors, metadata = load_tensors(path)
+        epoch = int(metadata["epoch"])
+        self._keep_curve(epoch)
+        return tensors, epoch
+
+    def _keep_curve(self, epoch: int) -> None:
+        path = self.folder / CURVES if self.folder else None
+        if path is None or not path.is_file():
+            return
+        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+        whole = [line for line in lines if line.endswith("\n") and json.loads(line)["epoch"] <= epoch]
+        partial = path.with_name(path.name + ".partial")
+        partial.write_text("".join(whole), encoding="utf-8")
+        partial.replace(path)
+
+
+@dataclass(frozen=True)
+class Method:
+    """One way to get a classifier from a few-shot task; an entry point of the group `ipo.methods` names an instance."""
+
+    name: str
+    summary: str
+    options: type[Section]
+    """Its hyper-parameters, each with a docstring."""
+    fit: Callable[[FewShotTask, Any, FitRun], Fitted]
+    """Called with the task, an instance of `options` and the run."""
+    paper: str | None = None
+    """Title and arXiv number."""
+    published: Callable[[str, int], Mapping[str, Any]] = lambda *_: {}
+    """The options that the paper uses for a dataset and a number of shots, where they differ from the defaults."""
+
+    def configure(self, dataset: str, shots: int, overrides: Mapping[str, Any] | None = None) -> Section:
+        """The published options with `overrides` above them. Raises `ConfigError` naming each bad key."""
+        try:
+            return self.options.model_validate({**self.published(dataset, shots), **(overrides or {})})
+        except ValidationError as error:
+            known = ", ".join(self.options.model_fields) or "none"
+            raise ConfigError(
+                describe_validation(error), where=f"options of {self.name}", remedy=f"It has: {known}"
+            ) from error
+
+
+def available_methods() -> list[str]:
+    """Names of all registered methods."""
+    return sorted(entry.name for entry in entry_points(group=GROUP))
+
+
+def find_method(name: str) -> Method:
+    """The registered method of this name. Raises `UnknownName`, or `ConfigError` where the entry point is broken."""
+    found = list(entry_points(group=GROUP, name=name))
+    if not found:
+        raise UnknownName("method", name, available_methods())
+    if len(found) > 1:
+        owners = ", ".join(entry.value for entry in found)
+        raise ConfigError(f"method '{name}' is registered more than once", where=owners, remedy="Uninstall one")
+    try:
+        method = found[0].load()
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(f"method '{name}' cannot be loaded: {error}", where=found[0].value) from error
+    if not isinstance(method, Method):
+        raise ConfigError(f"method '{name}' is not an ipo.methods.Method", where=found[0].value)
+    return method
+
+
+def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
+    """Write safetensors by a temporary name and rename."""
+    partial = path.with_name(path.name + ".partial")
+    whole = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+    save_file(whole, partial, dict(metadata or {}))
+    partial.replace(path)
+
+
+def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors and metadata that `save_tensors` wrote. Raises `RunError` for a broken file."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+        return load_file(path), metadata
+    except SafetensorError as error:
+        raise RunError(f"cannot read tensors: {error}", where=str(path), remedy="Remove it to start anew") from error

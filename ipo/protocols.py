@@ -1,0 +1,194 @@
+"""How every method is judged: few-shot, base-to-new, cross-dataset, domain generalisation (CoCoOp, arXiv 2203.05557).
+
+A method is fitted on a `FewShotTask`, which holds training and validation shots and nothing else. Test images are
+behind `HeldOut`, which reads them when they are first asked for: once, after all fitting.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from ipo import metrics
+from ipo.clip.base import ClipModel
+from ipo.config import Settings
+from ipo.data.fewshot import class_half, draw_shots
+from ipo.data.load import load_dataset
+from ipo.data.types import ClassHalf, Dataset, Item
+from ipo.errors import DataError
+from ipo.evaluate import ImageSet, Predictor
+
+
+class FeatureStore(Protocol):
+    """Where image features come from; `ipo.clip.features.ImageFeatureStore` is one."""
+
+    def load(self, items: Sequence[Item]) -> tuple[tuple[Item, ...], Tensor]:
+        """The readable ones of `items`, and their features (N, D) of unit length."""
+
+
+@dataclass(frozen=True)
+class FewShotTask:
+    """All that a method may see: labelled shots of some classes under a frozen CLIP."""
+
+    dataset: str
+    classnames: tuple[str, ...]
+    train: ImageSet
+    val: ImageSet
+    shots: int
+    seed: int
+    clip: ClipModel
+    hand_crafted_prompt: str
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Test images with the class names that compete for them; `images` are read at first use."""
+
+    dataset: str
+    classnames: tuple[str, ...]
+    items: tuple[Item, ...]
+    root: Path
+    store: FeatureStore
+
+    @cached_property
+    def images(self) -> ImageSet:
+        """The test images with their features."""
+        kept, features = self.store.load(self.items)
+        return ImageSet(kept, features)
+
+    @property
+    def paths(self) -> list[str]:
+        """Where each image lies below `root`, in the order of an evaluation's `correct`."""
+        return [relative_path(item.path, self.root) for item in self.images.items]
+
+
+@dataclass(frozen=True)
+class BaseToNew:
+    """A few-shot task with its test sets: `base`, of the task's own classes, and `new`, of the others, if any."""
+
+    task: FewShotTask
+    base: HeldOut
+    new: HeldOut | None
+    source: Dataset
+    """The dataset that all of this was drawn from."""
+
+    @property
+    def classes(self) -> str:
+        """`base` when the task has the first half of the classes only, else `all`."""
+        return "base" if self.new else "all"
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Accuracy (0..1) on `n` test images with its 95% Wilson interval, recall per class, and each image's verdict."""
+
+    accuracy: float
+    low: float
+    high: float
+    n: int
+    recall: tuple[float | None, ...]
+    correct: str
+    """One character an image, `1` where the prediction is right."""
+
+    def figures(self) -> dict[str, Any]:
+        """The figures that `result.json` holds."""
+        return {"accuracy": self.accuracy, "low": self.low, "high": self.high, "n": self.n}
+
+
+@dataclass(frozen=True)
+class BaseToNewResult:
+    """Base and new evaluation of one predictor."""
+
+    base: Evaluation
+    new: Evaluation | None
+
+    @property
+    def harmonic_mean(self) -> float | None:
+        """H of base and new accuracy; None without new classes."""
+        return metrics.harmonic_mean(self.base.accuracy, self.new.accuracy) if self.new else None
+
+    def to_json(self) -> dict[str, Any]:
+        """The predictor's entry in `result.json`."""
+        new = self.new.figures() if self.new else None
+        return {"base": self.base.figures(), "new": new, "H": self.harmonic_mean}
+
+
+def load_task(settings: Settings, clip: ClipModel, store: FeatureStore) -> BaseToNew:
+    """The task that `settings` describe. Shots are drawn over all classes first and filtered to the half afterwards."""
+    data = settings.data
+    dataset = load_dataset(data.dataset, data.root, seed=settings.seed, domains=data.domains)
+    train, val = draw_shots(dataset, data.shots, settings.seed)
+    use_all = data.classes == "all" or (data.classes == "auto" and dataset.own)
+    half = class_half(dataset, "all" if use_all else "base")
+    task = FewShotTask(
+        dataset=dataset.name,
+        classnames=half.classnames,
+        train=_load_images(store, half.take(train), "training"),
+        val=_load_images(store, half.take(val), "validation"),
+        shots=data.shots,
+        seed=settings.seed,
+        clip=clip,
+        hand_crafted_prompt=dataset.hand_crafted_prompt,
+    )
+    base = _held_out(dataset, half, store)
+    new = None if use_all else _held_out(dataset, class_half(dataset, "new"), store)
+    return BaseToNew(task, base, new, dataset)
+
+
+def load_target(spec: str, settings: Settings, store: FeatureStore) -> HeldOut:
+    """Another dataset to test on, under its own class names (cross-dataset transfer, domain generalisation).
+
+    `NAME` takes the dataset's test split; `NAME@DOMAIN` takes all images of one domain, as domain generalisation does
+    for a domain that the fit has not seen.
+    """
+    name, at, domain = spec.rpartition("@")
+    if not at or "/" in domain:
+        name, domain = spec, ""
+    dataset = load_dataset(name, settings.data.root, seed=settings.seed, domains=(domain,) if domain else ())
+    items = dataset.train + dataset.val + dataset.test if domain else dataset.test
+    return HeldOut(spec, dataset.classnames, items, dataset.root, store)
+
+
+def evaluate_on(predictor: Predictor, images: ImageSet, classnames: Sequence[str]) -> Evaluation:
+    """How often `predictor` finds the right one of `classnames` on `images`."""
+    with torch.no_grad():
+        logits = predictor.logits(images, classnames)
+    labels = images.labels
+    hits = (logits.argmax(dim=-1) == labels).tolist()
+    accuracy = metrics.accuracy(logits, labels)
+    low, high = metrics.wilson_interval(accuracy, len(hits))
+    recall = tuple(metrics.per_class_recall(logits, labels))
+    return Evaluation(accuracy, low, high, len(hits), recall, "".join("01"[hit] for hit in hits))
+
+
+def evaluate_base_to_new(predictor: Predictor, protocol: BaseToNew) -> BaseToNewResult:
+    """Base images against base names, and new images against new names."""
+    base = evaluate_held_out(predictor, protocol.base)
+    return BaseToNewResult(base, evaluate_held_out(predictor, protocol.new) if protocol.new else None)
+
+
+def evaluate_held_out(predictor: Predictor, held_out: HeldOut) -> Evaluation:
+    """How `predictor` does on one test set, under that set's class names."""
+    return evaluate_on(predictor, held_out.images, held_out.classnames)
+
+
+def relative_path(path: Path, root: Path) -> str:
+    """`path` below `root` with forward slashes, or all of it when it lies elsewhere."""
+    return (path.relative_to(root) if path.is_relative_to(root) else path).as_posix()
+
+
+def _held_out(dataset: Dataset, half: ClassHalf, store: FeatureStore) -> HeldOut:
+    return HeldOut(dataset.name, half.classnames, half.take(dataset.test), dataset.root, store)
+
+
+def _load_images(store: FeatureStore, items: tuple[Item, ...], purpose: str) -> ImageSet:
+    kept, features = store.load(items)
+    if items and not kept:
+        raise DataError(f"none of the {len(items)} {purpose} images can be read", where=str(items[0].path.parent))
+    return ImageSet(kept, features)

@@ -12,6 +12,9 @@ from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, NonNegative
 
 from ipo.errors import ConfigError
 
+DEFAULT_CLIP = "ViT-B-16-quickgelu/openai"
+OFFLINE_CLIP = "mini"
+
 Device = Literal["auto", "cpu", "cuda", "mps"]
 Precision = Literal["float32", "bfloat16", "float16"]
 SelectionRule = Literal["accuracy", "loss", "margin", "fold_accuracy", "fold_loss"]
@@ -43,8 +46,9 @@ class DataSettings(Section):
 class ClipSettings(Section):
     """The vision-language model that scores prompts."""
 
-    model: str = "ViT-B-16-quickgelu/openai"
-    """`NAME/TAG` as in open_clip, `hf-hub:org/repo`, `local-dir:PATH`, or `mini`."""
+    model: str = "auto"
+    """`NAME/TAG` as in open_clip, `hf-hub:org/repo`, `local-dir:PATH`, or `mini`; `auto` is the paper's
+    ViT-B-16-quickgelu/openai, and `mini` under `--offline`."""
     device: Device = "auto"
     """Where CLIP runs; `auto` takes CUDA, then MPS, then the CPU."""
     precision: Precision = "float32"
@@ -168,9 +172,16 @@ def load_settings(file: Path | None = None, overrides: Mapping[str, Any] | None 
         except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise ConfigError(f"cannot read settings: {error}", where=str(file)) from error
     try:
-        return Settings.model_validate(merge(values, overrides or {}))
+        settings = Settings.model_validate(merge(values, overrides or {}))
+        return settings.model_copy(update={"clip": _resolve_clip(settings)})
     except ValidationError as error:
         raise ConfigError(describe_validation(error), where=str(file or "settings")) from error
+
+
+def _resolve_clip(settings: Settings) -> ClipSettings:
+    if settings.clip.model != "auto":
+        return settings.clip
+    return settings.clip.model_copy(update={"model": OFFLINE_CLIP if settings.offline else DEFAULT_CLIP})
 
 
 def merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:

@@ -41,7 +41,7 @@ class RunFolder:
 
     @classmethod
     def create(cls, path: Path, settings: Settings, facts: dict[str, Any]) -> RunFolder:
-        """A new folder with `config.toml` and `run.json` (versions and `facts`). An existing run is never overwritten."""
+        """A new folder with `config.toml` and `run.json` (versions and `facts`); never over an existing run."""
         if path.exists() and any(path.iterdir()):
             raise RunError(
                 "the folder is not empty", where=str(path), remedy=f"Go on with --resume {path}, or give another --out"
@@ -64,7 +64,7 @@ class RunFolder:
     @property
     def settings(self) -> Settings:
         """The settings that the run was started with."""
-        return load_settings(self.path / CONFIG_FILE)
+        return read_settings(self.path)
 
     def read(self, name: str) -> Any:
         """A JSON file of the folder. Raises `RunError` where it is missing or damaged."""
@@ -86,13 +86,17 @@ class RunFolder:
     def close(self) -> None:
         """Let other processes in."""
         self._lock.release()
-        (self.path / ".lock").unlink(missing_ok=True)
 
     def __enter__(self) -> RunFolder:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def read_settings(folder: Path) -> Settings:
+    """The settings that a run was started with, without locking it."""
+    return load_settings(folder / CONFIG_FILE)
 
 
 def read_run_json(folder: Path, name: str) -> Any:
@@ -122,10 +126,18 @@ def new_run_path(parent: Path, *words: str) -> Path:
 def to_toml(settings: Settings) -> str:
     """Settings as TOML that `load_settings` reads back to equal ones; unset values are left out."""
     values = settings.model_dump(mode="json", exclude_none=True)
-    lines = [f"{key} = {json.dumps(value)}" for key, value in values.items() if not isinstance(value, dict)]
+    lines = [
+        f"{key} = {json.dumps(value, ensure_ascii=False)}"
+        for key, value in values.items()
+        if not isinstance(value, dict)
+    ]
     for name, section in values.items():
         if isinstance(section, dict):
-            lines += ["", f"[{name}]", *(f"{key} = {json.dumps(value)}" for key, value in section.items())]
+            lines += [
+                "",
+                f"[{name}]",
+                *(f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in section.items()),
+            ]
     return "\n".join(lines) + "\n"
 
 

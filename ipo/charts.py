@@ -1,0 +1,79 @@
+"""Geometry of the report's charts: numbers in, positions on an SVG canvas out. The drawing itself is a template."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Scale:
+    """A linear map from `low`..`high` to pixels `start`..`end`, with round tick values."""
+
+    low: float
+    high: float
+    start: float
+    end: float
+    ticks: tuple[float, ...]
+
+    @classmethod
+    def over(cls, values: Sequence[float], start: float, end: float, about: int = 5) -> Scale:
+        """A scale that holds all values, with ticks at 1, 2 or 5 times a power of ten."""
+        low, high = min(values), max(values)
+        if low == high:
+            low, high = low - 0.5, high + 0.5
+        raw = (high - low) / about
+        power = 10.0 ** math.floor(math.log10(raw))
+        step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= raw)
+        first, last = math.floor(low / step), math.ceil(high / step)
+        ticks = tuple(round(index * step, 10) for index in range(first, last + 1))
+        return cls(ticks[0], ticks[-1], start, end, ticks)
+
+    def __call__(self, value: float) -> float:
+        """Pixel position of a value, to a tenth."""
+        share = (value - self.low) / (self.high - self.low)
+        return round(self.start + share * (self.end - self.start), 1)
+
+
+@dataclass(frozen=True)
+class Dot:
+    """One mark of a chart, with the text that shows when pointed at."""
+
+    x: float
+    y: float
+    label: str = ""
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A chart of dots and lines, ready for `chart.html.j2`; positions are in pixels of a `width` x `height` canvas."""
+
+    title: str
+    x_title: str
+    y_title: str
+    x_scale: Scale
+    y_scale: Scale
+    dots: tuple[Dot, ...]
+    lines: tuple[tuple[str, tuple[Dot, ...]], ...]
+    """Named lines, drawn in order."""
+    width: int = 760
+    height: int = 300
+
+    def path(self, points: Sequence[Dot]) -> str:
+        """The `points` attribute of an SVG polyline."""
+        return " ".join(f"{point.x},{point.y}" for point in points)
+
+
+def make_chart(
+    titles: tuple[str, str, str],
+    dots: Sequence[tuple[float, float, str]],
+    lines: Sequence[tuple[str, Sequence[tuple[float, float]]]],
+) -> Chart:
+    """A chart with `titles` (chart, x axis, y axis) from data values: dots with labels, and named lines."""
+    xs = [x for x, _, _ in dots] + [x for _, points in lines for x, _ in points]
+    ys = [y for _, y, _ in dots] + [y for _, points in lines for _, y in points]
+    x_scale, y_scale = Scale.over(xs, 56, 740, about=8), Scale.over(ys, 256, 16)
+    placed = tuple(Dot(x_scale(x), y_scale(y), label) for x, y, label in dots)
+    drawn = tuple((name, tuple(Dot(x_scale(x), y_scale(y)) for x, y in points)) for name, points in lines)
+    return Chart(*titles, x_scale, y_scale, placed, drawn)

@@ -1,0 +1,59 @@
+"""`ipo evaluate`: the test accuracy of prompts of one's own."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Literal
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from ipo.cli import options
+
+
+def evaluate(
+    prompt: Annotated[list[str], typer.Option("--prompt", "-p", help='Such as "a photo of a <CLASS>." Repeatable.')],
+    dataset: options.Dataset = None,
+    split: Annotated[
+        Literal["base", "new", "all"], typer.Option("--split", help="Which classes compete, on their test images.")
+    ] = "all",
+    ensemble: Annotated[bool, typer.Option("--ensemble", help="Also the mean of all the prompts given.")] = False,
+    domains: options.Domains = None,
+    clip: options.Clip = None,
+    data_root: options.DataRoot = None,
+    device: options.DeviceOption = None,
+    offline: options.Offline = False,
+    config: options.Config = None,
+    assignments: options.Assignments = None,
+    as_json: options.AsJson = False,
+) -> None:
+    """Test prompts: zero-shot accuracy on the test images of a dataset.
+
+    Examples:
+
+      ipo evaluate --prompt "a photo of a <CLASS>." --dataset caltech101 --split base
+
+      ipo evaluate -p "a drawing of a <CLASS>." -p "<CLASS>" --dataset folder:photos/ --ensemble
+    """
+    flags = {
+        "data": {"dataset": dataset, "root": data_root, "domains": options.split_commas(domains)},
+        "clip": {"model": clip, "device": device},
+        "offline": offline or None,
+    }
+    settings = options.make_settings(config, assignments, flags)
+
+    from ipo.experiment import evaluate_prompts
+    from ipo.report import with_interval
+
+    rows = evaluate_prompts(settings, prompt, split, ensemble)
+    if as_json:
+        print(json.dumps(rows, indent=2, ensure_ascii=False))
+        return
+    table = Table(title=f"{settings.data.dataset}, {split} classes, {rows[0]['n']} test images, {settings.clip.model}")
+    table.add_column("prompt", overflow="fold")
+    table.add_column("accuracy, % [95% interval]", justify="right", no_wrap=True)
+    for row in rows:
+        table.add_row(Text(row["prompt"]), with_interval(row))
+    Console(highlight=False).print(table)

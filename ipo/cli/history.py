@@ -1,0 +1,62 @@
+"""`ipo history`: what a run tried, as a table or as JSON lines."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from ipo.errors import RunError
+
+
+def history(
+    run: Annotated[Path, typer.Argument(help="Run folder.")],
+    by: Annotated[Literal["score", "step"], typer.Option("--by", help="Order: best first, or as they came.")] = "score",
+    top: Annotated[int | None, typer.Option("--top", min=1, help="Show so many only.")] = None,
+    rejects: Annotated[bool, typer.Option("--rejects", help="Show the rejected proposals and why.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON lines.")] = False,
+) -> None:
+    """Show the prompts of a run with their training scores.
+
+    Examples:
+
+      ipo history runs/caltech101-local-llama-16shot-seed1 --top 10
+
+      ipo history runs/caltech101-local-llama-16shot-seed1 --rejects
+
+      ipo history RUN --json | jq -r .text
+    """
+    from ipo.history import History
+    from ipo.record import HISTORY_FILE
+    from ipo.report import history_rows
+    from ipo.run_folder import read_settings
+
+    path = run / HISTORY_FILE
+    if not path.is_file():
+        raise RunError(f"no {HISTORY_FILE} here", where=str(run), remedy="Give the folder of an `ipo optimize` run")
+    record = History.read(read_settings(run).search.select, path)
+    entries = history_rows(record, by, top, rejects)
+    if as_json:
+        for entry in entries:
+            print(json.dumps(entry.to_json(), ensure_ascii=False))
+        return
+    table = Table()
+    for heading in ("step", "reason") if rejects else ("accuracy, %", "95% interval", "loss", "step"):
+        table.add_column(heading, justify="left" if heading == "reason" else "right", no_wrap=True)
+    table.add_column("reply" if rejects else "prompt", overflow="fold")
+    for entry in entries:
+        if entry.score is None:
+            table.add_row(str(entry.step), entry.reason or "", Text(entry.text))
+        else:
+            score = entry.score
+            interval = f"{100 * score.low:.1f} - {100 * score.high:.1f}"
+            table.add_row(
+                f"{100 * score.accuracy:.2f}", interval, f"{score.loss:.4f}", str(entry.step), Text(entry.text)
+            )
+    Console(highlight=False).print(table)
+    print(f"{len(record.scored())} scored, {len(record.rejects())} rejected")

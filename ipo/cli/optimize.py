@@ -1,0 +1,234 @@
+"""`ipo optimize`: the search, from options to the result on the screen."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from ipo.cli import options
+from ipo.errors import ConfigError
+
+if TYPE_CHECKING:
+    from ipo.config import Settings
+    from ipo.experiment import Experiment
+    from ipo.record import Record
+
+
+def optimize(
+    dataset: options.Dataset = None,
+    llm: Annotated[
+        str | None,
+        typer.Option(
+            "--llm", help="Preset, hf:ORG/MODEL, a folder, a .gguf file, or openai:MODEL. [default: local-llama]"
+        ),
+    ] = None,
+    base_url: Annotated[str | None, typer.Option("--base-url", help="Address of an OpenAI-compatible server.")] = None,
+    clip: options.Clip = None,
+    captioner: Annotated[
+        str | None, typer.Option("--captioner", help="none, describe, hf:ORG/MODEL or openai:MODEL. [default: none]")
+    ] = None,
+    steps: Annotated[int | None, typer.Option("--steps", min=1, help="Rounds of the loop. [default: 100]")] = None,
+    candidates: Annotated[
+        int | None, typer.Option("--candidates", min=1, help="Prompts asked for a step. [default: 8]")
+    ] = None,
+    history: Annotated[
+        int | None,
+        typer.Option("--history", min=0, help="Best prompts shown to the LLM; 0 is no feedback. [default: 20]"),
+    ] = None,
+    select: Annotated[
+        str | None,
+        typer.Option("--select", help="Ranking: accuracy, loss, margin, fold_accuracy, fold_loss. [default: accuracy]"),
+    ] = None,
+    template: Annotated[
+        Path | None, typer.Option("--template", help="Jinja file of your own for the meta-prompt.")
+    ] = None,
+    temperature: Annotated[
+        float | None, typer.Option("--temperature", min=0, help="Sampling temperature. [default: 1.0]")
+    ] = None,
+    shots: options.Shots = None,
+    seed: options.Seed = None,
+    classes: options.Classes = None,
+    domains: options.Domains = None,
+    data_root: options.DataRoot = None,
+    device: options.DeviceOption = None,
+    offline: options.Offline = False,
+    paper: Annotated[
+        bool, typer.Option("--paper", help="The paper's setting: 1 shot, 5 candidates, 100 steps.")
+    ] = False,
+    controls: Annotated[
+        bool | None,
+        typer.Option(
+            "--controls/--no-controls",
+            help="Test the best and the mean of 80 hand-made prompts too. [default: with --offline]",
+        ),
+    ] = None,
+    config: options.Config = None,
+    assignments: options.Assignments = None,
+    out: options.Out = None,
+    resume: Annotated[
+        Path | None, typer.Option("--resume", help="Go on with this run folder; its settings are used.")
+    ] = None,
+    as_json: options.AsJson = False,
+) -> None:
+    """Search for a prompt: an LLM proposes, CLIP scores, the scored history goes back to the LLM.
+
+    Examples:
+
+      ipo optimize --dataset folder:photos/ --llm openai:gpt-4o-mini
+
+      ipo optimize --dataset caltech101 --llm local-llama --steps 40
+
+      ipo optimize --dataset stamps --offline
+
+      ipo optimize --resume runs/caltech101-local-llama-seed1
+    """
+    flags: dict[str, Any] = {
+        "data": {
+            "dataset": dataset,
+            "root": data_root,
+            "shots": shots,
+            "classes": classes,
+            "domains": options.split_commas(domains),
+        },
+        "clip": {"model": clip, "device": device},
+        "llm": {"spec": llm, "base_url": base_url, "temperature": temperature, "device": device},
+        "captions": {"captioner": captioner},
+        "search": {
+            "steps": steps,
+            "candidates": candidates,
+            "history": history,
+            "select": select,
+            "template": str(template) if template else None,
+        },
+        "seed": seed,
+        "offline": offline or None,
+    }
+    given = options.without_unset(flags)
+    if resume is not None and (given or assignments or config or paper or out):
+        raise ConfigError("--resume takes the settings of the run", remedy="Give no other setting beside it")
+    settings = None if resume else options.make_settings(config, assignments, flags, paper=paper)
+    folder, result = run_search(settings, resume, out, controls)
+    if as_json:
+        print(json.dumps(result, indent=2, ensure_ascii=False))
+    else:
+        print_result(result, folder)
+
+
+def run_search(
+    settings: Settings | None, resume: Path | None, out: Path | None, controls: bool | None
+) -> tuple[Path, dict[str, Any]]:
+    """Start or resume a run, with progress on standard error; the run folder and the content of `result.json`."""
+    from ipo import experiment
+    from ipo.run_folder import RunFolder, new_run_path
+
+    note = Console(stderr=True, highlight=False).print
+    if resume is not None:
+        folder = RunFolder.open(resume)
+        built = experiment.prepare(folder.settings)
+        record = experiment.reopen(built, folder)
+    else:
+        assert settings is not None
+        built = experiment.prepare(settings)
+        words = (settings.data.dataset.rstrip("/").rpartition("/")[2], settings.llm.spec.rpartition("/")[2])
+        path = out or new_run_path(Path("runs"), *words, f"{settings.data.shots}shot", f"seed{settings.seed}")
+        folder, record = experiment.start(built, path)
+    note(describe(built))
+    with folder:
+        try:
+            with Watch(built.settings.search.steps) as watch:
+                result = experiment.run(
+                    built, folder, record, watch, built.settings.offline if controls is None else controls
+                )
+        except BaseException:
+            note(f"Everything so far is kept. Go on with: ipo optimize --resume {folder.path}")
+            raise
+    return folder.path, result
+
+
+def describe(built: Experiment) -> str:
+    """What is about to run, in two or three lines."""
+    task = built.protocol.task
+    lines = [
+        f"{task.dataset}: {len(task.classnames)} {built.protocol.classes} classes, {len(task.train)} training images, "
+        f"split {built.protocol.source.split_source}",
+        f"CLIP {built.clip.fingerprint.name}; LLM {built.llm.name}",
+    ]
+    if built.settings.offline:
+        lines.append("offline: stand-ins from package registries, not the models of the paper")
+    return "\n".join(lines)
+
+
+class Watch:
+    """Progress of a search on standard error: a live bar on a terminal, a line a step elsewhere."""
+
+    def __init__(self, steps: int) -> None:
+        self.steps = steps
+        console = Console(stderr=True)
+        self.live = console.is_terminal
+        columns = (
+            TextColumn("step"),
+            MofNCompleteColumn(),
+            BarColumn(bar_width=24),
+            TextColumn("{task.description}"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(elapsed_when_finished=False),
+        )
+        self.bar = Progress(*columns, console=console, disable=not self.live)
+        self.task = self.bar.add_task("scoring the first prompts", total=self.steps)
+        self.started = time.monotonic()
+
+    def __enter__(self) -> Watch:
+        self.bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.bar.stop()
+
+    def __call__(self, record: Record) -> None:
+        """Show the state after a step."""
+        history, usage, best = record.history, record.usage(), record.history.best()
+        proposed = len([entry for entry in history if entry.step > 0])
+        accepted = len([entry for entry in history.scored() if entry.step > 0])
+        share = f"{100 * accepted / proposed:.0f}%" if proposed else "-"
+        assert best.score is not None
+        text = f"best {100 * best.score.accuracy:.1f}%  accepted {share}  tokens {usage.tokens:,}"
+        self.bar.update(self.task, completed=record.last_step, description=text)
+        if not self.live:
+            print(
+                f"step {record.last_step}/{self.steps}  {text}  {time.monotonic() - self.started:.0f} s",
+                file=sys.stderr,
+            )
+
+
+def print_result(result: dict[str, Any], folder: Path) -> None:
+    """The best prompt, the results table and where to read more, on standard output."""
+    from ipo.report import HISTORY_PAGE, REPORT_PAGE, WEAK_MODEL_NOTE, result_rows
+
+    console = Console(highlight=False)
+    console.print(f"Stopped: {result['stopped']}.")
+    console.print(f"Best prompt (training accuracy {100 * result['best']['score']['accuracy']:.1f}%):", style="bold")
+    console.print(f"  {result['best']['text']}", markup=False, style="bold")
+    table = Table(title="Test accuracy, % [95% interval]", title_justify="left")
+    for heading in ("", "base" if result["classes"] == "base" else "all classes", "new", "H"):
+        table.add_column(heading, justify="left" if not heading else "right")
+    for row in result_rows(result):
+        table.add_row(row.name, row.base, row.new, row.harmonic_mean)
+    console.print(table)
+    console.print("Ensemble:")
+    for text in result["ensemble"]["prompts"]:
+        console.print(f"  {text}", markup=False)
+    if result["model"] == "mini":
+        console.print(WEAK_MODEL_NOTE)
+    console.print(f"History: {folder / HISTORY_PAGE}\nReport:  {folder / REPORT_PAGE}", soft_wrap=True)

@@ -1,0 +1,67 @@
+"""Options that several commands share, and how they become settings."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ipo.config import PAPER_SETTINGS, Settings, load_settings, merge, parse_assignments
+
+Dataset = Annotated[
+    str | None,
+    typer.Option(
+        "--dataset", "-d", help="A catalogue name (see: ipo datasets), folder:PATH, csv:FILE, hf:NAME, wds:SHARDS."
+    ),
+]
+DataRoot = Annotated[
+    Path | None,
+    typer.Option("--data-root", help="Folder that holds the datasets. Default: IPO_DATA, or a cache folder."),
+]
+Shots = Annotated[int | None, typer.Option("--shots", min=1, help="Labelled training images a class. [default: 16]")]
+Seed = Annotated[int | None, typer.Option("--seed", min=0, help="Seed of every random choice. [default: 1]")]
+Classes = Annotated[
+    str | None, typer.Option("--classes", help="base, all, or auto: base for benchmarks, all for one's own data.")
+]
+Domains = Annotated[
+    str | None, typer.Option("--domains", help="Domains to use, with commas, where a dataset has several.")
+]
+Clip = Annotated[
+    str | None,
+    typer.Option(
+        "--clip",
+        help="NAME/TAG of open_clip, hf-hub:ORG/REPO, local-dir:PATH, or mini. [default: ViT-B-16-quickgelu/openai]",
+    ),
+]
+DeviceOption = Annotated[str | None, typer.Option("--device", help="auto, cpu, cuda or mps, for CLIP and a local LLM.")]
+Offline = Annotated[
+    bool,
+    typer.Option("--offline", help="Use only models from package registries: mini and SmolLM2. Also IPO_OFFLINE=1."),
+]
+Config = Annotated[Path | None, typer.Option("--config", help="Settings file (TOML); options given here win over it.")]
+Assignments = Annotated[
+    list[str] | None, typer.Option("--set", help="Any setting, as key=value, such as search.patience=10. Repeatable.")
+]
+Out = Annotated[Path | None, typer.Option("--out", help="Run folder. Default: a new one under runs/.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+
+
+def make_settings(
+    config: Path | None, assignments: list[str] | None, flags: dict[str, Any], *, paper: bool = False
+) -> Settings:
+    """Settings from the file, then `--paper`, then the flags that were given, then `--set`."""
+    given = without_unset(flags)
+    layers = merge(PAPER_SETTINGS if paper else {}, merge(given, parse_assignments(assignments or ())))
+    return load_settings(config, layers)
+
+
+def without_unset(values: dict[str, Any]) -> dict[str, Any]:
+    """Nested mapping without the entries that are None."""
+    kept = {key: without_unset(value) if isinstance(value, dict) else value for key, value in values.items()}
+    return {key: value for key, value in kept.items() if value is not None and value != {}}
+
+
+def split_commas(text: str | None) -> tuple[str, ...] | None:
+    """`"photo,sketch"` as a tuple; None stays None."""
+    return None if text is None else tuple(part.strip() for part in text.split(",") if part.strip())

@@ -1,0 +1,241 @@
+"""One whole `ipo optimize`: build what the settings name, search, and report what was found.
+
+Nothing is written before all models and data are there, so a run that cannot start leaves nothing behind.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from ipo.captions import make_captioner, pick_captions
+from ipo.clip.base import ClipModel
+from ipo.clip.features import ImageFeatureStore
+from ipo.clip.load import load_clip
+from ipo.config import Settings, cache_folder
+from ipo.data.fewshot import class_half
+from ipo.data.load import load_dataset
+from ipo.errors import ConfigError, RunError
+from ipo.evaluate import ImageSet, PromptPredictor
+from ipo.files import append_rows
+from ipo.llm.base import LLM
+from ipo.llm.load import load_llm
+from ipo.llm.prices import cost
+from ipo.methods import FitRun, find_method
+from ipo.optimize import Search, optimize
+from ipo.prompt import HistoryEntry, Prompt
+from ipo.protocols import BaseToNew, BaseToNewResult, evaluate_base_to_new, evaluate_on, load_task
+from ipo.record import Record
+from ipo.report import write_reports
+from ipo.run_folder import RESULT_FILE, RUN_FILE, RunFolder
+from ipo.select import greedy_ensemble
+
+Split = Literal["base", "new", "all"]
+CAPTIONS_FILE = "captions.jsonl"
+CORRECT_FILE = "correct.json"
+CONTROLS = ("select-80", "ensemble-80")
+"""Methods without a search that stand beside an offline result, as its yardstick."""
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """The settings and all that was built from them."""
+
+    settings: Settings
+    clip: ClipModel
+    llm: LLM
+    protocol: BaseToNew
+    captions: tuple[str, ...]
+    """One description a training image, in the order of the training images; empty without a captioner."""
+
+    @property
+    def search(self) -> Search:
+        """What the loop is given: the training shots, and as many captions as the token budget allows."""
+        settings, task = self.settings, self.protocol.task
+        budget = settings.captions.token_budget
+        return Search(
+            settings=settings.search,
+            sampling=settings.llm,
+            clip=self.clip,
+            llm=self.llm,
+            images=task.train,
+            classnames=task.classnames,
+            captions=tuple(pick_captions(self.captions, budget, self.llm.token_count, settings.seed)),
+            seed=settings.seed,
+        )
+
+    def facts(self) -> dict[str, Any]:
+        """What `run.json` records of the models and the data."""
+        source = self.protocol.source
+        return {
+            "method": "ipo",
+            "dataset": source.name,
+            "split_source": source.split_source,
+            "split_hash": source.split_hash,
+            "classes": self.protocol.classes,
+            "training_images": len(self.protocol.task.train),
+            "clip": asdict(self.clip.fingerprint),
+            "llm": self.llm.name,
+            "seed": self.settings.seed,
+            "offline": self.settings.offline,
+        }
+
+
+def prepare(settings: Settings) -> Experiment:
+    """Load models, data, image features and captions. Writes to the cache folder only."""
+    prompts = tuple(Prompt(text) for text in settings.search.first_prompts)
+    if not prompts:
+        raise ConfigError("search.first_prompts is empty", remedy='Give at least one, such as "a photo of a <CLASS>."')
+    llm = load_llm(settings.llm, offline=settings.offline)
+    if settings.search.max_cost is not None and cost(llm.name, 1, 1) is None:
+        raise ConfigError(
+            f"search.max_cost is set, but there is no price for {llm.name}", remedy="Add it to prices.toml"
+        )
+    clip = load_clip(settings.clip, offline=settings.offline)
+    protocol = load_task(settings, clip, feature_store(settings, clip))
+    captioner = make_captioner(settings.captions, settings.clip, offline=settings.offline)
+    paths = [item.path for item in protocol.task.train.items]
+    captions = tuple(captioner.caption(paths)) if captioner else ()
+    return Experiment(settings, clip, llm, protocol, captions)
+
+
+def feature_store(settings: Settings, clip: ClipModel) -> ImageFeatureStore:
+    """The image feature store that the settings describe, in the cache folder."""
+    return ImageFeatureStore(
+        clip,
+        cache_folder() / "features",
+        workers=settings.clip.workers,
+        batch_size=settings.clip.image_batch,
+        skip_unreadable=settings.data.skip_unreadable,
+    )
+
+
+def start(experiment: Experiment, path: Path) -> tuple[RunFolder, Record]:
+    """A new run folder, and the empty record in it."""
+    folder = RunFolder.create(path, experiment.settings, experiment.facts())
+    items = experiment.protocol.task.train.items
+    rows = [{"image": str(i.path), "caption": text} for i, text in zip(items, experiment.captions, strict=False)]
+    append_rows(path / CAPTIONS_FILE, rows)
+    return folder, Record(experiment.settings.search.select, path)
+
+
+def reopen(experiment: Experiment, folder: RunFolder) -> Record:
+    """The record of an existing run, to go on with it under the same models and data."""
+    facts, recorded = experiment.facts(), folder.read(RUN_FILE)
+    changed = [name for name, value in facts.items() if recorded.get(name) != value]
+    if changed:
+        what = "; ".join(f"{name} was {recorded.get(name)!r}, is {facts[name]!r}" for name in changed)
+        raise RunError(
+            f"the run was made under other conditions: {what}", where=str(folder.path), remedy="Start a new run"
+        )
+    folder.update(status="running")
+    search = experiment.settings.search
+    return Record.resume(search.select, folder.path, len(search.first_prompts))
+
+
+def run(
+    experiment: Experiment, folder: RunFolder, record: Record, watch: Callable[[Record], None], controls: bool
+) -> dict[str, Any]:
+    """Search until something stops it, evaluate once on the test images, and write the results and reports."""
+    try:
+        reason = optimize(experiment.search, record, watch)
+        result = summarize(experiment, record, reason, folder, controls)
+    except BaseException as error:
+        folder.update(status=f"stopped: {type(error).__name__}")
+        raise
+    folder.write(RESULT_FILE, result)
+    folder.update(status="done")
+    write_reports(folder.path)
+    return result
+
+
+def summarize(experiment: Experiment, record: Record, reason: str, folder: RunFolder, controls: bool) -> dict[str, Any]:
+    """The content of `result.json`. This is the one place of a run where test images are read."""
+    task, search, started = experiment.protocol.task, experiment.settings.search, time.monotonic()
+    best = record.history.best()
+    members, ensemble_score = greedy_ensemble(
+        record.history, experiment.clip, task.train, task.classnames, search.ensemble
+    )
+    results = _evaluate(experiment, best, members, controls)
+    folder.write(CORRECT_FILE, _correct(experiment.protocol, results))
+    usage = record.usage()
+    return {
+        **experiment.facts(),
+        "paper": "IPO (arXiv 2410.15397)",
+        "model": experiment.clip.fingerprint.name,
+        "shots": task.shots,
+        "headline": "ipo",
+        "stopped": reason,
+        "best": best.to_json(),
+        "ensemble": {"prompts": [entry.text for entry in members], "score": asdict(ensemble_score)},
+        "predictors": {name: result.to_json() | {"prompts": texts} for name, (texts, result) in results.items()},
+        "per_class_gain": _gains(experiment.protocol, results),
+        "usage": asdict(usage),
+        "seconds": round(usage.seconds, 1),
+        "evaluation_seconds": round(time.monotonic() - started, 1),
+        "cost": cost(experiment.llm.name, usage.prompt_tokens, usage.completion_tokens),
+    }
+
+
+Results = dict[str, tuple[list[str] | None, BaseToNewResult]]
+
+
+def _evaluate(experiment: Experiment, best: HistoryEntry, members: list[HistoryEntry], controls: bool) -> Results:
+    """Every predictor of the result on the test images, by name."""
+    task = experiment.protocol.task
+    prompts = {
+        "first": [experiment.settings.search.first_prompts[0]],
+        "hand-crafted": [task.hand_crafted_prompt],
+        "ipo": [best.text],
+        "ipo-ensemble": [entry.text for entry in members],
+    }
+    results: Results = {}
+    for name, texts in prompts.items():
+        predictor = PromptPredictor(experiment.clip, tuple(Prompt(text) for text in texts))
+        results[name] = (texts, evaluate_base_to_new(predictor, experiment.protocol))
+    for name in CONTROLS if controls else ():
+        method = find_method(name)
+        fitted = method.fit(task, method.configure(task.dataset, task.shots), FitRun())
+        results[name] = (None, evaluate_base_to_new(fitted.predictors[fitted.headline], experiment.protocol))
+    return results
+
+
+def _correct(protocol: BaseToNew, results: Results) -> dict[str, Any]:
+    """Each image's verdict under each predictor, for paired comparisons between runs."""
+    images = {"base": protocol.base.paths, "new": protocol.new.paths if protocol.new else None}
+    verdicts = {
+        name: {"base": result.base.correct, "new": result.new.correct if result.new else None}
+        for name, (_, result) in results.items()
+    }
+    return {"images": images, **verdicts}
+
+
+def _gains(protocol: BaseToNew, results: Results) -> list[dict[str, Any]]:
+    """Recall of each base class under the first and the best prompt, largest gain first."""
+    first, best = results["first"][1].base.recall, results["ipo"][1].base.recall
+    rows = [
+        {"class": name, "first": before, "best": after, "gain": after - before}
+        for name, before, after in zip(protocol.base.classnames, first, best, strict=True)
+        if before is not None and after is not None
+    ]
+    return sorted(rows, key=lambda row: -row["gain"])
+
+
+def evaluate_prompts(settings: Settings, texts: list[str], split: Split, ensemble: bool) -> list[dict[str, Any]]:
+    """Test accuracy of each prompt, and of their ensemble, among the classes of `split`: one row each."""
+    prompts = [Prompt(text) for text in texts]
+    clip = load_clip(settings.clip, offline=settings.offline)
+    data = settings.data
+    dataset = load_dataset(data.dataset, data.root, seed=settings.seed, domains=data.domains)
+    half = class_half(dataset, split)
+    images = ImageSet(*feature_store(settings, clip).load(half.take(dataset.test)))
+    trials = [(text, (prompt,)) for text, prompt in zip(texts, prompts, strict=True)]
+    if ensemble:
+        trials.append((f"mean of the {len(prompts)}", tuple(prompts)))
+    return [
+        {"prompt": name} | evaluate_on(PromptPredictor(clip, members), images, half.classnames).figures()
+        for name, members in trials
+    ]

@@ -1,0 +1,145 @@
+"""What people read of a run: `history.md` and `report.html`, both made from the run folder's own files alone."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ipo.charts import Chart, make_chart
+from ipo.files import read_rows, write_atomic
+from ipo.history import History
+from ipo.prompt import HistoryEntry
+from ipo.record import HISTORY_FILE
+from ipo.render import render
+from ipo.run_folder import CONFIG_FILE, RESULT_FILE, RUN_FILE, read_run_json
+
+HISTORY_PAGE = "history.md"
+REPORT_PAGE = "report.html"
+CURVES_FILE = "curves.jsonl"
+NAMES = {
+    "first": "first prompt",
+    "hand-crafted": "hand-crafted prompt",
+    "ipo": "ipo, best prompt",
+    "ipo-ensemble": "ipo, ensemble",
+    "select-80": "best of 80 prompts",
+    "ensemble-80": "mean of 80 prompts",
+}
+"""How tables call the predictors of a result."""
+WEAK_MODEL_NOTE = (
+    "mini, the offline stand-in for CLIP, hardly reacts to the wording of a prompt: these figures show the machine at "
+    "work, not what IPO does for CLIP."
+)
+
+
+@dataclass(frozen=True)
+class ResultRow:
+    """One predictor's line in a results table; figures are ready to be printed."""
+
+    name: str
+    base: str
+    new: str
+    harmonic_mean: str
+    prompts: tuple[str, ...]
+
+
+def percent(value: float | None) -> str:
+    """A fraction as percent with one decimal, or a dash."""
+    return "-" if value is None else f"{100 * value:.1f}"
+
+
+def with_interval(figures: dict[str, float] | None) -> str:
+    """`55.7 [53.2, 58.1]`: accuracy in percent with its 95% interval."""
+    if figures is None:
+        return "-"
+    return f"{percent(figures['accuracy'])} [{percent(figures['low'])}, {percent(figures['high'])}]"
+
+
+def result_rows(result: dict[str, Any]) -> list[ResultRow]:
+    """The results table of any method's `result.json`."""
+    return [
+        ResultRow(
+            name=NAMES.get(name, name),
+            base=with_interval(figures["base"]),
+            new=with_interval(figures["new"]),
+            harmonic_mean=percent(figures["H"]),
+            prompts=tuple(figures.get("prompts") or ()),
+        )
+        for name, figures in result["predictors"].items()
+    ]
+
+
+def write_reports(folder: Path) -> Path:
+    """Write the pages of a run, finished or not, and return the path of `report.html`."""
+    run = read_run_json(folder, RUN_FILE)
+    result = read_run_json(folder, RESULT_FILE) if (folder / RESULT_FILE).exists() else None
+    values: dict[str, Any] = {
+        "run": run,
+        "name": folder.resolve().name,
+        "result": result,
+        "rows": result_rows(result) if result else [],
+        "note": WEAK_MODEL_NOTE if run.get("clip", {}).get("name") == "mini" else "",
+        "config": (folder / CONFIG_FILE).read_text(encoding="utf-8"),
+        "history": None,
+        "charts": curve_charts(read_rows(folder / CURVES_FILE)),
+    }
+    if (folder / HISTORY_FILE).exists():
+        history = History.read("accuracy", folder / HISTORY_FILE)
+        reasons = Counter((entry.reason or "").partition(":")[0] for entry in history.rejects())
+        values |= {"history": history, "reasons": reasons.most_common(), "charts": history_charts(history)}
+        write_atomic(folder / HISTORY_PAGE, render("history.md.j2", **values) + "\n")
+    write_atomic(folder / REPORT_PAGE, render("report.html.j2", **values) + "\n")
+    return folder / REPORT_PAGE
+
+
+def history_charts(history: History) -> list[Chart]:
+    """Training accuracy and loss of every scored candidate over steps, with the best so far as a line."""
+    scored = history.scored()
+    if not scored:
+        return []
+    accuracy = [(e.step, 100 * e.score.accuracy, e.text) for e in scored if e.score]
+    loss = [(e.step, e.score.loss, e.text) for e in scored if e.score]
+    return [
+        make_chart(
+            ("Training accuracy of every candidate", "step", "accuracy, %"),
+            [(step, value, f"{value:.1f}%  {text}") for step, value, text in accuracy],
+            [("best so far", running_best(accuracy, max))],
+        ),
+        make_chart(
+            ("Training loss of every candidate", "step", "cross-entropy, nats"),
+            [(step, value, f"{value:.4f}  {text}") for step, value, text in loss],
+            [("best so far", running_best(loss, min))],
+        ),
+    ]
+
+
+def running_best(points: Iterable[tuple[int, float, str]], better: Any) -> list[tuple[float, float]]:
+    """The best value up to and including each step."""
+    best: dict[int, float] = {}
+    value = None
+    for step, current, _ in points:
+        value = current if value is None else better(value, current)
+        best[step] = value
+    return [(float(step), value) for step, value in best.items()]
+
+
+def curve_charts(rows: list[dict[str, Any]]) -> list[Chart]:
+    """One chart for each figure that a fit logged by epoch."""
+    names = [name for name, value in (rows[-1] if rows else {}).items() if _is_curve(name, value)]
+    charts = []
+    for name in names:
+        points = [(float(row["epoch"]), float(row[name])) for row in rows if name in row]
+        charts.append(make_chart((name, "epoch", name), [], [(name, points)]))
+    return charts
+
+
+def _is_curve(name: str, value: object) -> bool:
+    return name not in ("epoch", "seconds") and isinstance(value, int | float)
+
+
+def history_rows(history: History, by: str, top: int | None, rejects: bool) -> list[HistoryEntry]:
+    """The entries that `ipo history` shows: scored ones best first or in order, or the rejects in order."""
+    scored = history.ranked() if by == "score" else history.scored()
+    return (history.rejects() if rejects else scored)[:top]

@@ -1,0 +1,75 @@
+from pathlib import Path
+
+import pytest
+
+from ipo.config import PAPER_SETTINGS, Settings, load_settings, parse_assignments
+from ipo.errors import ConfigError
+from ipo.run_folder import to_toml
+
+
+def test_unknown_keys_are_errors_that_name_the_key(tmp_path):
+    file = tmp_path / "settings.toml"
+    file.write_text("[search]\nstepz = 3\n")
+    with pytest.raises(ConfigError, match=r"unknown key 'search\.stepz'.*settings\.toml"):
+        load_settings(file)
+
+
+def test_bad_values_name_key_and_value():
+    with pytest.raises(ConfigError, match=r"'search\.steps' = 0"):
+        load_settings(overrides={"search": {"steps": 0}})
+
+
+def test_overrides_win_over_the_file_and_the_file_over_defaults(tmp_path):
+    file = tmp_path / "settings.toml"
+    file.write_text("seed = 7\n[search]\nsteps = 3\ncandidates = 2\n")
+    settings = load_settings(file, {"search": {"steps": 5}})
+    assert (settings.seed, settings.search.steps, settings.search.candidates, settings.search.history) == (7, 5, 2, 20)
+
+
+def test_seed_zero_is_kept():
+    assert load_settings(overrides={"seed": 0}).seed == 0
+
+
+def test_assignments_read_toml_values_and_plain_strings():
+    parsed = parse_assignments(["search.steps=10", "data.dataset=folder:x y", "search.patience = 3", "offline=true"])
+    assert parsed == {"search": {"steps": 10, "patience": 3}, "data": {"dataset": "folder:x y"}, "offline": True}
+    with pytest.raises(ConfigError, match="not key=value"):
+        parse_assignments(["steps"])
+
+
+def test_settings_survive_the_run_folders_toml(tmp_path):
+    settings = load_settings(
+        overrides={
+            "data": {"dataset": 'folder:/tmp/ä "quoted"\\ 😀', "root": Path("/data"), "domains": ["photo", "sketch"]},
+            "search": {"patience": 4, "first_prompts": ["a <CLASS>.", "“odd” <CLASS>"]},
+            "offline": True,
+        }
+    )
+    file = tmp_path / "config.toml"
+    file.write_text(to_toml(settings), encoding="utf-8")
+    assert load_settings(file) == settings
+
+
+def test_auto_clip_is_resolved_openly(monkeypatch):
+    monkeypatch.delenv("IPO_OFFLINE", raising=False)
+    assert load_settings().clip.model == "ViT-B-16-quickgelu/openai"
+    assert load_settings(overrides={"offline": True}).clip.model == "mini"
+    assert load_settings(overrides={"offline": True, "clip": {"model": "RN50/openai"}}).clip.model == "RN50/openai"
+    monkeypatch.setenv("IPO_OFFLINE", "1")
+    assert load_settings().offline
+
+
+def test_paper_setting_is_one_shot_five_candidates_a_hundred_steps():
+    settings = load_settings(overrides=PAPER_SETTINGS)
+    assert (settings.data.shots, settings.search.candidates, settings.search.steps, settings.search.history) == (
+        1,
+        5,
+        100,
+        20,
+    )
+
+
+def test_every_setting_is_documented():
+    for name, section in Settings.model_fields.items():
+        for field in getattr(section.annotation, "model_fields", {}).values():
+            assert field.description, f"a setting of {name} has no docstring"

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -13,12 +11,13 @@ from typing import Any
 
 from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from ipo.config import Section, describe_validation
 from ipo.errors import ConfigError, RunError, UnknownName
 from ipo.evaluate import Predictor, PromptPredictor
+from ipo.files import append_rows, read_rows, truncate_rows, write_atomic
 from ipo.protocols import FewShotTask
 
 GROUP = "ipo.methods"
@@ -34,6 +33,8 @@ class Fitted:
     """What was learned, for `learned.safetensors`."""
     figures: Mapping[str, Any] = field(default_factory=dict)
     """Further figures for `result.json`."""
+    own_classes_only: bool = False
+    """Whether the predictors know the classes of the fit only, so that there is nothing to say about new ones."""
 
     @property
     def headline(self) -> str:
@@ -55,42 +56,30 @@ class FitRun:
     """
 
     folder: Path | None = None
+    writes: bool = True
+    """Off in all but the first of several processes."""
     report: Callable[[str], None] = lambda line: print(line, file=sys.stderr)
     """Where a line for the user goes, such as the time that the fit will take."""
 
     def log(self, row: Mapping[str, Any]) -> None:
         """Append one row to `curves.jsonl`."""
-        if self.folder is not None:
-            with (self.folder / CURVES).open("a", encoding="utf-8") as file:
-                file.write(json.dumps(row) + "\n")
-                file.flush()
-                os.fsync(file.fileno())
+        if self.folder is not None and self.writes:
+            append_rows(self.folder / CURVES, [row])
 
     def save(self, tensors: Mapping[str, Tensor], epoch: int) -> None:
         """Write a checkpoint of the state after `epoch`, replacing the last."""
-        if self.folder is not None:
+        if self.folder is not None and self.writes:
             save_tensors(self.folder / CHECKPOINT, tensors, {"epoch": str(epoch)})
 
     def restore(self) -> tuple[dict[str, Tensor], int]:
         """The last checkpoint's tensors and epoch; nothing and 0 where there is none."""
         path = self.folder / CHECKPOINT if self.folder else None
-        if path is None or not path.is_file():
-            self._keep_curve(0)
-            return {}, 0
-        tensors, metadata = load_tensors(path)
+        tensors, metadata = load_tensors(path) if path and path.is_file() else ({}, {"epoch": "0"})
         epoch = int(metadata["epoch"])
-        self._keep_curve(epoch)
+        if self.folder is not None and self.writes:
+            rows = read_rows(self.folder / CURVES)
+            truncate_rows(self.folder / CURVES, sum(row["epoch"] <= epoch for row in rows))
         return tensors, epoch
-
-    def _keep_curve(self, epoch: int) -> None:
-        path = self.folder / CURVES if self.folder else None
-        if path is None or not path.is_file():
-            return
-        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-        whole = [line for line in lines if line.endswith("\n") and json.loads(line)["epoch"] <= epoch]
-        partial = path.with_name(path.name + ".partial")
-        partial.write_text("".join(whole), encoding="utf-8")
-        partial.replace(path)
 
 
 @dataclass(frozen=True)
@@ -142,11 +131,9 @@ def find_method(name: str) -> Method:
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
-    """Write safetensors by a temporary name and rename."""
-    partial = path.with_name(path.name + ".partial")
+    """Write safetensors, atomically."""
     whole = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
-    save_file(whole, partial, dict(metadata or {}))
-    partial.replace(path)
+    write_atomic(path, save(whole, dict(metadata or {})))
 
 
 def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

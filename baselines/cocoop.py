@@ -1,0 +1,101 @@
+"""CoCoOp: Conditional Prompt Learning for Vision-Language Models (arXiv 2203.05557).
+
+A small net shifts CoOp's context by the image, so every image has its own class features. The reference handles one
+image at a time; here a batch is cut into chunks whose gradients add up, which is the same but for rounding.
+Shape legend: B batch, C classes, D feature width, M context vectors, N images, W token embedding width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from pydantic import PositiveInt
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from baselines.contexts import ContextOptions, chunk_size, encode_context, first_context
+from baselines.reading import read_context
+from baselines.training import StepResult, fit_by_sgd, seeded_torch
+from ipo.clip.base import ClipModel
+from ipo.evaluate import ImageSet
+from ipo.methods import FitRun, Fitted, Method
+from ipo.protocols import FewShotTask
+
+
+class CoCoOpOptions(ContextOptions):
+    """Hyper-parameters of CoCoOp."""
+
+    epochs: PositiveInt = 10
+    """Passes over the training shots."""
+    batch: PositiveInt = 1
+    """Images a step."""
+    texts_at_once: PositiveInt = 256
+    """Texts encoded together; bounds the memory, and changes nothing else."""
+
+
+def meta_net(clip: ClipModel, seed: int) -> nn.Sequential:
+    """Linear, ReLU, linear: image features (B, D) to shifts (B, W) through D/16 hidden units."""
+    hidden = max(1, clip.dim // 16)
+    with seeded_torch(seed, "meta-net"):
+        net = nn.Sequential(nn.Linear(clip.dim, hidden), nn.ReLU(), nn.Linear(hidden, clip.width))
+    return net.to(clip.device, clip.vocabulary()[1].dtype)
+
+
+@dataclass(frozen=True)
+class ConditionalPredictor:
+    """CLIP with a context (1, M, W) that `net` shifts for each image."""
+
+    clip: ClipModel
+    context: Tensor
+    net: nn.Module
+    texts_at_once: int = 256
+
+    def logits(self, images: ImageSet, classnames: Sequence[str]) -> Tensor:
+        """Logits (N, C), a chunk of images at a time."""
+        size = chunk_size(self.texts_at_once, len(classnames))
+        with torch.no_grad():
+            return torch.cat([self.chunk_logits(part, classnames) for part in torch.split(images.features, size)])
+
+    def chunk_logits(self, features: Tensor, classnames: Sequence[str]) -> Tensor:
+        """Logits (B, C) of image features (B, D), with gradient."""
+        shifted = self.context + self.net(features)[:, None]  # (B, M, W)
+        text = encode_context(self.clip, classnames, shifted[:, None])  # (B, C, D)
+        return self.clip.logit_scale * torch.einsum("bd,bcd->bc", features, text)
+
+
+def fit(task: FewShotTask, options: CoCoOpOptions, run: FitRun) -> Fitted:
+    """Learn context and meta-net on the training shots."""
+    clip, labels = task.clip, task.train.labels
+    context = first_context(clip, options, task.seed)
+    net = meta_net(clip, task.seed)
+    model = ConditionalPredictor(clip, context, net, options.texts_at_once)
+    size = chunk_size(options.texts_at_once, len(task.classnames))
+
+    def step(indices: Tensor, _: torch.Generator) -> StepResult:
+        loss, hits = 0.0, 0
+        for part in torch.split(indices.to(labels.device), size):
+            logits = model.chunk_logits(task.train.features[part], task.classnames)
+            part_loss = cross_entropy(logits, labels[part], reduction="sum") / len(indices)
+            torch.autograd.backward(part_loss)
+            loss, hits = loss + part_loss.item(), hits + int((logits.argmax(dim=-1) == labels[part]).sum())
+        return StepResult(loss, hits)
+
+    parameters = {"context": context, **{f"meta_net.{name}": value for name, value in net.named_parameters()}}
+    fit_by_sgd(parameters, step, len(task.train), options, run, task.seed)
+    learned = {name: value.detach() for name, value in parameters.items()}
+    return Fitted(
+        {"cocoop": ConditionalPredictor(clip, context.detach(), net.requires_grad_(False), options.texts_at_once)},
+        learned=learned,
+        figures={"reading": read_context(clip, learned["context"][0])},
+    )
+
+
+METHOD = Method(
+    name="cocoop",
+    summary="context vectors shifted by each image",
+    options=CoCoOpOptions,
+    fit=fit,
+    paper="Conditional Prompt Learning for Vision-Language Models, arXiv 2203.05557",
+)

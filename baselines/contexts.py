@@ -1,0 +1,59 @@
+"""Learned context vectors around a class name, shared by CoOp, CoCoOp and Bayesian Prompt Learning.
+
+Shape legend: B contexts, C classes, M context vectors, W token embedding width, D feature width, N images.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from pydantic import PositiveInt
+from torch import Tensor
+
+from baselines.training import SgdOptions, seeded_generator
+from ipo.clip.base import ClipModel
+from ipo.errors import ConfigError
+
+Position = Literal["end", "middle", "front"]
+"""Where the class name stands: after the context, in the middle of it, or before it."""
+
+RANDOM = "random"
+
+
+class ContextOptions(SgdOptions):
+    """How the context vectors start."""
+
+    init: str = "a photo of a"
+    """Words whose token embeddings the context starts from, or `random` for N(0, 0.02^2)."""
+    n_ctx: PositiveInt | None = None
+    """Context vectors; as many as `init` has tokens, or 16 for a random start."""
+
+
+def first_context(clip: ClipModel, options: ContextOptions, seed: int, rows: int = 1) -> Tensor:
+    """Trainable context (rows, M, W) as it is before the fit; worded rows are equal, random rows differ."""
+    if options.init == RANDOM:
+        shape = (rows, options.n_ctx or 16, clip.width)
+        context = 0.02 * torch.randn(shape, generator=seeded_generator(seed, "context"))
+        dtype = clip.vocabulary()[1].dtype
+        return context.to(clip.device, dtype).requires_grad_()
+    words = clip.embed_words(options.init)
+    if options.n_ctx not in (None, len(words)):
+        raise ConfigError(
+            f"n_ctx is {options.n_ctx}, but '{options.init}' has {len(words)} tokens",
+            remedy="Leave n_ctx out, or start with init=random",
+        )
+    return words.detach().expand(rows, *words.shape).clone().requires_grad_()
+
+
+def encode_context(clip: ClipModel, classnames: Sequence[str], context: Tensor, position: Position = "end") -> Tensor:
+    """Text features (B, C, D) of contexts (B, 1 or C, M, W) with the class names put in, and a full stop."""
+    before_count = {"end": context.shape[2], "middle": context.shape[2] // 2, "front": 0}[position]
+    before, after = context[:, :, :before_count], context[:, :, before_count:]
+    return clip.encode_embeddings(classnames, before, after if after.shape[2] else None)
+
+
+def chunk_size(texts_at_once: int, texts_each: int) -> int:
+    """How many contexts of `texts_each` texts to encode together without exceeding `texts_at_once`, at least one."""
+    return max(1, texts_at_once // texts_each)

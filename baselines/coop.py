@@ -1,0 +1,101 @@
+"""CoOp: Learning to Prompt for Vision-Language Models (arXiv 2109.01134).
+
+M context vectors around the class names are learned by cross-entropy on a few shots under a frozen CLIP.
+Shape legend: B batch, C classes, D feature width, M context vectors, N images, W token embedding width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from pydantic import PositiveInt
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from baselines.augment import TrainingFeatures
+from baselines.contexts import ContextOptions, Position, encode_context, first_context
+from baselines.reading import read_context
+from baselines.training import StepResult, fit_by_sgd
+from ipo.clip.base import ClipModel
+from ipo.errors import ConfigError
+from ipo.evaluate import ImageSet
+from ipo.methods import FitRun, Fitted, Method
+from ipo.protocols import FewShotTask
+
+
+class CoOpOptions(ContextOptions):
+    """Hyper-parameters of CoOp."""
+
+    class_specific: bool = False
+    """A context for each class instead of one for all; such a fit knows its own classes only."""
+    position: Position = "end"
+    """Place of the class name: after the context, in its middle, or before it."""
+    augment: Literal["none", "cached", "fly"] = "none"
+    """Random crops and flips, as published: `cached` draws from a few crops' features, `fly` encodes each anew."""
+    crops: PositiveInt = 8
+    """Crops of each image to draw from when they are cached."""
+
+
+@dataclass(frozen=True)
+class ContextPredictor:
+    """CLIP with a learned context (1 or C, M, W) in the place of a prompt."""
+
+    clip: ClipModel
+    context: Tensor
+    position: Position = "end"
+    classnames: tuple[str, ...] | None = None
+    """The classes of a class-specific context."""
+
+    def logits(self, images: ImageSet, classnames: Sequence[str]) -> Tensor:
+        """Logits (N, C) = logit_scale x cosine."""
+        if self.classnames is not None and tuple(classnames) != self.classnames:
+            raise ConfigError("class-specific context knows only the classes it was fitted on")
+        with torch.no_grad():
+            text = encode_context(self.clip, classnames, self.context[None], self.position)[0]
+        return self.clip.logit_scale * images.features @ text.T
+
+
+def published(dataset: str, shots: int) -> Mapping[str, Any]:
+    """Epochs of the paper: 50 for one shot, 100 for two and four, 200 from eight on; always 50 on ImageNet."""
+    if dataset == "imagenet" or shots == 1:
+        return {"epochs": 50}
+    return {"epochs": 100 if shots <= 4 else 200}
+
+
+def fit(task: FewShotTask, options: CoOpOptions, run: FitRun) -> Fitted:
+    """Learn the context on the training shots. The last epoch's is kept, as published."""
+    clip = task.clip
+    rows = len(task.classnames) if options.class_specific else 1
+    context = first_context(clip, options, task.seed, rows)
+    training = TrainingFeatures.of(task, options.augment, options.crops)
+
+    def step(indices: Tensor, generator: torch.Generator) -> StepResult:
+        features, labels = training.batch(indices, generator)  # (B, D), (B,)
+        text = encode_context(clip, task.classnames, context[None], options.position)[0]  # (C, D)
+        logits = clip.logit_scale * features @ text.T
+        loss = cross_entropy(logits, labels)
+        torch.autograd.backward(loss)
+        return StepResult(loss.item(), int((logits.argmax(dim=-1) == labels).sum()))
+
+    fit_by_sgd({"context": context}, step, len(task.train), options, run, task.seed)
+    learned = context.detach()
+    predictor = ContextPredictor(clip, learned, options.position, task.classnames if options.class_specific else None)
+    return Fitted(
+        {"coop": predictor},
+        learned={"context": learned},
+        figures={} if options.class_specific else {"reading": read_context(clip, learned[0])},
+        own_classes_only=options.class_specific,
+    )
+
+
+METHOD = Method(
+    name="coop",
+    summary="context vectors learned by gradient",
+    options=CoOpOptions,
+    fit=fit,
+    paper="Learning to Prompt for Vision-Language Models, arXiv 2109.01134",
+    published=published,
+)

@@ -1,0 +1,161 @@
+"""The training loop of the prompt learners, with the schedule of CoOp's code (arXiv 2109.01134)."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from torch import Tensor
+
+from ipo.config import Section
+from ipo.methods import FitRun
+from ipo.progress import progress_bar
+
+
+class SgdOptions(Section):
+    """Stochastic gradient descent as CoOp and its kin use it."""
+
+    epochs: PositiveInt = 50
+    """Passes over the training shots."""
+    batch: PositiveInt = 32
+    """Images a step; an incomplete last batch of an epoch is dropped, as published."""
+    learning_rate: PositiveFloat = 0.002
+    """Rate of the first epoch after warm-up."""
+    momentum: NonNegativeFloat = 0.9
+    """Momentum of SGD."""
+    weight_decay: NonNegativeFloat = 5e-4
+    """L2 penalty of SGD."""
+    warmup_epochs: NonNegativeInt = 1
+    """Epochs at the warm-up rate."""
+    warmup_rate: PositiveFloat = 1e-5
+    """Constant rate of warm-up."""
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """Mean loss and number of right predictions of one batch, before the update."""
+
+    loss: float
+    hits: int
+
+
+Step = Callable[[Tensor, torch.Generator], StepResult]
+"""Adds the gradient of the mean loss of the images at some indices to the parameters; draws from the generator."""
+
+
+def epoch_rate(options: SgdOptions, epoch: int) -> float:
+    """Learning rate of an epoch, counted from 1: warm-up, then a cosine over `epochs` that starts at the full rate.
+
+    The cosine counts from the end of warm-up but is as long as the whole fit, so it never reaches 0.
+    """
+    past = epoch - 1 - options.warmup_epochs
+    if past < 0:
+        return options.warmup_rate
+    return options.learning_rate * 0.5 * (1 + math.cos(math.pi * past / options.epochs))
+
+
+def fit_by_sgd(
+    parameters: Mapping[str, Tensor], step: Step, size: int, options: SgdOptions, run: FitRun, seed: int
+) -> None:
+    """Train `parameters` in place on `size` images, logging a curve row and a checkpoint every epoch.
+
+    Every epoch draws from a generator of its own, so that a fit that goes on from a checkpoint equals an unbroken one.
+    """
+    optimizer = torch.optim.SGD(
+        list(parameters.values()),
+        lr=options.learning_rate,
+        momentum=options.momentum,
+        weight_decay=options.weight_decay,
+    )
+    saved, done = run.restore()
+    _load_state(parameters, optimizer, saved)
+    batches = max(1, size // options.batch)
+    _report_estimate(parameters, step, torch.arange(min(options.batch, size)), (options.epochs - done) * batches, run)
+    with progress_bar() as bar:
+        task = bar.add_task("fit", total=options.epochs * batches, completed=done * batches)
+        for epoch in range(done + 1, options.epochs + 1):
+            rate = optimizer.param_groups[0]["lr"] = epoch_rate(options, epoch)
+            generator = seeded_generator(seed, "epoch", epoch)
+            loss, hits, count = 0.0, 0, 0
+            for indices in shuffled_batches(size, options.batch, generator):
+                optimizer.zero_grad()
+                result = step(indices, generator)
+                optimizer.step()
+                loss, hits, count = loss + result.loss * len(indices), hits + result.hits, count + len(indices)
+                text = f"epoch {epoch} loss {loss / count:.3f} accuracy {100 * hits / count:.1f}%"
+                bar.update(task, advance=1, description=text)
+            run.log({"epoch": epoch, "rate": rate, "loss": loss / count, "accuracy": hits / count})
+            run.save(_state(parameters, optimizer), epoch)
+
+
+def shuffled_batches(size: int, batch: int, generator: torch.Generator) -> list[Tensor]:
+    """Indices of one epoch's batches in random order; all images in one batch when there are fewer than `batch`."""
+    order = torch.randperm(size, generator=generator)
+    if size < batch:
+        return [order]
+    return list(torch.split(order[: size // batch * batch], batch))
+
+
+def seeded_generator(seed: int, *words: object) -> torch.Generator:
+    """A CPU generator that depends on the fit's seed and on what it is for."""
+    return torch.Generator().manual_seed(derived_seed(seed, *words))
+
+
+def derived_seed(seed: int, *words: object) -> int:
+    """A seed made from the fit's seed and what it is for."""
+    return int.from_bytes(hashlib.sha256(repr((seed, *words)).encode()).digest()[:4], "big")
+
+
+@contextmanager
+def seeded_torch(seed: int, *words: object) -> Iterator[None]:
+    """Inside, new layers and transforms draw from a seed of their own; the global generator is left as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derived_seed(seed, *words))
+        yield
+
+
+def _report_estimate(parameters: Mapping[str, Tensor], step: Step, indices: Tensor, steps: int, run: FitRun) -> None:
+    """Time a step on one batch, without an update, and say how long `steps` of them will take."""
+    if steps <= 0:
+        return
+    started = time.monotonic()
+    step(indices, seeded_generator(0))
+    seconds = time.monotonic() - started
+    for parameter in parameters.values():
+        parameter.grad = None
+    run.report(f"about {describe_seconds(seconds * steps)} for {steps} steps of {len(indices)} images")
+
+
+def describe_seconds(seconds: float) -> str:
+    """A duration in words that fit its length."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 90 * 60 else f"{seconds / 3600:.1f} h"
+
+
+def _state(parameters: Mapping[str, Tensor], optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    momenta = {
+        f"momentum/{name}": optimizer.state[parameter]["momentum_buffer"]
+        for name, parameter in parameters.items()
+        if optimizer.state[parameter].get("momentum_buffer") is not None
+    }
+    return {**parameters, **momenta}
+
+
+def _load_state(
+    parameters: Mapping[str, Tensor], optimizer: torch.optim.Optimizer, saved: Mapping[str, Tensor]
+) -> None:
+    if not saved:
+        return
+    with torch.no_grad():
+        for name, parameter in parameters.items():
+            parameter.copy_(saved[name])
+            if f"momentum/{name}" in saved:
+                buffer = saved[f"momentum/{name}"].to(parameter.device)
+                optimizer.state[parameter]["momentum_buffer"] = buffer

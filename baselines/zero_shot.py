@@ -1,0 +1,117 @@
+"""Prompt sets that nobody has to learn: the dataset's own prompt, CLIP's 7 and 80 prompts, the best of the 80.
+
+CLIP: Learning Transferable Visual Models From Natural Language Supervision (arXiv 2103.00020); the 7 as CoOp uses them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import open_clip
+
+from ipo.config import Section
+from ipo.errors import ConfigError, PromptError
+from ipo.evaluate import PromptPredictor, score_prompts
+from ipo.methods import FitRun, Fitted, Method
+from ipo.prompt import CLASS_PLACEHOLDER, Prompt
+from ipo.protocols import FewShotTask
+
+CLIP_PAPER = "Learning Transferable Visual Models From Natural Language Supervision, arXiv 2103.00020"
+
+EIGHTY = tuple(Prompt(fill(CLASS_PLACEHOLDER)) for fill in open_clip.OPENAI_IMAGENET_TEMPLATES)
+"""The 80 prompts that CLIP's authors wrote for ImageNet."""
+
+SEVEN = tuple(Prompt(fill(CLASS_PLACEHOLDER)) for fill in open_clip.SIMPLE_IMAGENET_TEMPLATES)
+"""The seven of them that do best together on ImageNet."""
+
+
+class NoOptions(Section):
+    """Nothing to choose."""
+
+
+class SevenOptions(Section):
+    """Choices of `ensemble-7`."""
+
+    hand_crafted: bool = True
+    """Add the dataset's own prompt to the seven, as CoOp's code does for all datasets but ImageNet."""
+
+
+class ZeroShotOptions(Section):
+    """Choices of `zero-shot`."""
+
+    prompts: Path | None = None
+    """File with one prompt a line, to be used together instead of the dataset's own prompt."""
+
+
+class SelectOptions(Section):
+    """Choices of `select-80`."""
+
+    prompts: Path | None = None
+    """File with one prompt a line to select from, instead of the 80."""
+
+
+def read_prompts(path: Path) -> tuple[Prompt, ...]:
+    """The prompts of a text file, one a line; empty lines are passed over. Raises `PromptError` naming the line."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"cannot read prompts: {error}", where=str(path)) from error
+    prompts = []
+    for number, line in enumerate(lines, 1):
+        if line.strip():
+            try:
+                prompts.append(Prompt(line.strip()))
+            except PromptError as error:
+                raise PromptError(error.what, where=f"{path}:{number}", remedy=error.remedy) from error
+    if not prompts:
+        raise ConfigError("no prompts in the file", where=str(path))
+    return tuple(prompts)
+
+
+def fit_zero_shot(task: FewShotTask, options: ZeroShotOptions, _run: FitRun) -> Fitted:
+    """The dataset's hand-crafted prompt, or the user's prompts together."""
+    prompts = read_prompts(options.prompts) if options.prompts else (Prompt(task.hand_crafted_prompt),)
+    return Fitted({"zero-shot": PromptPredictor(task.clip, prompts)})
+
+
+def fit_seven(task: FewShotTask, options: SevenOptions, _run: FitRun) -> Fitted:
+    """The seven, with the dataset's own prompt where asked for."""
+    own = (Prompt(task.hand_crafted_prompt),) if options.hand_crafted else ()
+    return Fitted({"ensemble-7": PromptPredictor(task.clip, SEVEN + own)})
+
+
+def fit_eighty(task: FewShotTask, _options: NoOptions, _run: FitRun) -> Fitted:
+    """The mean of the 80."""
+    return Fitted({"ensemble-80": PromptPredictor(task.clip, EIGHTY)})
+
+
+def fit_select(task: FewShotTask, options: SelectOptions, run: FitRun) -> Fitted:
+    """The prompt with the best training accuracy, the lower loss breaking ties."""
+    prompts = read_prompts(options.prompts) if options.prompts else EIGHTY
+    scores = score_prompts(task.clip, prompts, task.train, task.classnames)
+    best = max(range(len(prompts)), key=lambda index: (scores[index].accuracy, -scores[index].loss))
+    figures = {"training": {"accuracy": scores[best].accuracy, "loss": scores[best].loss}, "prompts": len(prompts)}
+    run.report(f"best of {len(prompts)}: {prompts[best].text}")
+    return Fitted({"select-80": PromptPredictor(task.clip, (prompts[best],))}, figures=figures)
+
+
+def seven_published(dataset: str, _shots: int) -> Mapping[str, Any]:
+    """CoOp adds the dataset's own prompt everywhere but on ImageNet, where it is one of the seven's kind."""
+    return {"hand_crafted": dataset != "imagenet"}
+
+
+ZERO_SHOT = Method(
+    "zero-shot", "the dataset's hand-crafted prompt, or a file of prompts", ZeroShotOptions, fit_zero_shot, CLIP_PAPER
+)
+ENSEMBLE_7 = Method(
+    "ensemble-7",
+    "mean of CLIP's seven prompts and the dataset's own",
+    SevenOptions,
+    fit_seven,
+    CLIP_PAPER,
+    seven_published,
+)
+ENSEMBLE_80 = Method("ensemble-80", "mean of CLIP's 80 prompts", NoOptions, fit_eighty, CLIP_PAPER)
+SELECT_80 = Method("select-80", "best of CLIP's 80 prompts by training accuracy", SelectOptions, fit_select)

@@ -1,0 +1,51 @@
+"""Modules import only what stands above them, `ipo` never imports `baselines`, and the command starts light."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import ipo
+
+PACKAGE = Path(ipo.__file__).parent
+LAYERS = [
+    "errors", "files", "progress", "config", "prompt", "render", "data", "clip", "llm", "captions", "meta_prompt",
+    "propose", "metrics", "evaluate", "history", "record", "optimize", "select", "protocols", "methods", "run_folder",
+    "compare", "charts", "report", "experiment", "verify", "sweep", "cli", "__main__",
+]  # fmt: skip
+MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
+
+
+def layer(path: Path) -> int:
+    return LAYERS.index(path.relative_to(PACKAGE).with_suffix("").parts[0])
+
+
+def imported(path: Path) -> set[str]:
+    """Names of the project's own modules that a file imports anywhere, inside functions too."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return {name for name in found if name.split(".")[0] in ("ipo", "baselines")}
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.relative_to(PACKAGE).as_posix())
+def test_a_module_imports_only_modules_above_it(path):
+    for name in imported(path):
+        top, _, rest = name.partition(".")
+        assert top == "ipo", f"{path.name} imports {name}"
+        first = rest.split(".")[0]
+        if first in LAYERS:
+            assert LAYERS.index(first) <= layer(path), f"{path.name} imports {name}, which stands below it"
+
+
+def test_help_needs_no_heavy_package():
+    heavy = ("torch", "transformers", "open_clip", "openai", "timm")
+    code = f"import sys, ipo.cli.main; print([name for name in {heavy} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

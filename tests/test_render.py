@@ -1,0 +1,54 @@
+import pytest
+
+from ipo.errors import ConfigError
+from ipo.render import render
+
+
+def test_a_missing_variable_is_an_error_that_names_it_and_the_known_ones(tmp_path):
+    template = tmp_path / "own.j2"
+    template.write_text("{{ history }} {{ histroy }}")
+    with pytest.raises(ConfigError, match=r"'histroy' is undefined.*own\.j2.*captions, history"):
+        render(template, history=1, captions=2)
+
+
+def test_templates_cannot_reach_into_python(tmp_path):
+    template = tmp_path / "own.j2"
+    template.write_text("{{ ''.__class__.__mro__ }}")
+    with pytest.raises(ConfigError, match="unsafe"):
+        render(template)
+
+
+def test_unknown_and_unreadable_templates_say_what_there_is(tmp_path):
+    with pytest.raises(ConfigError, match=r"ipo\.j2"):
+        render("nonsense.j2")
+    with pytest.raises(ConfigError, match=r"gone\.j2"):
+        render(tmp_path / "gone.j2")
+
+
+def test_bad_syntax_names_the_file(tmp_path):
+    template = tmp_path / "own.j2"
+    template.write_text("{% for %}")
+    with pytest.raises(ConfigError, match=r"own\.j2"):
+        render(template)
+
+
+def test_html_pages_escape_and_texts_for_models_do_not(tmp_path):
+    template = tmp_path / "own.j2"
+    template.write_text("{{ prompt }}")
+    assert render(template, prompt="a <CLASS>") == "a <CLASS>"
+    page = render("chart.html.j2", chart=_Chart())
+    assert "&lt;CLASS&gt;" in page
+    assert "<CLASS>" not in page
+
+
+class _Chart:
+    title = "a <CLASS>"
+    width = height = 10
+    x_title = y_title = ""
+    dots = lines = ()
+
+    class x_scale:
+        ticks = ()
+        start = end = 0
+
+    y_scale = x_scale

@@ -1,0 +1,57 @@
+import json
+
+import pytest
+
+from ipo.config import load_settings
+from ipo.errors import RunError
+from ipo.run_folder import RunFolder, new_run_path, read_run_json
+
+
+def test_a_new_folder_tells_settings_versions_and_status(tmp_path):
+    settings = load_settings(overrides={"seed": 5})
+    with RunFolder.create(tmp_path / "run", settings, {"dataset": "stamps"}) as folder:
+        assert folder.settings == settings
+        run = folder.read("run.json")
+        assert run["dataset"] == "stamps"
+        assert run["status"] == "running"
+        assert "torch" in run["versions"]
+        folder.update(status="done")
+        assert folder.read("run.json")["status"] == "done"
+
+
+def test_an_existing_run_is_never_overwritten(tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(RunError, match=r"not empty.*--resume"):
+        RunFolder.create(tmp_path, load_settings(), {})
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_two_processes_cannot_work_on_one_run(tmp_path):
+    with (
+        RunFolder.create(tmp_path / "run", load_settings(), {}),
+        pytest.raises(RunError, match="another process"),
+    ):
+        RunFolder.open(tmp_path / "run")
+    RunFolder.open(tmp_path / "run").close()
+
+
+def test_a_folder_without_a_run_says_so(tmp_path):
+    with pytest.raises(RunError, match=r"no run here.*run\.json"):
+        RunFolder.open(tmp_path)
+    (tmp_path / "result.json").write_text("{")
+    with pytest.raises(RunError, match=r"cannot read result\.json"):
+        read_run_json(tmp_path, "result.json")
+
+
+def test_no_secret_reaches_the_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-secret-123")
+    with RunFolder.create(tmp_path / "run", load_settings(), {}) as folder:
+        assert all("sk-secret-123" not in path.read_text() for path in folder.path.iterdir())
+
+
+def test_run_paths_are_clean_and_free(tmp_path):
+    first = new_run_path(tmp_path, "folder:my photos", "gpt-4o", "seed1")
+    assert first.name == "folder-my-photos-gpt-4o-seed1"
+    first.mkdir()
+    assert new_run_path(tmp_path, "folder:my photos", "gpt-4o", "seed1").name == first.name + "-2"
+    assert json.dumps(first.name).isascii()

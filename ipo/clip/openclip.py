@@ -1,0 +1,222 @@
+"""OpenCLIP models behind the `ClipModel` contract: loading, images, and texts by way of one of the text paths."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Protocol
+
+import open_clip
+import torch
+from PIL.Image import Image
+from torch import Tensor, nn
+from torch.nn.functional import normalize
+
+from ipo.clip.base import Fingerprint
+from ipo.clip.hub import pretrained_config, weights_access
+from ipo.clip.plain import PlainText, precision_context, token_embedding
+from ipo.clip.tokens import Tokens
+from ipo.errors import ModelError
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+class TextPath(Protocol):
+    """A way through the text tower."""
+
+    def encode(self, sequences: Sequence[Sequence[int]], vectors: Tensor | None = None) -> Tensor:
+        """Unit-length features (N, D) of id sequences whose negative ids -1-r name rows of `vectors` (R, W)."""
+
+
+@dataclass(frozen=True)
+class Preprocess:
+    """The test-time transform of a model. Picklable, so that worker processes can have it without the model."""
+
+    transform: Callable[[Image], Tensor]
+    description: str
+
+    def __call__(self, image: Image) -> Tensor:
+        """An RGB image to pixels (3, H, W), float32."""
+        return self.transform(image)
+
+
+def load_openclip(
+    spec: str, *, device: str | torch.device, precision: str, text_memory_mb: int, offline: bool
+) -> OpenClip:
+    """The model of a spec: `NAME/TAG`, `hf-hub:org/repo` or `local-dir:PATH`; never one with random weights.
+
+    Raises `ModelError` where weights are missing, out of reach, broken or mismatched.
+    """
+    schema = spec.partition(":")[0] if spec.startswith(("hf-hub:", "local-dir:")) else ""
+    name, tag = (spec, None) if schema else (spec.partition("/")[0], spec.partition("/")[2])
+    if not schema:
+        pretrained_config(spec)
+    elif schema == "local-dir":
+        _check_folder(Path(spec.removeprefix("local-dir:")))
+    with weights_access(spec, offline=offline), warnings.catch_warnings():
+        warnings.filterwarnings("error", message="QuickGELU mismatch")
+        try:
+            module, transform = open_clip.create_model_from_pretrained(name, tag, precision="fp32", device=device)
+            tokenizer = open_clip.get_tokenizer(name)
+        except (RuntimeError, OSError, ValueError, KeyError, UserWarning) as error:
+            reason = " ".join(str(error).split())
+            raise ModelError(f"cannot load CLIP model '{spec}': {reason[:500]}") from error
+    preprocess = Preprocess(transform, repr(module.visual.preprocess_cfg))
+    return OpenClip.from_module(module, tokenizer, preprocess, spec, precision=precision, text_memory_mb=text_memory_mb)
+
+
+def _check_folder(folder: Path) -> None:
+    """Raise `ModelError` where `folder` lacks what open_clip needs; without weights it would make random ones."""
+    if not (folder / "open_clip_config.json").is_file():
+        raise ModelError("no open_clip_config.json", where=str(folder), remedy="Give a folder saved by open_clip")
+    if not any(path.suffix in (".safetensors", ".bin", ".pth") for path in folder.iterdir()):
+        raise ModelError("no weights file", where=str(folder), remedy="Put open_clip_model.safetensors there")
+
+
+class OpenClip:
+    """A frozen open_clip model in float32 weights; `precision` is that of the computation."""
+
+    def __init__(
+        self, module: Any, tokens: Tokens, text: TextPath, preprocess: Preprocess, name: str, precision: str
+    ) -> None:
+        self.preprocess = preprocess
+        self._module, self._tokens, self._text = module, tokens, text
+        self._name, self._precision = name, precision
+        self._embedding = token_embedding(module)
+        self.logit_scale = float(module.logit_scale.detach().exp())
+        self.width = int(self._embedding.weight.shape[1])
+        self.context_length = tokens.context_length
+        self.dim = int(self.encode_texts(["a"]).shape[1])
+
+    @classmethod
+    def from_module(
+        cls,
+        module: Any,
+        tokenizer: Any,
+        preprocess: Preprocess,
+        name: str,
+        *,
+        precision: str = "float32",
+        text_memory_mb: int = 512,
+    ) -> OpenClip:
+        """The model around an open_clip module, whatever its weights."""
+        module = module.eval().requires_grad_(False)
+        tokens = Tokens(tokenizer, _context_length(module, tokenizer))
+        text = PlainText(module, tokens, DTYPES[precision])
+        return cls(module, tokens, text, preprocess, name, precision)
+
+    @cached_property
+    def fingerprint(self) -> Fingerprint:
+        """Identity of the model; hashing the weights takes about a second."""
+        return Fingerprint(self._name, weights_hash(self._module), self.preprocess.description, self._precision)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self._embedding.weight.device
+
+    @torch.no_grad()
+    def encode_images(self, pixels: Tensor) -> Tensor:
+        """Pixels (B, 3, H, W) to unit-length features (B, D), float32."""
+        with precision_context(self.device, DTYPES[self._precision]):
+            features = self._module.encode_image(pixels.to(self.device, non_blocking=True))
+        return normalize(features.float(), dim=-1)
+
+    @torch.no_grad()
+    def encode_texts(self, texts: Sequence[str]) -> Tensor:
+        """Texts to unit-length features (N, D), float32. Raises `PromptError` for a text longer than the context."""
+        if not texts:
+            return torch.empty(0, self.dim, device=self.device)
+        return self._text.encode([self._tokens.sequence(text) for text in texts])
+
+    def token_count(self, text: str) -> int:
+        """Tokens of `text`, start and end tokens included, never truncated."""
+        return len(self._tokens.start) + len(self._tokens.words(text)) + len(self._tokens.end)
+
+    def embed_words(self, text: str) -> Tensor:
+        """Token embeddings (M, W) of `text` without start and end tokens and without positions."""
+        ids = torch.tensor(self._tokens.words(text), dtype=torch.long, device=self.device)
+        return self._embedding.weight[ids].clone()
+
+    def vocabulary(self) -> tuple[list[str], Tensor]:
+        """Readable form of each token, and all token embeddings (V, W)."""
+        weight = self._embedding.weight.detach()
+        return self._tokens.readable(len(weight)), weight
+
+    def encode_embeddings(
+        self, classnames: Sequence[str], before: Tensor, after: Tensor | None = None, tail: str = "."
+    ) -> Tensor:
+        """Features (B, C, D) of class names with context vectors (B, 1|C, M, W) around them, with gradient to those."""
+        after = before[:, :, :0] if after is None else after
+        sequences = context_sequences(self._tokens, classnames, before, after, tail)
+        vectors = torch.cat([before.flatten(0, 2), after.flatten(0, 2)])
+        features = self._text.encode(sequences, vectors.to(self.device))
+        return features.view(-1, len(classnames), features.shape[-1])
+
+    @torch.no_grad()
+    def encode_tokens(self, ids: Sequence[Sequence[int]]) -> Tensor:
+        """Features (N, D) of raw token ids, start and end tokens added."""
+        sequences = [[*self._tokens.start, *row, *self._tokens.end] for row in ids]
+        for row in sequences:
+            self._tokens.check(len(row), f"{len(row)} token ids")
+        return self._text.encode(sequences)
+
+    def image_tower(self) -> nn.Module:
+        """A trainable copy of the image side: pixels (B, 3, H, W) to unit-length features (B, D), with gradient."""
+        return ImageTower(copy.deepcopy(self._module.visual))
+
+
+class ImageTower(nn.Module):
+    """The image side of a model, to be trained."""
+
+    def __init__(self, visual: nn.Module) -> None:
+        super().__init__()
+        self.visual = visual.requires_grad_(True)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Pixels (B, 3, H, W) to unit-length features (B, D)."""
+        output = self.visual(pixels)
+        return normalize(output[0] if isinstance(output, tuple) else output, dim=-1)
+
+
+def context_sequences(
+    tokens: Tokens, classnames: Sequence[str], before: Tensor, after: Tensor, tail: str
+) -> list[list[int]]:
+    """Id sequences of B x C texts in which the negative id -1-r stands for row r of `before` then `after`, flattened.
+
+    Equal ids mean equal vectors, so a context that all classes share is the same prefix in all of their sequences.
+    """
+    images, own, count, _ = before.shape
+    count_after, offset = after.shape[2], images * own * count
+    spans = after.shape[1]
+    sequences = []
+    for image in range(images):
+        for index, name in enumerate(classnames):
+            first = (image * own + (index if own > 1 else 0)) * count
+            second = offset + (image * spans + (index if spans > 1 else 0)) * count_after
+            words = tokens.words(name + tail) if not count_after else tokens.words(name)
+            behind = () if not count_after else tokens.words(tail)
+            left, right = range(-1 - first, -1 - first - count, -1), range(-1 - second, -1 - second - count_after, -1)
+            sequence = [*tokens.start, *left, *words, *right, *behind, *tokens.end]
+            tokens.check(len(sequence), f"{count + count_after} context vectors, {name}{tail}")
+            sequences.append(sequence)
+    return sequences
+
+
+def weights_hash(module: nn.Module) -> str:
+    """sha256 over names, types, shapes and bytes of all weights."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(module.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def _context_length(module: Any, tokenizer: Any) -> int:
+    tower: Any = getattr(module, "text", module)
+    return int(getattr(tower, "context_length", None) or tokenizer.context_length)

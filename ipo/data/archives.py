@@ -1,0 +1,191 @@
+"""Extraction that cannot leave its folder, fill the disk, or be seen half done."""
+
+from __future__ import annotations
+
+import errno
+import lzma
+import os
+import shutil
+import stat
+import tarfile
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import IO
+
+from filelock import FileLock, Timeout
+
+from ipo.errors import DataError
+
+MAX_MEMBERS = 3_000_000
+"""Most files of one archive (ImageNet, the largest known here, has 1.3 million)."""
+MAX_RATIO = 20
+"""Most that an archive may grow when extracted; images hardly shrink in an archive, so real ones stay near 1."""
+MIN_ALLOWANCE = 1 << 30
+"""Bytes that any archive may take when extracted, whatever its own size."""
+LOCK_SECONDS = 3600.0
+"""How long a process waits for another one that prepares the same folder."""
+
+_BROKEN = (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeError, ValueError)
+_CHUNK = 1 << 20
+
+
+def is_archive(path: Path) -> bool:
+    """Whether the file's ending is one that `unpack` reads."""
+    return path.name.lower().endswith((".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".zip"))
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold the lock of a folder (a hidden file beside it) against other processes."""
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder.parent / f".{folder.name}.lock", timeout=LOCK_SECONDS)
+        with lock:
+            yield
+    except Timeout as error:
+        raise DataError(
+            "another process is still preparing this folder", where=str(folder), remedy=f"Wait, or remove {error}"
+        ) from error
+    except PermissionError as error:
+        raise DataError(
+            "no permission to write here", where=str(folder.parent), remedy="Give another folder"
+        ) from error
+
+
+@contextmanager
+def landing(folder: Path) -> Iterator[Path]:
+    """A new empty folder beside `folder` that takes its place when the block ends well, and vanishes otherwise.
+
+    What lay at `folder` before stays until the last moment, and for good if the block fails.
+    """
+    staged = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+        yield staged
+        staged.chmod(0o755)
+        previous = staged.with_name(f"{staged.name}-previous")
+        if folder.exists():
+            folder.rename(previous)
+        staged.rename(folder)
+        shutil.rmtree(previous, ignore_errors=True)
+    except OSError as error:
+        raise disk_error(error, folder) from error
+    finally:
+        shutil.rmtree(staged, ignore_errors=True)
+
+
+def unpack_once(archive: Path, folder: Path) -> Path:
+    """The folder with the archive's content; extracted now if it is not there. Safe between processes."""
+    if not folder.is_dir():
+        with locked(folder):
+            if not folder.is_dir():
+                with landing(folder) as staged:
+                    unpack(archive, staged)
+    return folder
+
+
+def unpack(archive: Path, folder: Path) -> None:
+    """Extract a tar or zip file into an existing folder. Only plain files and folders below it are written.
+
+    Raises `DataError` for an absolute path, `..`, a link, a device, more than `MAX_MEMBERS` members, more bytes than
+    `MAX_RATIO` allows or than the disk has, and for a broken archive.
+    """
+    try:
+        budget = _Budget(archive, folder)
+        members = _zip_members(archive) if zipfile.is_zipfile(archive) else _tar_members(archive)
+        for name, is_folder, reader in members:
+            target = safe_target(folder, name, archive)
+            if is_folder:
+                target.mkdir(parents=True, exist_ok=True)
+                continue
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with target.open("wb") as output, reader() as source:
+                budget.copy(source, output)
+    except _BROKEN as error:
+        raise DataError(f"archive is broken: {error}", where=str(archive), remedy="Fetch it again") from error
+    except OSError as error:
+        raise disk_error(error, archive) from error
+
+
+def safe_target(folder: Path, name: str, archive: Path) -> Path:
+    """The place below `folder` of a member called `name`; raises `DataError` if it would lie elsewhere."""
+    path = PurePosixPath(name.replace("\\", "/"))
+    if path.is_absolute() or ".." in path.parts or PureWindowsPath(name).drive or "\0" in name:
+        raise DataError(
+            f"archive member {name!r} would be written outside its folder",
+            where=str(archive),
+            remedy="Nothing was extracted; do not trust this archive",
+        )
+    return folder.joinpath(*path.parts)
+
+
+def disk_error(error: OSError, path: Path) -> DataError:
+    """An operating system's error about files as a `DataError` with a remedy."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return DataError("the disk is full", where=str(path), remedy="Free some space, then run the command again")
+    return DataError(f"cannot read or write files: {error}", where=str(path))
+
+
+class _Budget:
+    """Counts members and bytes written, and stops an archive that outgrows its bound or the disk."""
+
+    def __init__(self, archive: Path, folder: Path) -> None:
+        self.archive = archive
+        allowance = max(MIN_ALLOWANCE, MAX_RATIO * archive.stat().st_size)
+        free = shutil.disk_usage(folder).free
+        self.limit, self.reason = (
+            (allowance, "its size allows") if allowance < free else (free, "the disk has room for")
+        )
+        self.members = self.bytes = 0
+
+    def copy(self, source: IO[bytes], output: IO[bytes]) -> None:
+        """Copy one member within the bounds."""
+        self.members += 1
+        while chunk := source.read(_CHUNK):
+            self.bytes += len(chunk)
+            if self.bytes > self.limit or self.members > MAX_MEMBERS:
+                raise DataError(
+                    f"archive unpacks to more than {self.reason} ({self.limit:,} bytes, {MAX_MEMBERS:,} files)",
+                    where=str(self.archive),
+                    remedy="Nothing was extracted",
+                )
+            output.write(chunk)
+
+
+_Member = tuple[str, bool, Callable[[], IO[bytes]]]
+
+
+def _tar_members(archive: Path) -> Iterator[_Member]:
+    with tarfile.open(archive, "r:*") as tar:
+        for member in tar:
+            if not (member.isreg() or member.isdir()):
+                raise _special_file(member.name, archive)
+            yield member.name, member.isdir(), partial(_opened, tar, member)
+
+
+def _opened(tar: tarfile.TarFile, member: tarfile.TarInfo) -> IO[bytes]:
+    source = tar.extractfile(member)
+    if source is None:
+        raise _special_file(member.name, Path(os.fsdecode(tar.name or "")))
+    return source
+
+
+def _zip_members(archive: Path) -> Iterator[_Member]:
+    with zipfile.ZipFile(archive) as packed:
+        for info in packed.infolist():
+            kind = stat.S_IFMT(info.external_attr >> 16)
+            if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
+                raise _special_file(info.filename, archive)
+            yield info.filename, info.is_dir(), partial(packed.open, info)
+
+
+def _special_file(name: str, archive: Path) -> DataError:
+    return DataError(
+        f"archive member {name!r} is a link or a device",
+        where=str(archive),
+        remedy="Nothing was extracted; do not trust this archive",
+    )

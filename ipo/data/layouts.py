@@ -1,0 +1,207 @@
+"""One reader for each way in which a benchmark lies on disk. All sort what they list: no order is the disk's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ipo.data.catalogue import CatalogueEntry, Layout
+from ipo.data.images import IMAGE_SUFFIXES
+from ipo.data.official import OFFICIAL
+from ipo.data.splits import Parts, hold_out, read_split_file, safe_path, seeded_split
+from ipo.data.types import Item
+from ipo.errors import DataError
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a dataset was found: its `folder`, its split file if there is one, and where else its lists may lie."""
+
+    folder: Path
+    split_file: Path | None = None
+    beside: tuple[Path, ...] = ()
+
+    def find(self, *names: str) -> Path:
+        """The first existing file of these names in the dataset's folder or beside it; `DataError` if none is."""
+        folders = (self.folder, *self.beside)
+        for folder in folders:
+            for name in names:
+                if (folder / name).is_file():
+                    return folder / name
+        raise DataError(
+            f"missing {' or '.join(names)}",
+            where=", ".join(str(folder) for folder in folders),
+            remedy="`ipo datasets prepare NAME` says where it comes from",
+        )
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What a reader found: the folder that paths are relative to, class names in label order, items, split source."""
+
+    images: Path
+    classnames: Sequence[str]
+    parts: Parts
+    source: str
+
+
+def read_layout(entry: CatalogueEntry, place: Place, seed: int) -> Reading:
+    """The dataset as its layout says; `seed` draws the split where none is published."""
+    return _READERS[entry.layout](entry, place, seed)
+
+
+def image_files(folder: Path) -> list[Path]:
+    """All images below a folder, sorted by path; hidden files and folders are left out."""
+    found: list[Path] = []
+    for path in sorted(folder.iterdir()):
+        if path.name.startswith("."):
+            continue
+        if path.is_dir():
+            found += image_files(path)
+        elif path.suffix.lower() in IMAGE_SUFFIXES:
+            found.append(path)
+    return found
+
+
+def class_folders(folder: Path, ignored: Iterable[str] = ()) -> list[str]:
+    """Names of the folders inside `folder` in ASCII order, without hidden and `ignored` ones."""
+    if not folder.is_dir():
+        raise DataError(
+            "no such folder", where=str(folder), remedy="It should hold one folder of images for each class"
+        )
+    names = (path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    return sorted(set(names) - set(ignored))
+
+
+def labelled(folder: Path, classes: Sequence[str], domain: str = "") -> list[Item]:
+    """The images of each class folder with the position of its name in `classes` as label; missing ones are skipped."""
+    present = ((label, folder / name) for label, name in enumerate(classes) if (folder / name).is_dir())
+    return [Item(path, label, domain) for label, own in present for path in image_files(own)]
+
+
+def _read_split(entry: CatalogueEntry, place: Place, seed: int) -> Reading:
+    images = place.folder / entry.images
+    if place.split_file:
+        names, parts = read_split_file(place.split_file, images)
+        return Reading(images, names, parts, f"published ({place.split_file.name})")
+    if entry.name in OFFICIAL:
+        names, train, test = OFFICIAL[entry.name](images, place.find)
+        if test:
+            kept, val = hold_out(train, 0.2, seed)
+            return Reading(images, names, {"train": kept, "val": val, "test": test}, _official_source(seed))
+        return Reading(images, names, seeded_split(train, seed), f"seeded ({seed})")
+    return _read_classes(entry, place, seed)
+
+
+def _official_source(seed: int) -> str:
+    return f"official test, seeded val ({seed})"
+
+
+def _read_classes(entry: CatalogueEntry, place: Place, seed: int) -> Reading:
+    images = place.folder / entry.images
+    folders = class_folders(images, entry.ignored)
+    names = [entry.renames.get(folder, folder) for folder in folders]
+    return Reading(images, names, seeded_split(labelled(images, folders), seed), f"seeded ({seed})")
+
+
+def _read_variants(entry: CatalogueEntry, place: Place, _seed: int) -> Reading:
+    images = place.folder / entry.images
+    names = place.find("variants.txt").read_text(encoding="utf-8").split("\n")
+    names = [name.strip() for name in names if name.strip()]
+    label_of = {name: label for label, name in enumerate(names)}
+    parts: Parts = {}
+    for split in ("train", "val", "test"):
+        file = place.find(f"images_variant_{split}.txt")
+        parts[split] = []
+        for line in file.read_text(encoding="utf-8").splitlines():
+            image, _, name = line.strip().partition(" ")
+            if name not in label_of:
+                raise DataError(f"variant '{name}' is not in variants.txt", where=str(file))
+            parts[split].append(Item(safe_path(images, f"{image}.jpg", file), label_of[name]))
+    return Reading(images, names, parts, "published (images_variant_{train,val,test}.txt)")
+
+
+def _read_wnid_names(place: Place) -> dict[str, str]:
+    """CoOp's classnames.txt: `<wnid> <name>` a line, in label order."""
+    rows = place.find("classnames.txt").read_text(encoding="utf-8").splitlines()
+    return {wnid: name for wnid, _, name in (row.strip().partition(" ") for row in rows) if name}
+
+
+def _named(folders: Sequence[str], names: Mapping[str, str], place: Place) -> list[str]:
+    missing = [folder for folder in folders if folder not in names]
+    if missing:
+        raise DataError(f"classnames.txt lacks {', '.join(missing[:3])}", where=str(place.folder))
+    return [names[folder] for folder in folders]
+
+
+def _read_imagenet(entry: CatalogueEntry, place: Place, _seed: int) -> Reading:
+    images = place.folder / entry.images
+    folders = class_folders(images / "val")
+    parts: Parts = {"train": labelled(images / "train", folders), "test": labelled(images / "val", folders)}
+    return Reading(images, _named(folders, _read_wnid_names(place), place), parts, "folders")
+
+
+def _read_numbered(entry: CatalogueEntry, place: Place, _seed: int) -> Reading:
+    images = place.folder / entry.images
+    names = list(_read_wnid_names(place).values())
+    items = labelled(images, [str(label) for label in range(len(names))])
+    return Reading(images, names, {"test": items}, "folders")
+
+
+def _read_wnids(entry: CatalogueEntry, place: Place, _seed: int) -> Reading:
+    images = place.folder / entry.images
+    folders = class_folders(images)
+    names = _named(folders, _read_wnid_names(place), place)
+    return Reading(images, names, {"test": labelled(images, folders)}, "folders")
+
+
+def _read_domains(entry: CatalogueEntry, place: Place, seed: int) -> Reading:
+    nested = place.folder / entry.images
+    images = nested if nested.is_dir() else place.folder
+    domains = [domain for domain in entry.domains if (images / domain).is_dir()]
+    if (place.folder / "splits").is_dir() and entry.sizes[0]:
+        return _read_domain_lists(images, place.folder / "splits", domains)
+    folders = sorted({name for domain in domains for name in class_folders(images / domain)})
+    items = [item for domain in domains for item in labelled(images / domain, folders, domain)]
+    names = [entry.renames.get(folder, folder) for folder in folders]
+    return Reading(images, names, seeded_split(items, seed), f"seeded ({seed})")
+
+
+def _read_domain_lists(images: Path, lists: Path, domains: Sequence[str]) -> Reading:
+    """DomainNet: `<domain>_{train,test}.txt` with lines `domain/class/image.jpg label`."""
+    names: dict[int, str] = {}
+    parts: Parts = {"train": [], "test": []}
+    for domain in domains:
+        for split in ("train", "test"):
+            file = lists / f"{domain}_{split}.txt"
+            for line in _lines(file):
+                path, _, number = line.rpartition(" ")
+                if not number.isdigit() or path.count("/") < 2:
+                    raise DataError(f"not 'domain/class/image label': {line!r}", where=str(file))
+                name = path.split("/")[-2]
+                if names.setdefault(int(number), name) != name:
+                    raise DataError(f"label {number} is both '{names[int(number)]}' and '{name}'", where=str(file))
+                parts[split].append(Item(safe_path(images, path, file), int(number), domain))
+    if set(names) != set(range(len(names))):
+        raise DataError(f"labels are not 0 to {len(names) - 1} without gaps", where=str(lists))
+    ordered = [names[label] for label in range(len(names))]
+    return Reading(images, ordered, parts, "published (<domain>_{train,test}.txt)")
+
+
+def _lines(file: Path) -> list[str]:
+    try:
+        return [line for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+    except OSError as error:
+        raise DataError(f"cannot read list: {error.strerror}", where=str(file)) from error
+
+
+_READERS: Mapping[Layout, Callable[[CatalogueEntry, Place, int], Reading]] = {
+    "split": _read_split,
+    "classes": _read_classes,
+    "variants": _read_variants,
+    "imagenet": _read_imagenet,
+    "numbered": _read_numbered,
+    "wnids": _read_wnids,
+    "domains": _read_domains,
+}

@@ -1,0 +1,63 @@
+"""A dataset by its name or its place: `caltech101`, `folder:PATH`, `csv:FILE`, `hf:NAME`, `wds:SHARDS`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from ipo.data.catalogue import CatalogueEntry, catalogue_entry
+from ipo.data.layouts import Place, read_layout
+from ipo.data.locate import data_root, locate
+from ipo.data.own import read_folder
+from ipo.data.splits import assemble, split_hash
+from ipo.data.types import Dataset, Item
+from ipo.errors import ConfigError, UnknownName
+
+OWN_KINDS: Mapping[str, Callable[[str, int], Dataset]] = {"folder": read_folder}
+"""Readers of one's own data by the word in front of the colon."""
+
+
+def load_dataset(spec: str, root: Path | None = None, *, seed: int = 1, domains: Sequence[str] = ()) -> Dataset:
+    """The dataset that `spec` names, with its splits; `seed` draws a split where none is published or given.
+
+    `root` holds the catalogue's datasets (by default IPO_DATA, or a cache folder). `domains` keeps some domains only.
+    Raises `DataError` if it is missing or broken, `UnknownName` for an unknown dataset or domain.
+    """
+    kind, colon, place = spec.partition(":")
+    if colon:
+        if kind not in OWN_KINDS:
+            raise UnknownName("kind of dataset", kind, OWN_KINDS, "Or a name of the catalogue (`ipo datasets`)")
+        dataset = OWN_KINDS[kind](place, seed)
+    else:
+        entry = catalogue_entry(spec)
+        dataset = read_entry(entry, locate(entry, data_root(root)), seed)
+    return in_domains(dataset, domains) if domains else dataset
+
+
+def read_entry(entry: CatalogueEntry, place: Place, seed: int) -> Dataset:
+    """A catalogue dataset at a known place."""
+    reading = read_layout(entry, place, seed)
+    dataset = assemble(
+        entry.name, reading.images, reading.classnames, reading.parts, prompt=entry.prompt, source=reading.source
+    )
+    if place.split_file and entry.split_hash and dataset.split_hash != entry.split_hash:
+        return replace(dataset, split_source=f"own file ({place.split_file.name}, not the published one)")
+    return dataset
+
+
+def in_domains(dataset: Dataset, domains: Sequence[str]) -> Dataset:
+    """The dataset with the images of some domains only. All classes stay, and so do their labels."""
+    known = {item.domain for item in (*dataset.train, *dataset.val, *dataset.test)} - {""}
+    if not known:
+        raise ConfigError(f"dataset '{dataset.name}' has no domains", remedy="Leave --domains out")
+    for domain in domains:
+        if domain not in known:
+            raise UnknownName("domain", domain, known)
+    train, val, test = (_of_domains(items, domains) for items in (dataset.train, dataset.val, dataset.test))
+    digest = split_hash(dataset.root, (train, val, test))
+    return replace(dataset, train=train, val=val, test=test, split_hash=digest)
+
+
+def _of_domains(items: Sequence[Item], domains: Sequence[str]) -> tuple[Item, ...]:
+    return tuple(item for item in items if item.domain in domains)

@@ -47,7 +47,7 @@ def render(template: str | Path, **values: Any) -> str:
         ) from error
     except jinja2.TemplateNotFound as error:
         known = ", ".join(sorted(path.name for path in templates_folder().glob("*.j2")))
-        raise ConfigError(f"no template '{error}'", remedy=f"Shipped: {known}; or give a path") from error
+        raise ConfigError(f"no template '{template}'", remedy=f"Shipped: {known}; or give a path") from error
     except jinja2.TemplateError as error:
         raise ConfigError(f"template does not render: {error}", where=str(template)) from error
     except OSError as error:

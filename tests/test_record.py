@@ -1,0 +1,105 @@
+import pytest
+
+from ipo.errors import RunError
+from ipo.files import read_rows
+from ipo.history import History
+from ipo.llm.base import Message, Reply
+from ipo.prompt import HistoryEntry, Score
+from ipo.record import Record
+
+
+def entry(index: int, step: int, accuracy: float | None, loss: float = 1.0) -> HistoryEntry:
+    if accuracy is None:
+        return HistoryEntry(index, step, f"reject {index}", 0, reason="no slot")
+    return HistoryEntry(index, step, f"prompt {index} <CLASS>", 0, Score(accuracy, loss, 0, 1, 0.5 - loss, 0.5, 1.0))
+
+
+def filled(folder) -> Record:
+    """Two whole steps of two candidates each."""
+    record = Record("accuracy", folder)
+    record.history.append([entry(0, 0, 0.5)])
+    for step in (1, 2):
+        replies = [Reply(f"reply {step}", "line", "stop", 10, 5, 0.5)] * 2
+        record.log_replies(step, [Message("user", f"ask {step}")], replies, 1.5)
+        record.history.append([entry(2 * step - 1, step, 0.5 + step / 10), entry(2 * step, step, None)])
+    return record
+
+
+def test_top_is_best_last_by_accuracy_then_loss():
+    history = History("accuracy")
+    history.append([entry(0, 0, 0.5, 1.0), entry(1, 1, 0.7, 2.0), entry(2, 1, 0.7, 1.5), entry(3, 1, None)])
+    assert [e.id for e in history.top(2)] == [1, 2]
+    assert history.best().id == 2
+    assert history.top(0) == []
+
+
+def test_of_equal_scores_the_earlier_is_the_better():
+    history = History("accuracy")
+    history.append([entry(0, 0, 0.5), entry(1, 1, 0.5)])
+    assert history.best().id == 0
+
+
+@pytest.mark.parametrize(("rule", "winner"), [("accuracy", 1), ("loss", 0), ("margin", 0)])
+def test_rules_rank_by_their_own_score(rule, winner):
+    history = History(rule)
+    history.append([entry(0, 0, 0.5, 1.0), entry(1, 1, 0.7, 2.0)])
+    assert history.best().id == winner
+
+
+def test_usage_counts_every_reply(tmp_path):
+    usage = filled(tmp_path).usage()
+    assert (usage.steps, usage.proposals, usage.prompt_tokens, usage.completion_tokens) == (2, 4, 40, 20)
+    assert usage.tokens == 60
+    assert usage.seconds == 3.0
+
+
+def test_what_was_asked_and_answered_is_kept_in_full(tmp_path):
+    filled(tmp_path)
+    row = read_rows(tmp_path / "replies.jsonl")[0]
+    assert row["messages"] == [{"role": "user", "content": "ask 1"}]
+    assert row["replies"][0]["text"] == "reply 1"
+    assert row["step"] == 1
+
+
+def test_resuming_a_whole_record_changes_nothing(tmp_path):
+    record = filled(tmp_path)
+    before = (tmp_path / "history.jsonl").read_bytes()
+    again = Record.resume("accuracy", tmp_path, first_prompts=1)
+    assert again.history.entries == record.history.entries
+    assert again.last_step == 2
+    assert (tmp_path / "history.jsonl").read_bytes() == before
+
+
+@pytest.mark.parametrize("cut", [1, 30, 100])
+def test_a_torn_step_is_dropped_but_its_replies_are_kept(tmp_path, cut):
+    filled(tmp_path)
+    path = tmp_path / "history.jsonl"
+    path.write_bytes(path.read_bytes()[:-cut])
+    again = Record.resume("accuracy", tmp_path, first_prompts=1)
+    assert again.last_step == 1
+    assert [e.step for e in again.history] == [0, 1, 1]
+    assert len(path.read_text().splitlines()) == 3
+    assert again.replies(2)[0].text == "reply 2"
+
+
+def test_a_torn_reply_log_is_cut_back_to_whole_steps(tmp_path):
+    filled(tmp_path)
+    path = tmp_path / "replies.jsonl"
+    path.write_bytes(path.read_bytes()[:-5])
+    again = Record.resume("accuracy", tmp_path, first_prompts=1)
+    assert again.last_step == 1
+    assert again.replies(2) is None
+
+
+def test_a_reply_log_with_a_gap_is_an_error(tmp_path):
+    filled(tmp_path)
+    path = tmp_path / "replies.jsonl"
+    path.write_text(path.read_text().splitlines()[1] + "\n")
+    with pytest.raises(RunError, match="misses steps"):
+        Record.resume("accuracy", tmp_path, first_prompts=1)
+
+
+def test_a_history_of_another_shape_is_an_error(tmp_path):
+    (tmp_path / "history.jsonl").write_text('{"id": 1, "prompt": "x"}\n')
+    with pytest.raises(RunError, match="unknown shape"):
+        History.read("accuracy", tmp_path / "history.jsonl")

@@ -1,0 +1,13 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from ipo.protocols import FewShotTask
+from tests.baselines.tiny import tiny_task
+
+
+@pytest.fixture
+def task(tmp_path: Path) -> FewShotTask:
+    return tiny_task(tmp_path)

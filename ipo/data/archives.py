@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import lzma
 import os
 import shutil
@@ -78,16 +79,6 @@ def landing(folder: Path) -> Iterator[Path]:
         shutil.rmtree(staged, ignore_errors=True)
 
 
-def unpack_once(archive: Path, folder: Path) -> Path:
-    """The folder with the archive's content; extracted now if it is not there. Safe between processes."""
-    if not folder.is_dir():
-        with locked(folder):
-            if not folder.is_dir():
-                with landing(folder) as staged:
-                    unpack(archive, staged)
-    return folder
-
-
 def unpack(archive: Path, folder: Path) -> None:
     """Extract a tar or zip file into an existing folder. Only plain files and folders below it are written.
 
@@ -109,6 +100,24 @@ def unpack(archive: Path, folder: Path) -> None:
         raise DataError(f"archive is broken: {error}", where=str(archive), remedy="Fetch it again") from error
     except OSError as error:
         raise disk_error(error, archive) from error
+
+
+def verify(file: Path, checksum: str) -> None:
+    """Raises `DataError` if the file's hash is not `checksum` (`md5:...` or `sha256:...`; empty passes)."""
+    if not checksum:
+        return
+    kind, _, expected = checksum.partition(":")
+    try:
+        with file.open("rb") as stream:
+            got = hashlib.file_digest(stream, kind).hexdigest()
+    except OSError as error:
+        raise disk_error(error, file) from error
+    if got != expected:
+        raise DataError(
+            f"wrong checksum: {kind} is {got}, not {expected}",
+            where=str(file),
+            remedy="The file is broken or not the published one; fetch it again",
+        )
 
 
 def safe_target(folder: Path, name: str, archive: Path) -> Path:

@@ -30,6 +30,10 @@ class Archive(_Row):
     """Folder below the dataset's that the content goes to."""
     strip: str = ""
     """Top folder of the archive that stands for the dataset's (or the `into`) folder itself."""
+    optional: bool = False
+    """Whether it is only needed where the published split file is missing."""
+    by_hand: bool = False
+    """Whether unpacking it takes more than this program does, so that it is only named in the manual steps."""
     inner: tuple[str, ...] = ()
     """Archives inside this one that are unpacked as well."""
 

@@ -23,17 +23,16 @@ class Place:
     beside: tuple[Path, ...] = ()
 
     def find(self, *names: str) -> Path:
-        """The first existing file of these names in the dataset's folder or beside it; `DataError` if none is."""
+        """The first existing path of these names in the dataset's folder or beside it; `DataError` if none is."""
         folders = (self.folder, *self.beside)
-        for folder in folders:
-            for name in names:
-                if (folder / name).is_file():
-                    return folder / name
-        raise DataError(
-            f"missing {' or '.join(names)}",
-            where=", ".join(str(folder) for folder in folders),
-            remedy="`ipo datasets prepare NAME` says where it comes from",
-        )
+        found = next((folder / name for folder in folders for name in names if (folder / name).exists()), None)
+        if found is None:
+            raise DataError(
+                f"missing {' or '.join(names)}",
+                where=", ".join(str(folder) for folder in folders),
+                remedy="`ipo datasets` says where it comes from",
+            )
+        return found
 
 
 @dataclass(frozen=True)
@@ -160,8 +159,8 @@ def _read_domains(entry: CatalogueEntry, place: Place, seed: int) -> Reading:
     nested = place.folder / entry.images
     images = nested if nested.is_dir() else place.folder
     domains = [domain for domain in entry.domains if (images / domain).is_dir()]
-    if (place.folder / "splits").is_dir() and entry.sizes[0]:
-        return _read_domain_lists(images, place.folder / "splits", domains)
+    if entry.sizes[0]:
+        return _read_domain_lists(images, place.find("splits"), domains)
     folders = sorted({name for domain in domains for name in class_folders(images / domain)})
     items = [item for domain in domains for item in labelled(images / domain, folders, domain)]
     names = [entry.renames.get(folder, folder) for folder in folders]

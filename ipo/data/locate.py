@@ -5,11 +5,11 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ipo.config import cache_folder
-from ipo.data.archives import disk_error, is_archive, landing, locked, unpack
+from ipo.data.archives import is_archive, landing, locked, unpack, verify
 from ipo.data.catalogue import Archive, CatalogueEntry
 from ipo.data.layouts import Place
 from ipo.errors import DataError
@@ -28,26 +28,27 @@ def locate(entry: CatalogueEntry, root: Path) -> Place:
 
     Raises `DataError` naming what is missing, where it was looked for, and the command that prepares it.
     """
-    folders = search_folders(entry, root)
+    root = _above(entry, root)
+    folder = root / entry.folder
     split_file = find_split_file(entry, root)
-    for folder in folders:
-        if is_present(entry, folder):
-            return Place(folder, split_file, (*folders, root / "imagenet"))
-    archives = lying_archives(entry, root)
+    beside = (folder, root / "imagenet")
+    if is_present(entry, folder):
+        return Place(folder, split_file, beside)
+    archives = lying_archives(entry, [folder, root])
     if archives:
-        folder = _unpacked(entry, archives)
-        if is_present(entry, folder):
-            return Place(folder, split_file or _existing(folder / entry.split_file), (*folders, root / "imagenet"))
+        unpacked = _unpacked(entry, archives)
+        if is_present(entry, unpacked):
+            return Place(unpacked, split_file or find_split_file(entry, unpacked), beside)
     raise DataError(
         f"dataset '{entry.name}' is not there: no {' or '.join(markers(entry))}",
-        where=" or ".join(str(folder) for folder in folders),
+        where=str(folder),
         remedy=f"Run `ipo datasets prepare {entry.name}`, or give its place with --data-root",
     )
 
 
-def search_folders(entry: CatalogueEntry, root: Path) -> list[Path]:
-    """Folders that may be the dataset's: below the root, or the root itself where it bears the dataset's name."""
-    return [root / entry.folder, *([root] if root.name == entry.folder else [])]
+def _above(entry: CatalogueEntry, root: Path) -> Path:
+    """The data root, also where the dataset's own folder was given for it."""
+    return root.parent if root.name == entry.folder and is_present(entry, root) else root
 
 
 def markers(entry: CatalogueEntry) -> tuple[str, ...]:
@@ -62,29 +63,21 @@ def is_present(entry: CatalogueEntry, folder: Path) -> bool:
 
 def find_split_file(entry: CatalogueEntry, root: Path) -> Path | None:
     """The dataset's published split file in its folder, in `splits/` or in the root; None if there is none."""
-    if not entry.split_file:
-        return None
-    folders = (*search_folders(entry, root), root / "splits", root)
-    return next((found for folder in folders if (found := _existing(folder / entry.split_file))), None)
+    folders = (root / entry.folder, root / "splits", root)
+    files = (folder / entry.split_file for folder in folders if entry.split_file)
+    return next((file for file in files if file.is_file()), None)
 
 
-def _existing(file: Path) -> Path | None:
-    return file if file.is_file() else None
-
-
-def lying_archives(entry: CatalogueEntry, root: Path) -> dict[Path, Archive]:
-    """The dataset's archives in its folder; in the root itself only those that bear the folder's name."""
-    folders = search_folders(entry, root)
+def lying_archives(entry: CatalogueEntry, folders: Sequence[Path]) -> dict[Path, Archive]:
+    """The dataset's archives in these folders; past the first one only those that bear the dataset's name."""
     found: dict[Path, Archive] = {}
-    for archive in entry.archives:
-        for name in (archive.file, *archive.inner):
-            places = [folder / name for folder in folders]
-            if entry.folder in name:
-                places.append(root / name)
-            file = next((place for place in places if place.is_file() and is_archive(place)), None)
-            if file is not None:
-                found[file] = archive
-                break
+    for archive in (row for row in entry.archives if not row.by_hand):
+        names = [name for name in (archive.file, *archive.inner) if is_archive(Path(name))]
+        places = [folders[0] / name for name in names]
+        places += [folder / name for folder in folders[1:] for name in names if entry.folder in name]
+        file = next((place for place in places if place.is_file()), None)
+        if file is not None:
+            found[file] = archive
     return found
 
 
@@ -102,15 +95,13 @@ def _unpacked(entry: CatalogueEntry, archives: Mapping[Path, Archive]) -> Path:
 
 
 def unpack_bundle(archives: Mapping[Path, Archive], folder: Path) -> None:
-    """Unpack the archives of one dataset, and the archives inside them, into its folder; copy what is no archive."""
+    """Verify and unpack the archives of one dataset, and the archives inside them, into its folder."""
     for file, archive in archives.items():
+        verify(file, archive.checksum if file.name == archive.file else "")
         target = folder / archive.into
         target.mkdir(parents=True, exist_ok=True)
-        if not is_archive(file):
-            _copy(file, target / archive.file)
-            continue
         unpack(file, target)
-        if archive.strip:
+        if (target / archive.strip).is_dir():
             _lift(target / archive.strip, target)
         for name in archive.inner:
             if (target / name).is_file():
@@ -118,15 +109,12 @@ def unpack_bundle(archives: Mapping[Path, Archive], folder: Path) -> None:
                 (target / name).unlink()
 
 
-def _copy(file: Path, target: Path) -> None:
-    try:
-        shutil.copyfile(file, target)
-    except OSError as error:
-        raise disk_error(error, file) from error
-
-
 def _lift(inner: Path, target: Path) -> None:
-    """Move what lies in `inner` up to `target`, whose subfolder it is."""
-    if inner.is_dir():
-        for path in list(inner.iterdir()):
-            path.rename(target / path.name)
+    """Move what lies in `inner` up to `target`, some folders above it, and remove what is left of those folders."""
+    if inner == target:
+        return
+    top = target / inner.relative_to(target).parts[0]
+    shell = top.rename(target / f".{top.name}.unpacked")  # it may hold something of its own name
+    for path in list((shell / inner.relative_to(top)).iterdir()):
+        path.rename(target / path.name)
+    shutil.rmtree(shell)

@@ -1,0 +1,72 @@
+"""Whether a dataset is what it should be: counts as published, every listed image there, every image readable."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from ipo.data.catalogue import CatalogueEntry
+from ipo.data.images import load_image
+from ipo.data.splits import relative
+from ipo.data.types import Dataset, Item
+from ipo.errors import DataError
+
+
+def all_items(dataset: Dataset) -> tuple[Item, ...]:
+    """Train, val and test items, in this order."""
+    return (*dataset.train, *dataset.val, *dataset.test)
+
+
+def count_problems(entry: CatalogueEntry, dataset: Dataset) -> list[str]:
+    """Where the numbers of classes and images differ from the published ones; empty if they agree."""
+    problems = []
+    if len(dataset.classnames) != entry.classes:
+        problems.append(f"{len(dataset.classnames)} classes, published {entry.classes}")
+    sizes = (len(dataset.train), len(dataset.val), len(dataset.test))
+    if missing_domains(entry, dataset):
+        return problems  # a part of the domains has no published size of its own
+    if entry.total or dataset.split_source.startswith("seeded"):
+        total = entry.total or sum(entry.sizes)
+        if total and sum(sizes) != total:
+            problems.append(f"{sum(sizes)} images, published {total}")
+    elif sizes != entry.sizes:
+        found, published = ("/".join(str(size) for size in row) for row in (sizes, entry.sizes))
+        problems.append(f"train/val/test {found}, published {published}")
+    return problems
+
+
+def missing_domains(entry: CatalogueEntry, dataset: Dataset) -> list[str]:
+    """Domains of the catalogue without an image here."""
+    present = {item.domain for item in all_items(dataset)}
+    return [domain for domain in entry.domains if domain not in present]
+
+
+def missing_images(dataset: Dataset) -> list[str]:
+    """Relative paths of listed images that are not files."""
+    return [relative(item.path, dataset.root) for item in all_items(dataset) if not item.path.is_file()]
+
+
+def unreadable_images(items: Iterable[Item]) -> Iterator[tuple[Item, str]]:
+    """Each item whose image cannot be decoded, with what is wrong."""
+    for item in items:
+        try:
+            load_image(item.path)
+        except DataError as error:
+            yield item, error.what
+
+
+def require_complete(entry: CatalogueEntry, dataset: Dataset) -> None:
+    """Raises `DataError` unless all listed images exist and the counts are the published ones."""
+    missing = missing_images(dataset)
+    if missing:
+        raise DataError(
+            f"{len(missing)} of {len(all_items(dataset))} listed images are missing, such as {missing[0]}",
+            where=str(dataset.root),
+            remedy="Remove the folder and prepare it again",
+        )
+    problems = count_problems(entry, dataset)
+    if problems:
+        raise DataError(
+            f"'{entry.name}' is not as published: {'; '.join(problems)}",
+            where=str(dataset.root),
+            remedy="Is the archive complete? Remove it and prepare the dataset again",
+        )

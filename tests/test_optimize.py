@@ -1,0 +1,178 @@
+"""The loop with a fake CLIP and a scripted LLM: what it shows, keeps, scores, refuses, and how it goes on."""
+
+from pathlib import Path
+
+import pytest
+
+from ipo.config import LLMSettings, SearchSettings
+from ipo.evaluate import PromptPredictor, score_prompts, text_features
+from ipo.metrics import accuracy
+from ipo.optimize import Search, optimize, step_seed
+from ipo.prompt import Prompt
+from ipo.record import Record
+from ipo.select import greedy_ensemble
+from tests.fakes import FakeClip, ScriptedLLM, image_set
+
+CLASSNAMES = ("cat", "dog", "house", "tree", "boat")
+SCRIPT = [
+    ["a drawing of a <CLASS>.", "a photo of a <CLASS>", "a very old <CLASS>"],
+    ["a small <CLASS> outside.", "no slot here", "A DRAWING of a <CLASS>"],
+    ["the <CLASS> at night.", "a <CLASS> and a <CLASS>", "a red <CLASS>."],
+]
+
+
+def make_search(llm: ScriptedLLM, **settings) -> Search:
+    clip = FakeClip()
+    return Search(
+        settings=SearchSettings(steps=3, candidates=3, **settings),
+        sampling=LLMSettings(),
+        clip=clip,
+        llm=llm,
+        images=image_set(clip, CLASSNAMES),
+        classnames=CLASSNAMES,
+        captions=(),
+        seed=7,
+    )
+
+
+def test_every_reply_becomes_one_entry_scored_or_with_a_reason():
+    record = Record("accuracy")
+    reason = optimize(make_search(ScriptedLLM(SCRIPT)), record)
+    assert reason == "all 3 steps done"
+    assert [entry.id for entry in record.history] == list(range(10))
+    assert [entry.step for entry in record.history] == [0, 1, 1, 1, 2, 2, 2, 3, 3, 3]
+    reasons = {entry.text: entry.reason for entry in record.history.rejects()}
+    assert reasons["a photo of a <CLASS>"].startswith("duplicate")
+    assert reasons["A DRAWING of a <CLASS>"].startswith("duplicate")
+    assert "no slot here" in reasons
+    assert "a <CLASS> and a <CLASS>" in reasons
+    assert all((entry.score is None) != (entry.reason is None) for entry in record.history)
+
+
+def test_each_score_is_that_of_its_own_prompt_over_all_images():
+    search, record = make_search(ScriptedLLM(SCRIPT)), Record("accuracy")
+    optimize(search, record)
+    for entry in record.history.scored():
+        logits = PromptPredictor(search.clip, (Prompt(entry.text),)).logits(search.images, CLASSNAMES)
+        assert entry.score.accuracy == pytest.approx(accuracy(logits, search.images.labels), abs=1e-6)
+
+
+def test_scores_in_a_batch_equal_scores_one_by_one():
+    search = make_search(ScriptedLLM([]))
+    prompts = [Prompt(text) for text in ("a <CLASS>", "the old <CLASS> here", "one <CLASS>!")]
+    together = score_prompts(search.clip, prompts, search.images, CLASSNAMES)
+    alone = [score_prompts(search.clip, [prompt], search.images, CLASSNAMES)[0] for prompt in prompts]
+    assert together == alone
+
+
+def test_the_meta_prompt_shows_the_best_prompts_and_the_parent_is_the_best_shown():
+    llm, record = ScriptedLLM(SCRIPT), Record("accuracy")
+    optimize(make_search(llm, history=1), record)
+    for step in (1, 2, 3):
+        before = [entry for entry in record.history.scored() if entry.step < step]
+        best = max(before, key=lambda e: (e.score.accuracy, -e.score.loss, -e.id))
+        content = llm.asked[step - 1][0][0].content
+        assert best.text in content
+        assert all(entry.text not in content for entry in before if entry.id != best.id)
+        assert {e.parent for e in record.history if e.step == step} == {best.id}
+
+
+def test_without_feedback_nothing_of_the_history_is_shown():
+    llm, record = ScriptedLLM(SCRIPT), Record("accuracy")
+    optimize(make_search(llm, history=0), record)
+    assert len({messages[0].content for messages, _ in llm.asked}) == 1
+    assert {entry.parent for entry in record.history} == {None}
+
+
+def test_step_seeds_differ_and_do_not_depend_on_earlier_steps():
+    llm = ScriptedLLM(SCRIPT)
+    optimize(make_search(llm), Record("accuracy"))
+    assert [seed for _, seed in llm.asked] == [step_seed(7, step) for step in (1, 2, 3)]
+    assert len({step_seed(seed, step) for seed in range(3) for step in range(100)}) == 300
+
+
+def test_the_same_seed_gives_the_same_history_file_byte_for_byte(tmp_path):
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        optimize(make_search(ScriptedLLM(SCRIPT)), Record("accuracy", tmp_path / name))
+    assert (tmp_path / "one/history.jsonl").read_bytes() == (tmp_path / "two/history.jsonl").read_bytes()
+
+
+@pytest.mark.parametrize("killed_after", ["reply", "half the history", "step"])
+def test_a_killed_run_goes_on_to_the_same_history(tmp_path, killed_after):
+    (tmp_path / "whole").mkdir()
+    optimize(make_search(ScriptedLLM(SCRIPT)), Record("accuracy", tmp_path / "whole"))
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    llm = ScriptedLLM(SCRIPT)
+    stop_after_two_steps(make_search(llm), Record("accuracy", broken))
+    cut_history(broken / "history.jsonl", {"reply": 3, "half the history": 1, "step": 0}[killed_after])
+    record = Record.resume("accuracy", broken, first_prompts=1)
+    optimize(make_search(llm), record)
+    assert len(llm.asked) == 3, "a logged reply was asked for again"
+    assert (broken / "history.jsonl").read_bytes() == (tmp_path / "whole/history.jsonl").read_bytes()
+
+
+def stop_after_two_steps(search: Search, record: Record) -> None:
+    def watch(state: Record) -> None:
+        if state.last_step == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        optimize(search, record, watch)
+
+
+def cut_history(path: Path, lines: int) -> None:
+    if lines:
+        kept = path.read_text().splitlines(keepends=True)[:-lines]
+        path.write_text("".join(kept) + '{"id": 99, "st')
+
+
+@pytest.mark.parametrize(
+    ("limit", "steps", "words"),
+    [
+        ({"max_proposals": 4}, 2, "proposals"),
+        ({"max_tokens": 45}, 1, "tokens"),
+        ({"max_minutes": 1e-9}, 1, "minutes"),
+    ],
+)
+def test_limits_stop_the_run_between_steps(limit, steps, words):
+    record = Record("accuracy")
+    reason = optimize(make_search(ScriptedLLM(SCRIPT), **limit), record)
+    assert words in reason
+    assert record.last_step == steps
+
+
+def test_patience_counts_the_steps_since_the_best_prompt():
+    record = Record("accuracy")
+    reason = optimize(make_search(ScriptedLLM([SCRIPT[0], ["bad"] * 3]), patience=1), record)
+    assert "no better prompt" in reason
+    assert record.last_step == record.history.best().step + 1
+
+
+def test_a_step_in_which_every_reply_is_rejected_scores_nothing_and_goes_on():
+    script = [["bad"] * 3, SCRIPT[0], SCRIPT[2]]
+    record = Record("accuracy")
+    optimize(make_search(ScriptedLLM(script)), record)
+    assert [entry.score for entry in record.history if entry.step == 1] == [None] * 3
+    assert record.last_step == 3
+
+
+def test_the_ensemble_starts_with_the_best_and_never_scores_worse():
+    search, record = make_search(ScriptedLLM(SCRIPT)), Record("accuracy")
+    optimize(search, record)
+    members, score = greedy_ensemble(record.history, search.clip, search.images, CLASSNAMES, most=3)
+    best = record.history.best()
+    assert members[0] == best
+    assert len({entry.id for entry in members}) == len(members) <= 3
+    assert record.history.rule(score) >= record.history.rule(best.score)
+    predictor = PromptPredictor(search.clip, tuple(Prompt(entry.text) for entry in members))
+    logits = predictor.logits(search.images, CLASSNAMES)
+    assert score.accuracy == pytest.approx(accuracy(logits, search.images.labels), abs=1e-6)
+
+
+def test_an_ensemble_of_one_is_its_prompt():
+    search = make_search(ScriptedLLM([]))
+    features = text_features(search.clip, [Prompt("a <CLASS>")], CLASSNAMES)[0]
+    logits = PromptPredictor(search.clip, (Prompt("a <CLASS>"),)).logits(search.images, CLASSNAMES)
+    assert (search.clip.logit_scale * search.images.features @ features.T - logits).abs().max() < 1e-5

@@ -61,5 +61,9 @@ class LLM(Protocol):
 class LikelihoodModel(Protocol):
     """A language model that can also say how likely it finds a text."""
 
+    @property
+    def min_likelihood(self) -> float | None:
+        """Bound on the value below that its preset recommends for proposals; None for no bound."""
+
     def mean_log_likelihood(self, texts: Sequence[str]) -> list[float]:
         """Mean log-likelihood a token (nats, at most 0) of each text; exp(-value) is its perplexity."""

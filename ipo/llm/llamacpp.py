@@ -1,0 +1,79 @@
+"""Language models in `.gguf` files through llama-cpp-python, for those who have it (extra `gguf`)."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from ipo.errors import LLMError, ModelError
+from ipo.llm.base import Message, Reply, ReplyForm
+from ipo.prompt import CLASS_PLACEHOLDER
+
+_CONTEXT = 8192
+_GRAMMAR = f"""
+root ::= " "? (capital | word) (","? " " word){{0,7}} " {CLASS_PLACEHOLDER}" (","? " " word){{0,9}} "."
+capital ::= [A-Z] [a-z]{{0,14}}
+word ::= "a" | [a-z]{{2,14}} ("-" [a-z]{{2,12}})? "'s"?
+"""
+
+
+class LlamaCppLLM:
+    """A model that goes on with a text, under a grammar: every whole reply is a valid prompt (form `line`).
+
+    The words are bounded, the text as a whole is not, so a reply may be cut at the token limit; it says so then.
+    """
+
+    form: ReplyForm = "line"
+
+    def __init__(self, path: Path, label: str, template: str, top_p: float) -> None:
+        llama: Any = import_module("llama_cpp")
+        try:
+            self._model = llama.Llama(model_path=str(path), n_ctx=_CONTEXT, verbose=False)
+        except ValueError as error:
+            raise ModelError(f"llama.cpp cannot load this file: {error}", where=str(path)) from error
+        self._grammar = llama.LlamaGrammar.from_string(_GRAMMAR, verbose=False)
+        self._top_p = top_p
+        self.template = template
+        self.name = f"{label}, llama-cpp-python {llama.__version__}"
+
+    def generate(
+        self, messages: Sequence[Message], n: int, temperature: float, max_tokens: int, seed: int
+    ) -> list[Reply]:
+        """`n` prompts, one after the other; llama.cpp keeps the prefix that they share."""
+        text = "\n\n".join(message.content for message in messages)
+        return [self._reply(text, temperature, max_tokens, (seed + row) % 2**32, row == 0) for row in range(n)]
+
+    def _reply(self, text: str, temperature: float, max_tokens: int, seed: int, first: bool) -> Reply:
+        started = time.monotonic()
+        try:
+            answer = self._model.create_completion(
+                text,
+                max_tokens=max_tokens,
+                temperature=temperature,
+                top_p=self._top_p,
+                top_k=0,
+                min_p=0.0,
+                repeat_penalty=1.0,
+                seed=seed,
+                grammar=self._grammar,
+            )
+        except ValueError as error:
+            raise LLMError(
+                str(error), where=self.name, remedy="Lower captions.token_budget or search.history"
+            ) from error
+        choice, usage = answer["choices"][0], answer["usage"]
+        return Reply(
+            text=choice["text"].strip(),
+            form=self.form,
+            finish_reason=choice["finish_reason"],
+            prompt_tokens=usage["prompt_tokens"] if first else 0,
+            completion_tokens=usage["completion_tokens"],
+            seconds=round(time.monotonic() - started, 4),
+        )
+
+    def token_count(self, text: str) -> int:
+        """Tokens of `text`, without a start token."""
+        return len(self._model.tokenize(text.encode(), add_bos=False))

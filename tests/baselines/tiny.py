@@ -52,7 +52,8 @@ class TinyClip:
         self.text_batches: list[int] = []
 
     def tokens(self, text: str) -> list[int]:
-        return [WORDS.index(word) for word in re.findall(r"\w+|\.", text)]
+        known = (word if word in WORDS else WORDS[2 + len(word) % 5] for word in re.findall(r"\w+|\.", text))
+        return [WORDS.index(word) for word in known]
 
     def token_count(self, text: str) -> int:
         return len(self.tokens(text)) + 2

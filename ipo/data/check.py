@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
 
-from ipo.data.catalogue import CatalogueEntry
+from ipo.data.catalogue import CATALOGUE, CatalogueEntry
 from ipo.data.images import load_image
 from ipo.data.splits import relative
 from ipo.data.types import Dataset, Item
 from ipo.errors import DataError
+from ipo.progress import track
 
 
 def all_items(dataset: Dataset) -> tuple[Item, ...]:
@@ -45,13 +49,22 @@ def missing_images(dataset: Dataset) -> list[str]:
     return [relative(item.path, dataset.root) for item in all_items(dataset) if not item.path.is_file()]
 
 
-def unreadable_images(items: Iterable[Item]) -> Iterator[tuple[Item, str]]:
-    """Each item whose image cannot be decoded, with what is wrong."""
-    for item in items:
-        try:
-            load_image(item.path)
-        except DataError as error:
-            yield item, error.what
+def unreadable_images(paths: Sequence[Path], workers: int = 0) -> Iterator[str]:
+    """What is wrong with each image that cannot be decoded, in order. `workers` processes decode (0: this one)."""
+    if not workers:
+        yield from filter(None, map(_image_problem, track(paths, "images")))
+        return
+    with ProcessPoolExecutor(workers) as pool:
+        found = pool.map(_image_problem, paths, chunksize=64)
+        yield from filter(None, track(found, "images", len(paths)))
+
+
+def _image_problem(path: Path) -> str:
+    try:
+        load_image(path)
+    except DataError as error:
+        return f"{error.what} ({error.where})"
+    return ""
 
 
 def require_complete(entry: CatalogueEntry, dataset: Dataset) -> None:
@@ -70,3 +83,17 @@ def require_complete(entry: CatalogueEntry, dataset: Dataset) -> None:
             where=str(dataset.root),
             remedy="Is the archive complete? Remove it and prepare the dataset again",
         )
+
+
+def problems(dataset: Dataset, workers: int = 0) -> Iterator[str]:
+    """All that is wrong with a dataset, one line each, as found. `workers` decode images (0: this process)."""
+    if dataset.name in CATALOGUE and not dataset.own:
+        entry = CATALOGUE[dataset.name]
+        yield from count_problems(entry, dataset)
+        yield from (f"domain {domain} is not there" for domain in missing_domains(entry, dataset))
+    items = all_items(dataset)
+    yield from (f"{path} is listed twice" for path, count in Counter(i.path for i in items).items() if count > 1)
+    for split, part in (("training", dataset.train), ("test", dataset.test)):
+        empty = sorted(set(range(len(dataset.classnames))) - {item.label for item in part}) if part else []
+        yield from (f"class '{dataset.classnames[label]}' has no {split} images" for label in empty)
+    yield from unreadable_images([item.path for item in items], workers)

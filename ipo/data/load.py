@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from ipo.data.catalogue import CatalogueEntry, catalogue_entry
+from ipo.data.catalogue import CATALOGUE, CatalogueEntry, catalogue_entry
 from ipo.data.layouts import Place, read_layout
-from ipo.data.locate import data_root, locate
+from ipo.data.locate import data_root, find_split_file, locate, missing_part
 from ipo.data.own import read_folder
 from ipo.data.splits import assemble, split_hash
 from ipo.data.types import Dataset, Item
@@ -33,6 +33,26 @@ def load_dataset(spec: str, root: Path | None = None, *, seed: int = 1, domains:
         entry = catalogue_entry(spec)
         dataset = read_entry(entry, locate(entry, data_root(root)), seed)
     return in_domains(dataset, domains) if domains else dataset
+
+
+def dataset_states(root: Path | None = None) -> dict[str, str]:
+    """What is missing of each dataset of the catalogue, by its name; empty where it can be loaded."""
+    place = data_root(root)
+    return {name: missing_part(entry, place) for name, entry in CATALOGUE.items()}
+
+
+def load_listing(spec: str, root: Path | None = None, split_file: Path | None = None, *, seed: int = 1) -> Dataset:
+    """The dataset for drawing from, whose images need not be there if it has a split file (by default, the found one).
+
+    `root` of the result is then where the images would be.
+    """
+    if ":" in spec:
+        return load_dataset(spec, root, seed=seed)
+    entry, place = catalogue_entry(spec), data_root(root)
+    split_file = split_file or find_split_file(entry, place)
+    if split_file is None or entry.layout != "split":
+        return load_dataset(spec, root, seed=seed)
+    return read_entry(entry, Place(place / entry.folder, split_file), seed)
 
 
 def read_entry(entry: CatalogueEntry, place: Place, seed: int) -> Dataset:

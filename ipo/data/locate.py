@@ -51,6 +51,14 @@ def _above(entry: CatalogueEntry, root: Path) -> Path:
     return root.parent if root.name == entry.folder and is_present(entry, root) else root
 
 
+def missing_part(entry: CatalogueEntry, root: Path) -> str:
+    """What keeps the dataset from being loaded from this root, in a few words; empty if it is there."""
+    root = _above(entry, root)
+    if is_present(entry, root / entry.folder) or lying_archives(entry, [root / entry.folder, root]):
+        return ""
+    return f"no {entry.folder}/{'|'.join(markers(entry))}"
+
+
 def markers(entry: CatalogueEntry) -> tuple[str, ...]:
     """Paths below the dataset's folder of which one shows that it is there."""
     return entry.markers or (entry.images,)

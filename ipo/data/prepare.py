@@ -182,6 +182,16 @@ def _accept_split(entry: CatalogueEntry, file: Path) -> None:
         raise DataError("this is not the published split", where=str(file))
 
 
+def split_advice(entry: CatalogueEntry, dataset: Dataset) -> str:
+    """Where the published split file comes from, if the dataset is used without it; else empty."""
+    if not entry.split_file or dataset.split_source.startswith("published"):
+        return ""
+    return (
+        f"The split is not the published one, and results will say so. Get {entry.split_file} "
+        f"(https://drive.google.com/file/d/{entry.split_drive_id}) and put it beside the images"
+    )
+
+
 def manual_steps(entry: CatalogueEntry, folder: Path) -> str:
     """What to fetch by hand, from where, and what to do with it."""
     files = [f"{row.file} ({row.checksum or 'no published checksum'})" for row in entry.archives if not row.optional]

@@ -1,0 +1,214 @@
+"""`ipo datasets`: what there is, what is here, how to get the rest, and a look at it."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from ipo.cli import options
+
+if TYPE_CHECKING:
+    from ipo.data.types import Dataset
+
+app = typer.Typer(help="Datasets: what there is, what is here, how to get the rest.", invoke_without_command=True)
+
+Name = Annotated[str, typer.Argument(help="A catalogue name, folder:PATH, csv:FILE, hf:NAME or wds:SHARDS.")]
+
+
+@app.callback()
+def table(context: typer.Context, data_root: options.DataRoot = None, as_json: options.AsJson = False) -> None:
+    """List the datasets: classes, published sizes, and whether they are here or what is missing (licences: --json).
+
+    Examples:
+
+      ipo datasets
+
+      ipo datasets prepare caltech101
+
+      ipo datasets draw caltech101 --shots 1 --seed 1
+    """
+    if context.invoked_subcommand:
+        return
+    from ipo.data.locate import data_root as resolve
+
+    root, rows = resolve(data_root), _rows(data_root)
+    if as_json:
+        print(json.dumps(rows, indent=2))
+        return
+    view = Table(title=f"datasets in {root}")
+    for heading in ("name", "classes", "train/val/test"):
+        view.add_column(heading, no_wrap=True, justify="left" if heading == "name" else "right")
+    view.add_column("state", overflow="fold")
+    for row in rows:
+        sizes = "/".join(f"{size:,}" if size else "-" for size in row["sizes"])
+        view.add_row(*(Text(text) for text in (row["name"], str(row["classes"]), sizes, row["state"])))
+    console = Console(highlight=False)
+    console.print(view)
+    console.print("Get one with: ipo datasets prepare NAME. One's own: folder:PATH, csv:FILE, hf:NAME, wds:SHARDS.")
+
+
+def _rows(root: Path | None) -> list[dict[str, Any]]:
+    from ipo.data.catalogue import CATALOGUE
+    from ipo.data.load import dataset_states
+    from ipo.data.locate import data_root, find_split_file
+
+    place, states = data_root(root), dataset_states(root)
+    rows = []
+    for name, entry in CATALOGUE.items():
+        unsplit = entry.split_file and not find_split_file(entry, place)
+        present = f"present, but no {entry.split_file}: seeded split" if unsplit else "present"
+        rows.append(
+            {
+                "name": name,
+                "classes": entry.classes,
+                "sizes": entry.sizes,
+                "domains": entry.domains,
+                "state": states[name] or present,
+                "present": not states[name],
+                "licence": entry.licence,
+                "homepage": entry.homepage,
+            }
+        )
+    return rows
+
+
+@app.command()
+def prepare(
+    name: Annotated[str, typer.Argument(help="A name of the catalogue.")],
+    source: Annotated[
+        str | None,
+        typer.Option("--from", help="Archive, or folder with the archives: a path, file: or https: address."),
+    ] = None,
+    data_root: options.DataRoot = None,
+) -> None:
+    """Bring a dataset into its folder: download with resume, verify, unpack, count. What is there is only checked.
+
+    Examples:
+
+      ipo datasets prepare stamps
+
+      ipo datasets prepare caltech101 --from ~/Downloads/caltech-101.zip
+    """
+    from ipo.data.catalogue import catalogue_entry
+    from ipo.data.check import missing_domains
+    from ipo.data.prepare import prepare as bring
+    from ipo.data.prepare import split_advice
+
+    dataset = bring(name, data_root, source)
+    entry = catalogue_entry(name)
+    print(summary(dataset))
+    for domain in missing_domains(entry, dataset):
+        print(f"not there: domain {domain}")
+    if advice := split_advice(entry, dataset):
+        print(advice)
+
+
+@app.command()
+def check(name: Name, data_root: options.DataRoot = None) -> None:
+    """Check a dataset: every listed image exists and opens, no image is in two splits, counts are as published.
+
+    Problems are listed, and the exit status is 1.
+
+    Examples:
+
+      ipo datasets check caltech101
+
+      ipo datasets check folder:photos/
+    """
+    from ipo.data.check import problems
+    from ipo.data.load import load_dataset
+
+    dataset = load_dataset(name, data_root)
+    print(summary(dataset))
+    found = 0
+    for problem in problems(dataset, workers=os.cpu_count() or 1):
+        print(f"problem: {problem}")
+        found += 1
+    print(f"{found} problems" if found else "no problems")
+    raise typer.Exit(1 if found else 0)
+
+
+@app.command()
+def show(
+    name: Name,
+    out: Annotated[Path | None, typer.Option("--out", help="The PNG file. Default: NAME.png.")] = None,
+    each: Annotated[int, typer.Option("--each", min=1, max=50, help="Images a class.")] = 8,
+    classes: Annotated[int, typer.Option("--classes", min=1, max=500, help="Most classes shown.")] = 50,
+    domains: options.Domains = None,
+    data_root: options.DataRoot = None,
+) -> None:
+    """Make a contact sheet: one row a class, with its name and some of its images.
+
+    Examples:
+
+      ipo datasets show stamps
+
+      ipo datasets show pacs --domains photo --out photo.png
+    """
+    from ipo.data.load import load_dataset
+    from ipo.data.sheet import contact_sheet, save_sheet
+
+    dataset = load_dataset(name, data_root, domains=options.split_commas(domains) or ())
+    print(save_sheet(contact_sheet(dataset, each, classes), out or Path(f"{dataset.name}.png")))
+
+
+@app.command()
+def draw(
+    name: Name,
+    shots: Annotated[int, typer.Option("--shots", min=1, help="Training images a class.")] = 16,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the draw.")] = 1,
+    classes: Annotated[Literal["base", "new", "all"], typer.Option("--classes", help="Which half of them.")] = "all",
+    split_file: Annotated[Path | None, typer.Option("--split-file", help="Split file in CoOp's format.")] = None,
+    domains: options.Domains = None,
+    data_root: options.DataRoot = None,
+    as_json: options.AsJson = False,
+) -> None:
+    """Print the few-shot draw, image for image that of CoOp: path, label and class name, in order.
+
+    Where a dataset has a split file the images need not be there. Labels of a half count from 0.
+
+    Examples:
+
+      ipo datasets draw caltech101 --shots 1 --seed 1
+
+      ipo datasets draw oxford_pets --split-file split_zhou_OxfordPets.json --classes base --json
+    """
+    from ipo.data.fewshot import class_half, draw_shots
+    from ipo.data.load import in_domains, load_listing
+    from ipo.data.splits import relative
+
+    dataset = load_listing(name, data_root, split_file, seed=seed)
+    if domains:
+        dataset = in_domains(dataset, options.split_commas(domains) or ())
+    half = class_half(dataset, classes)
+    drawn = dict(zip(("train", "val"), map(half.take, draw_shots(dataset, shots, seed)), strict=True))
+    rows = {
+        split: [
+            {"path": relative(item.path, dataset.root), "label": item.label, "class": half.classnames[item.label]}
+            for item in items
+        ]
+        for split, items in drawn.items()
+    }
+    if as_json:
+        head = {"dataset": dataset.name, "split_source": dataset.split_source, "shots": shots, "seed": seed}
+        print(json.dumps({**head, "classes": classes, **rows}, indent=2, ensure_ascii=False))
+        return
+    for split, items in rows.items():
+        for row in items:
+            print(split, row["path"], row["label"], row["class"], sep="\t")
+
+
+def summary(dataset: Dataset) -> str:
+    """One line about a dataset: sizes, classes, split source and place."""
+    sizes = "/".join(str(len(items)) for items in (dataset.train, dataset.val, dataset.test))
+    return (
+        f"{dataset.name}: {sizes} train/val/test images, {len(dataset.classnames)} classes, "
+        f"split {dataset.split_source}, in {dataset.root}"
+    )

@@ -1,0 +1,64 @@
+"""`ipo verify`: is this implementation right? Fixed prompts against their published accuracy."""
+
+from __future__ import annotations
+
+import json
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from ipo.cli import options
+from ipo.errors import DataError
+
+
+def verify(
+    clip: options.Clip = None,
+    data_root: options.DataRoot = None,
+    device: options.DeviceOption = None,
+    offline: options.Offline = False,
+    config: options.Config = None,
+    assignments: options.Assignments = None,
+    as_json: options.AsJson = False,
+) -> None:
+    """Compare the base and new accuracy of fixed prompts with the published figures, on every dataset that is here.
+
+    Nothing is learned there, so with the weights of the papers (the default model) each figure must be met within
+    half a point; the exit status is 1 if one is not. With another model the figures are shown as not comparable.
+
+    Examples:
+
+      ipo verify
+
+      ipo verify --data-root ~/data --set clip.precision=float16
+    """
+    flags = {"data": {"root": data_root}, "clip": {"model": clip, "device": device}, "offline": offline or None}
+    settings = options.make_settings(config, assignments, flags)
+
+    from ipo.clip.load import load_clip
+    from ipo.experiment import feature_store
+    from ipo.verify import TOLERANCE, present_datasets, verify_dataset
+
+    names = present_datasets(settings.data.root)
+    if not names:
+        raise DataError("none of the datasets with published figures is here", remedy="See `ipo datasets`")
+    model = load_clip(settings.clip, offline=settings.offline)
+    store = feature_store(settings, model)
+    verdicts = [verdict for name in names for verdict in verify_dataset(name, settings, model, store)]
+    wrong = [verdict for verdict in verdicts if not verdict.agrees]
+    if as_json:
+        print(json.dumps([verdict.to_json() for verdict in verdicts], indent=2, ensure_ascii=False))
+        raise typer.Exit(1 if wrong else 0)
+    view = Table(title=f"{settings.clip.model}: test accuracy of fixed prompts, %")
+    for heading in ("dataset", "prompt", "classes", "expected", "got", "difference", "note"):
+        view.add_column(heading, overflow="fold")
+    for row in verdicts:
+        note = row.note or ("" if row.agrees else f"beyond {TOLERANCE} points")
+        figures = (f"{row.expected:.2f}", f"{row.got:.2f}", f"{row.difference:+.2f}")
+        view.add_row(*(Text(text) for text in (row.dataset, row.prompt, row.half, *figures, note)))
+    console = Console(highlight=False)
+    console.print(view)
+    compared = sum(not verdict.note for verdict in verdicts)
+    console.print(f"{compared - len(wrong)} of {compared} comparable figures agree; {len(names)} datasets are here.")
+    raise typer.Exit(1 if wrong else 0)

@@ -1,0 +1,91 @@
+"""Fixed prompts against their published accuracy: nothing is learned, so the figures check this implementation."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ipo.data
+from ipo.clip.base import ClipModel
+from ipo.config import Settings
+from ipo.data.catalogue import catalogue_entry
+from ipo.data.check import count_problems
+from ipo.data.fewshot import Half, class_half
+from ipo.data.load import dataset_states, load_dataset
+from ipo.data.types import Dataset
+from ipo.evaluate import ImageSet, PromptPredictor
+from ipo.prompt import Prompt
+from ipo.protocols import FeatureStore, evaluate_on
+
+TOLERANCE = 0.5
+"""Most points between a published accuracy and ours that count as agreement."""
+
+COMPARABLE_MODELS = ("ViT-B-16-quickgelu/openai", "ViT-B-16/openai")
+"""Specs of the weights that the published figures were measured with."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One figure: accuracies in percent; `note` says why there is nothing to compare, and is empty where there is."""
+
+    dataset: str
+    prompt: str
+    half: Half
+    expected: float
+    got: float
+    note: str = ""
+
+    @property
+    def difference(self) -> float:
+        """Ours minus the published one, in points."""
+        return self.got - self.expected
+
+    @property
+    def agrees(self) -> bool:
+        """Whether the figure is within the tolerance, or is not comparable at all."""
+        return bool(self.note) or abs(self.difference) <= TOLERANCE
+
+    def to_json(self) -> dict[str, Any]:
+        """The verdict with its difference, rounded to hundredths of a point."""
+        figures = {"expected": self.expected, "got": round(self.got, 2), "difference": round(self.difference, 2)}
+        head = {"dataset": self.dataset, "prompt": self.prompt, "half": self.half}
+        return {**head, **figures, "agrees": self.agrees, "note": self.note}
+
+
+def published_figures() -> dict[str, list[dict[str, Any]]]:
+    """Rows of `prompt`, `base` and `new` by dataset."""
+    file = Path(ipo.data.__file__).with_name("published.toml")
+    return tomllib.loads(file.read_text(encoding="utf-8"))
+
+
+def present_datasets(root: Path | None) -> list[str]:
+    """Datasets with published figures that are here."""
+    states = dataset_states(root)
+    return [name for name in published_figures() if not states[name]]
+
+
+def verify_dataset(name: str, settings: Settings, clip: ClipModel, store: FeatureStore) -> Iterator[Verdict]:
+    """Each published figure of a dataset beside ours."""
+    dataset = load_dataset(name, settings.data.root, seed=settings.seed)
+    note = not_comparable(dataset, settings.clip.model)
+    halves: tuple[Half, Half] = ("base", "new")
+    for half in halves:
+        classes = class_half(dataset, half)
+        images = ImageSet(*store.load(classes.take(dataset.test)))
+        for row in published_figures()[name]:
+            predictor = PromptPredictor(clip, (Prompt(row["prompt"]),))
+            got = evaluate_on(predictor, images, classes.classnames).accuracy
+            yield Verdict(name, row["prompt"], half, row[half], 100 * got, note)
+
+
+def not_comparable(dataset: Dataset, model: str) -> str:
+    """Why the published figures say nothing about this model on these images; empty where they do."""
+    if model not in COMPARABLE_MODELS:
+        return f"not comparable: measured with {COMPARABLE_MODELS[0]}, not {model}"
+    if dataset.split_source.startswith(("seeded", "official", "own")):
+        return f"not comparable: split {dataset.split_source}"
+    problems = count_problems(catalogue_entry(dataset.name), dataset)
+    return f"not comparable: {'; '.join(problems)}" if problems else ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import entry_points
@@ -61,6 +62,13 @@ class FitRun:
     report: Callable[[str], None] = lambda line: print(line, file=sys.stderr)
     """Where a line for the user goes, such as the time that the fit will take."""
     _rows: int = 0
+    _earlier: float = 0.0
+    _started: float = field(default_factory=time.monotonic)
+
+    @property
+    def seconds(self) -> float:
+        """Time spent in the fit, before the checkpoint that it went on from included."""
+        return self._earlier + time.monotonic() - self._started
 
     def log(self, row: Mapping[str, Any]) -> None:
         """Append one row to `curves.jsonl`."""
@@ -71,16 +79,17 @@ class FitRun:
     def save(self, tensors: Mapping[str, Tensor], done: int) -> None:
         """Write a checkpoint of the state after `done` epochs or steps, replacing the last."""
         if self.folder is not None and self.writes:
-            save_tensors(self.folder / CHECKPOINT, tensors, {"done": str(done), "rows": str(self._rows)})
+            state = {"done": done, "rows": self._rows, "seconds": self.seconds}
+            save_tensors(self.folder / CHECKPOINT, tensors, {name: str(value) for name, value in state.items()})
 
     def restore(self) -> tuple[dict[str, Tensor], int]:
         """The last checkpoint's tensors and how far it had come; nothing and 0 where there is none."""
         path = self.folder / CHECKPOINT if self.folder else None
-        tensors, metadata = load_tensors(path) if path and path.is_file() else ({}, {"done": "0", "rows": "0"})
-        self._rows = int(metadata["rows"])
+        tensors, metadata = load_tensors(path) if path and path.is_file() else ({}, {})
+        self._rows, self._earlier = int(metadata.get("rows", 0)), float(metadata.get("seconds", 0))
         if self.folder is not None and self.writes:
             truncate_rows(self.folder / CURVES, self._rows)
-        return tensors, int(metadata["done"])
+        return tensors, int(metadata.get("done", 0))
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,191 @@
+"""`ipo baseline`: fit a method that IPO is compared with, and test it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from ipo.cli import options
+from ipo.errors import ConfigError
+
+if TYPE_CHECKING:
+    from ipo.config import Settings
+    from ipo.fit import Fit
+
+
+def baseline(
+    method: Annotated[str | None, typer.Argument(help="Name of a method; see --list.")] = None,
+    dataset: options.Dataset = None,
+    target: Annotated[
+        list[str] | None,
+        typer.Option("--target", help="Test on this dataset too, or on one DOMAIN of it: NAME@DOMAIN. Repeatable."),
+    ] = None,
+    shots: options.Shots = None,
+    seed: options.Seed = None,
+    classes: options.Classes = None,
+    domains: options.Domains = None,
+    clip: options.Clip = None,
+    data_root: options.DataRoot = None,
+    device: options.DeviceOption = None,
+    offline: options.Offline = False,
+    config: options.Config = None,
+    assignments: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="An option of the method, such as epochs=10, or any setting. Repeatable."),
+    ] = None,
+    out: options.Out = None,
+    resume: Annotated[Path | None, typer.Option("--resume", help="Go on with this run folder.")] = None,
+    list_methods: Annotated[bool, typer.Option("--list", help="Show the methods, or the options of one.")] = False,
+    as_json: options.AsJson = False,
+) -> None:
+    """Fit a method that IPO is compared with, and test it on base and new classes.
+
+    Options are the published ones unless --set says otherwise. Under torchrun, several processes share fine-tuning.
+
+    Examples:
+
+      ipo baseline --list
+
+      ipo baseline coop --dataset caltech101 --shots 16
+
+      ipo baseline coop --dataset caltech101 --set init=random --set n_ctx=16 --set epochs=50
+
+      ipo baseline lipsum-ft --dataset pacs --domains photo --classes all --target pacs@art_painting
+    """
+    if list_methods:
+        print_options(method) if method else print_methods()
+        return
+    if (method is None) == (resume is None):
+        raise ConfigError("give a method, or --resume RUN", remedy="See: ipo baseline --list")
+    own, general = split_assignments(assignments or [])
+    flags = {
+        "data": {
+            "dataset": dataset,
+            "root": data_root,
+            "shots": shots,
+            "classes": classes,
+            "domains": options.split_commas(domains),
+        },
+        "clip": {"model": clip, "device": device},
+        "seed": seed,
+        "offline": offline or None,
+    }
+    if resume is not None and (own or general or target or config or options.without_unset(flags)):
+        raise ConfigError("a resumed run keeps its settings", remedy="Give --resume alone, or start a new run")
+    settings = options.make_settings(config, general, flags)
+    path, result = fit_and_test(method, settings, own, target or [], out, resume)
+    if as_json:
+        print(json.dumps(result, indent=2, ensure_ascii=False))
+    elif result:
+        print_result(result, path)
+
+
+def split_assignments(assignments: list[str]) -> tuple[list[str], list[str]]:
+    """Those that are options of the method, and those that are settings of the run (`section.key=value`)."""
+    from ipo.config import Settings
+
+    general = [
+        text for text in assignments if text.partition("=")[0].partition(".")[0].strip() in Settings.model_fields
+    ]
+    return [text for text in assignments if text not in general], general
+
+
+def fit_and_test(
+    method: str | None, settings: Settings, own: list[str], targets: list[str], out: Path | None, resume: Path | None
+) -> tuple[Path, dict[str, Any]]:
+    """Start or resume a run; the run folder and the content of `result.json`, which only the first process has."""
+    from ipo import fit as fits
+    from ipo.config import parse_assignments
+    from ipo.run_folder import RunFolder, new_run_path
+
+    note = Console(stderr=True, highlight=False, soft_wrap=True).print
+    if resume is not None:
+        fit = fits.reopen_fit(resume)
+    else:
+        assert method is not None
+        fit = fits.prepare_fit(method, settings, parse_assignments(own), targets)
+    if not fits.is_first_process():
+        fits.assist_fit(fit, resume)
+        return Path(), {}
+    words = (settings.data.dataset.rstrip("/").rpartition("/")[2], fit.method.name, f"{settings.data.shots}shot")
+    path = resume or out or new_run_path(Path("runs"), *words, f"seed{settings.seed}")
+    note(describe(fit))
+    with RunFolder.open(path) if resume else fits.start_fit(fit, path) as folder:
+        try:
+            return folder.path, fits.run_fit(fit, folder)
+        except BaseException:
+            note(f"Go on with: ipo baseline --resume {folder.path}")
+            raise
+
+
+def describe(fit: Fit) -> str:
+    """What is about to run."""
+    task, chosen = fit.protocol.task, fit.options.model_dump(mode="json")
+    lines = [
+        f"{fit.method.name} on {task.dataset}: {len(task.classnames)} {fit.protocol.classes} classes, "
+        f"{len(task.train)} training images, split {fit.protocol.source.split_source}",
+        f"CLIP {task.clip.fingerprint.name}"
+        + ("; offline: stand-ins for the paper's models" if fit.settings.offline else ""),
+    ]
+    return "\n".join([*lines, ", ".join(f"{key}={value}" for key, value in chosen.items())]).rstrip()
+
+
+def print_methods() -> None:
+    """All methods with what they are and where they are from."""
+    from ipo.methods import available_methods, find_method
+
+    table = Table()
+    for heading in ("method", "what it is", "paper"):
+        table.add_column(heading, no_wrap=heading == "method")
+    for name in available_methods():
+        method = find_method(name)
+        table.add_row(name, method.summary, method.paper or "")
+    Console(highlight=False).print(table)
+
+
+def print_options(name: str) -> None:
+    """The options of a method with their defaults."""
+    from ipo.methods import find_method
+
+    table = Table(
+        title=f"Options of {name} (--set KEY=VALUE); some defaults depend on dataset and shots, as published",
+        title_justify="left",
+    )
+    for heading in ("key", "default", "meaning"):
+        table.add_column(heading, no_wrap=heading == "key")
+    for key, field in find_method(name).options.model_fields.items():
+        table.add_row(key, repr(field.default), field.description or "")
+    Console(highlight=False, markup=False).print(table)
+
+
+def print_result(result: dict[str, Any], folder: Path) -> None:
+    """The results table and where to read more, on standard output."""
+    from ipo.fit import RESULT_PAGE
+    from ipo.report import REPORT_PAGE, WEAK_MODEL_NOTE, result_rows, with_interval
+
+    console = Console(highlight=False)
+    targets = result["targets"]
+    table = Table(title="Test accuracy, % [95% interval]", title_justify="left")
+    for heading in ("", "base" if result["classes"] == "base" else "all classes", "new", "H", *targets):
+        table.add_column(heading, justify="left" if not heading else "right")
+    for row, figures in zip(result_rows(result), result["predictors"].values(), strict=True):
+        others = (with_interval(figures["targets"].get(target)) for target in targets)
+        table.add_row(row.name, row.base, row.new, row.harmonic_mean, *others)
+    console.print(table)
+    for figures in result["predictors"].values():
+        for prompt in (figures["prompts"] or [])[:1]:
+            console.print(f"Prompt: {prompt}", markup=False, soft_wrap=True)
+    if "reading" in result["figures"]:
+        console.print(f"Nearest words: {result['figures']['reading']['sentence']}", markup=False, soft_wrap=True)
+    for name in ("energy_gap", "feature_distortion"):
+        if name in result["figures"]:
+            console.print(f"{name.replace('_', ' ')}: {result['figures'][name]:.4g}")
+    if result["model"] == "mini":
+        console.print(WEAK_MODEL_NOTE)
+    console.print(f"Fitted in {result['seconds']:.0f} s")
+    console.print(f"Result: {folder / RESULT_PAGE}\nReport: {folder / REPORT_PAGE}", soft_wrap=True)

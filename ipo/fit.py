@@ -1,0 +1,187 @@
+"""One whole `ipo baseline`: build what the settings name, fit a method, and report what it does on the test images.
+
+Nothing is written before all models and data are there, so a run that cannot start leaves nothing behind.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from ipo.clip.load import load_clip
+from ipo.config import Section, Settings, load_settings
+from ipo.errors import RunError
+from ipo.experiment import CORRECT_FILE, feature_store
+from ipo.methods import FitRun, Fitted, Method, find_method, save_tensors
+from ipo.protocols import (
+    BaseToNew,
+    BaseToNewResult,
+    Evaluation,
+    HeldOut,
+    evaluate_base_to_new,
+    evaluate_held_out,
+    load_target,
+    load_task,
+)
+from ipo.render import render
+from ipo.report import result_rows, write_reports
+from ipo.run_folder import CONFIG_FILE, RESULT_FILE, RUN_FILE, RunFolder, read_run_json
+
+LEARNED_FILE = "learned.safetensors"
+RESULT_PAGE = "result.md"
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A method with its options, and the task and test sets it is for."""
+
+    method: Method
+    options: Section
+    settings: Settings
+    protocol: BaseToNew
+    targets: tuple[HeldOut, ...]
+    """Other datasets or domains to test on."""
+
+    def facts(self) -> dict[str, Any]:
+        """What `run.json` records of the method, the model and the data."""
+        source, task = self.protocol.source, self.protocol.task
+        return {
+            "method": self.method.name,
+            "options": self.options.model_dump(mode="json"),
+            "dataset": source.name,
+            "split_source": source.split_source,
+            "split_hash": source.split_hash,
+            "classes": self.protocol.classes,
+            "training_images": len(task.train),
+            "clip": asdict(task.clip.fingerprint),
+            "seed": task.seed,
+            "offline": self.settings.offline,
+            "targets": [target.dataset for target in self.targets],
+        }
+
+
+def prepare_fit(
+    name: str, settings: Settings, overrides: Mapping[str, Any] | None = None, targets: Sequence[str] = ()
+) -> Fit:
+    """Load the method, the model, the data and the features of the shots. Writes to the cache folder only."""
+    method = find_method(name)
+    method.configure(settings.data.dataset, settings.data.shots, overrides)
+    clip = load_clip(settings.clip, offline=settings.offline)
+    store = feature_store(settings, clip)
+    protocol = load_task(settings, clip, store)
+    options = method.configure(protocol.task.dataset, settings.data.shots, overrides)
+    return Fit(method, options, settings, protocol, tuple(load_target(spec, settings, store) for spec in targets))
+
+
+def start_fit(fit: Fit, path: Path) -> RunFolder:
+    """A new run folder for the fit."""
+    return RunFolder.create(path, fit.settings, fit.facts())
+
+
+def reopen_fit(path: Path) -> Fit:
+    """The fit of an existing run folder, to go on with it under the same method, model and data."""
+    run = read_run_json(path, RUN_FILE)
+    if "options" not in run:
+        raise RunError("not a run of `ipo baseline`", where=str(path), remedy="See: ipo optimize --resume")
+    fit = prepare_fit(run["method"], load_settings(path / CONFIG_FILE), run["options"], run["targets"])
+    changed = [name for name, value in fit.facts().items() if run.get(name) != value]
+    if changed:
+        raise RunError(
+            f"the run was made under other conditions: {', '.join(changed)}",
+            where=str(path),
+            remedy="Start a new run",
+        )
+    return fit
+
+
+def run_fit(fit: Fit, folder: RunFolder) -> dict[str, Any]:
+    """Fit, or go on fitting, evaluate once on the test images, and write the results."""
+    run = FitRun(folder.path)
+    folder.update(status="running")
+    try:
+        fitted = fit.method.fit(fit.protocol.task, fit.options, run)
+        load_test_features(fit)
+        results = evaluate_fitted(fit, fitted)
+    except BaseException as error:
+        folder.update(status=f"stopped: {type(error).__name__}")
+        raise
+    if fitted.learned:
+        save_tensors(folder.path / LEARNED_FILE, fitted.learned)
+    folder.write(CORRECT_FILE, _correct(fit, results))
+    result = _result(fit, fitted, results, run.seconds)
+    folder.write(RESULT_FILE, result)
+    folder.update(status="done")
+    folder.write(RESULT_PAGE, render("result.md.j2", result=result, rows=result_rows(result)) + "\n")
+    write_reports(folder.path)
+    return result
+
+
+def assist_fit(fit: Fit, path: Path | None) -> None:
+    """The part of a process beside the first: it shares the work of a fit, resumed from `path` or new."""
+    fit.method.fit(fit.protocol.task, fit.options, FitRun(path, writes=False, report=lambda _: None))
+    load_test_features(fit)
+
+
+def is_first_process() -> bool:
+    """Whether this is the process of a group (as `torchrun` starts it) that writes the run folder."""
+    return int(os.environ.get("RANK", "0")) == 0
+
+
+def load_test_features(fit: Fit) -> None:
+    """Read all test images; a group of processes shares this work too."""
+    for held_out in _held_out(fit).values():
+        len(held_out.images)
+
+
+Results = dict[str, dict[str, Evaluation]]
+"""For each predictor its evaluation on each test set: `base`, `new`, and the targets."""
+
+
+def evaluate_fitted(fit: Fit, fitted: Fitted) -> Results:
+    """Every predictor on every test set that it knows the classes of."""
+    protocol = replace(fit.protocol, new=None) if fitted.own_classes_only else fit.protocol
+    results: Results = {}
+    for name, predictor in fitted.predictors.items():
+        halves = evaluate_base_to_new(predictor, protocol)
+        results[name] = {"base": halves.base} | ({"new": halves.new} if halves.new else {})
+        for target in () if fitted.own_classes_only else fit.targets:
+            results[name][target.dataset] = evaluate_held_out(predictor, target)
+    return results
+
+
+def _held_out(fit: Fit) -> dict[str, HeldOut]:
+    halves = {"base": fit.protocol.base} | ({"new": fit.protocol.new} if fit.protocol.new else {})
+    return halves | {target.dataset: target for target in fit.targets}
+
+
+def _correct(fit: Fit, results: Results) -> dict[str, Any]:
+    """Each image's verdict under each predictor, for paired comparisons between runs."""
+    images = {name: held_out.paths for name, held_out in _held_out(fit).items()}
+    verdicts = {
+        name: {split: evaluation.correct for split, evaluation in evaluations.items()}
+        for name, evaluations in results.items()
+    }
+    return {"images": images, **verdicts}
+
+
+def _result(fit: Fit, fitted: Fitted, results: Results, seconds: float) -> dict[str, Any]:
+    task = fit.protocol.task
+    predictors = {}
+    for name, evaluations in results.items():
+        halves = BaseToNewResult(evaluations["base"], evaluations.get("new"))
+        targets = {spec: evaluations[spec].figures() for spec in evaluations if spec not in ("base", "new")}
+        predictors[name] = halves.to_json() | {"prompts": fitted.prompts(name), "targets": targets}
+    return {
+        **fit.facts(),
+        "paper": fit.method.paper,
+        "model": task.clip.fingerprint.name,
+        "shots": task.shots,
+        "headline": fitted.headline,
+        "predictors": predictors,
+        "figures": dict(fitted.figures),
+        "seconds": round(seconds, 1),
+        "cost": None,
+    }

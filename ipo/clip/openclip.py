@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import open_clip
 import torch
@@ -18,19 +18,17 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from ipo.clip.base import Fingerprint
+from ipo.clip.contexts import context_sequences
+from ipo.clip.exactness import choose_text_path
 from ipo.clip.hub import pretrained_config, weights_access
-from ipo.clip.plain import PlainText, precision_context, token_embedding
+from ipo.clip.plain import TextPath, precision_context, token_embedding
+from ipo.clip.text_cache import TextCache, TextStore
 from ipo.clip.tokens import Tokens
 from ipo.errors import ModelError
 
+CACHED_TEXTS = 1 << 15
+"""Texts whose features are kept in memory: about 64 MB at a width of 512."""
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-
-
-class TextPath(Protocol):
-    """A way through the text tower."""
-
-    def encode(self, sequences: Sequence[Sequence[int]], vectors: Tensor | None = None) -> Tensor:
-        """Unit-length features (N, D) of id sequences whose negative ids -1-r name rows of `vectors` (R, W)."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +89,8 @@ class OpenClip:
         self.logit_scale = float(module.logit_scale.detach().exp())
         self.width = int(self._embedding.weight.shape[1])
         self.context_length = tokens.context_length
-        self.dim = int(self.encode_texts(["a"]).shape[1])
+        self.dim = int(self._encode_new(["a"]).shape[1])
+        self._cache = TextCache(CACHED_TEXTS)
 
     @classmethod
     def from_module(
@@ -107,7 +106,7 @@ class OpenClip:
         """The model around an open_clip module, whatever its weights."""
         module = module.eval().requires_grad_(False)
         tokens = Tokens(tokenizer, _context_length(module, tokenizer))
-        text = PlainText(module, tokens, DTYPES[precision])
+        text = choose_text_path(module, tokens, DTYPES[precision], text_memory_mb)
         return cls(module, tokens, text, preprocess, name, precision)
 
     @cached_property
@@ -129,10 +128,24 @@ class OpenClip:
 
     @torch.no_grad()
     def encode_texts(self, texts: Sequence[str]) -> Tensor:
-        """Texts to unit-length features (N, D), float32. Raises `PromptError` for a text longer than the context."""
+        """Texts to unit-length features (N, D), float32; a text is encoded once and then remembered.
+
+        Raises `PromptError` for a text longer than the context.
+        """
         if not texts:
             return torch.empty(0, self.dim, device=self.device)
-        return self._text.encode([self._tokens.sequence(text) for text in texts])
+        return self._cache.fetch(texts, self._encode_new)
+
+    def _encode_new(self, texts: Sequence[str]) -> Tensor:
+        return self._text.encode([self._tokens.sequence(text) for text in texts]).float()
+
+    def use_text_cache(self, path: Path | None, capacity: int = CACHED_TEXTS) -> None:
+        """Forget what is in memory; from now on keep `capacity` texts there and, given a path, all texts in a file.
+
+        Raises `RunError` where the file cannot be made or read.
+        """
+        store = TextStore(path, self.fingerprint.key, self.device) if path is not None else None
+        self._cache = TextCache(capacity, store)
 
     def token_count(self, text: str) -> int:
         """Tokens of `text`, start and end tokens included, never truncated."""
@@ -182,30 +195,6 @@ class ImageTower(nn.Module):
         """Pixels (B, 3, H, W) to unit-length features (B, D)."""
         output = self.visual(pixels)
         return normalize(output[0] if isinstance(output, tuple) else output, dim=-1)
-
-
-def context_sequences(
-    tokens: Tokens, classnames: Sequence[str], before: Tensor, after: Tensor, tail: str
-) -> list[list[int]]:
-    """Id sequences of B x C texts in which the negative id -1-r stands for row r of `before` then `after`, flattened.
-
-    Equal ids mean equal vectors, so a context that all classes share is the same prefix in all of their sequences.
-    """
-    images, own, count, _ = before.shape
-    count_after, offset = after.shape[2], images * own * count
-    spans = after.shape[1]
-    sequences = []
-    for image in range(images):
-        for index, name in enumerate(classnames):
-            first = (image * own + (index if own > 1 else 0)) * count
-            second = offset + (image * spans + (index if spans > 1 else 0)) * count_after
-            words = tokens.words(name + tail) if not count_after else tokens.words(name)
-            behind = () if not count_after else tokens.words(tail)
-            left, right = range(-1 - first, -1 - first - count, -1), range(-1 - second, -1 - second - count_after, -1)
-            sequence = [*tokens.start, *left, *words, *right, *behind, *tokens.end]
-            tokens.check(len(sequence), f"{count + count_after} context vectors, {name}{tail}")
-            sequences.append(sequence)
-    return sequences
 
 
 def weights_hash(module: nn.Module) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +21,13 @@ def precision_context(device: torch.device, dtype: torch.dtype) -> AbstractConte
     if dtype in (torch.float32, torch.float64):
         return nullcontext()
     return torch.autocast(device.type, dtype=dtype)
+
+
+class TextPath(Protocol):
+    """A way through the text tower."""
+
+    def encode(self, sequences: Sequence[Sequence[int]], vectors: Tensor | None = None) -> Tensor:
+        """Unit-length features (N, D) of id sequences whose negative ids -1-r name rows of `vectors` (R, W)."""
 
 
 class PlainText:

@@ -143,10 +143,12 @@ class Mini:
     def _run(self, network: nn.Module, pixels: Tensor) -> Tensor:
         """A network on pixels (B, 3, H, W), in pieces that suit the device; float32."""
         pixels = pixels.to(self.device).contiguous(memory_format=torch.channels_last)
+        size = _CPU_BATCH if self.device.type == "cpu" else len(pixels)
+        # Only pieces of one shape give an image the same bits whatever stands beside it, so the last one is filled up.
+        filled = torch.cat([pixels, pixels[-1:].expand(-len(pixels) % size, -1, -1, -1)])
         dtype = getattr(torch, self.fingerprint.precision)
         with torch.autocast(self.device.type, dtype=dtype, enabled=dtype != torch.float32):
-            pieces = torch.split(pixels, _CPU_BATCH if self.device.type == "cpu" else len(pixels))
-            return torch.cat([network(piece).float() for piece in pieces])
+            return torch.cat([network(piece).float() for piece in torch.split(filled, size)])[: len(pixels)]
 
 
 def load_mini(*, device: torch.device, precision: Precision, text_memory_mb: int) -> Mini:

@@ -12,7 +12,7 @@ import tarfile
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path, PurePosixPath, PureWindowsPath
@@ -31,7 +31,8 @@ MIN_ALLOWANCE = 1 << 30
 LOCK_SECONDS = 3600.0
 """How long a process waits for another one that prepares the same folder."""
 
-_BROKEN = (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeError, ValueError)
+BROKEN_ARCHIVE = (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeError, ValueError)
+"""What the standard library raises for a broken or encrypted archive."""
 _CHUNK = 1 << 20
 
 
@@ -86,9 +87,8 @@ def unpack(archive: Path, folder: Path) -> None:
     `MAX_RATIO` allows or than the disk has, and for a broken archive.
     """
     try:
-        budget = _Budget(archive, folder)
-        members = _zip_members(archive) if zipfile.is_zipfile(archive) else _tar_members(archive)
-        for name, is_folder, reader in members:
+        budget = Budget([archive], folder)
+        for name, is_folder, reader in members(archive):
             target = safe_target(folder, name, archive)
             if is_folder:
                 target.mkdir(parents=True, exist_ok=True)
@@ -96,7 +96,7 @@ def unpack(archive: Path, folder: Path) -> None:
             target.parent.mkdir(parents=True, exist_ok=True)
             with target.open("wb") as output, reader() as source:
                 budget.copy(source, output)
-    except _BROKEN as error:
+    except BROKEN_ARCHIVE as error:
         raise DataError(f"archive is broken: {error}", where=str(archive), remedy="Fetch it again") from error
     except OSError as error:
         raise disk_error(error, archive) from error
@@ -139,36 +139,41 @@ def disk_error(error: OSError, path: Path) -> DataError:
     return DataError(f"cannot read or write files: {error}", where=str(path))
 
 
-class _Budget:
-    """Counts members and bytes written, and stops an archive that outgrows its bound or the disk."""
+class Budget:
+    """Counts members and bytes written, and stops archives that outgrow their bound or the disk."""
 
-    def __init__(self, archive: Path, folder: Path) -> None:
-        self.archive = archive
-        allowance = max(MIN_ALLOWANCE, MAX_RATIO * archive.stat().st_size)
+    def __init__(self, archives: Sequence[Path], folder: Path) -> None:
+        self._where = ", ".join(str(archive) for archive in archives)
+        allowance = max(MIN_ALLOWANCE, MAX_RATIO * sum(archive.stat().st_size for archive in archives))
         free = shutil.disk_usage(folder).free
-        self.limit, self.reason = (
-            (allowance, "its size allows") if allowance < free else (free, "the disk has room for")
-        )
-        self.members = self.bytes = 0
+        self._limit = min(allowance, free)
+        self._reason = "the disk has room for" if free < allowance else f"{MAX_RATIO} times its size"
+        self._members = self._bytes = 0
 
     def copy(self, source: IO[bytes], output: IO[bytes]) -> None:
-        """Copy one member within the bounds."""
-        self.members += 1
+        """Copy one member within the bounds; raises `DataError` beyond them."""
+        self._members += 1
         while chunk := source.read(_CHUNK):
-            self.bytes += len(chunk)
-            if self.bytes > self.limit or self.members > MAX_MEMBERS:
+            self._bytes += len(chunk)
+            if self._bytes > self._limit or self._members > MAX_MEMBERS:
                 raise DataError(
-                    f"archive unpacks to more than {self.reason} ({self.limit:,} bytes, {MAX_MEMBERS:,} files)",
-                    where=str(self.archive),
+                    f"archive unpacks to more than {self._reason} ({self._limit:,} bytes) or {MAX_MEMBERS:,} files",
+                    where=self._where,
                     remedy="Nothing was extracted",
                 )
             output.write(chunk)
 
 
-_Member = tuple[str, bool, Callable[[], IO[bytes]]]
+Member = tuple[str, bool, Callable[[], IO[bytes]]]
+"""Name of an archive's member, whether it is a folder, and what opens it."""
 
 
-def _tar_members(archive: Path) -> Iterator[_Member]:
+def members(archive: Path) -> Iterator[Member]:
+    """Files and folders of a tar or zip archive, in order. Raises `DataError` at a link or a device."""
+    return _zip_members(archive) if zipfile.is_zipfile(archive) else _tar_members(archive)
+
+
+def _tar_members(archive: Path) -> Iterator[Member]:
     with tarfile.open(archive, "r:*") as tar:
         for member in tar:
             if not (member.isreg() or member.isdir()):
@@ -183,7 +188,7 @@ def _opened(tar: tarfile.TarFile, member: tarfile.TarInfo) -> IO[bytes]:
     return source
 
 
-def _zip_members(archive: Path) -> Iterator[_Member]:
+def _zip_members(archive: Path) -> Iterator[Member]:
     with zipfile.ZipFile(archive) as packed:
         for info in packed.infolist():
             kind = stat.S_IFMT(info.external_attr >> 16)

@@ -7,28 +7,43 @@ from dataclasses import replace
 from pathlib import Path
 
 from ipo.data.catalogue import CATALOGUE, CatalogueEntry, catalogue_entry
+from ipo.data.hub import read_hub
 from ipo.data.layouts import Place, read_layout
 from ipo.data.locate import data_root, find_split_file, locate, missing_part
-from ipo.data.own import read_folder
+from ipo.data.own import read_csv, read_folder
+from ipo.data.shards import read_shards
 from ipo.data.splits import assemble, split_hash
 from ipo.data.types import Dataset, Item
 from ipo.errors import ConfigError, UnknownName
 
-OWN_KINDS: Mapping[str, Callable[[str, int], Dataset]] = {"folder": read_folder}
+OWN_KINDS: Mapping[str, Callable[[str, int, Path | None], Dataset]] = {
+    "folder": read_folder,
+    "csv": read_csv,
+    "hf": read_hub,
+    "wds": read_shards,
+}
 """Readers of one's own data by the word in front of the colon."""
 
 
-def load_dataset(spec: str, root: Path | None = None, *, seed: int = 1, domains: Sequence[str] = ()) -> Dataset:
+def load_dataset(
+    spec: str,
+    root: Path | None = None,
+    *,
+    seed: int = 1,
+    domains: Sequence[str] = (),
+    names_file: Path | None = None,
+) -> Dataset:
     """The dataset that `spec` names, with its splits; `seed` draws a split where none is published or given.
 
     `root` holds the catalogue's datasets (by default IPO_DATA, or a cache folder). `domains` keeps some domains only.
+    `names_file` maps the classes of one's own data to names; by default, a classnames.json or .toml beside them does.
     Raises `DataError` if it is missing or broken, `UnknownName` for an unknown dataset or domain.
     """
     kind, colon, place = spec.partition(":")
     if colon:
         if kind not in OWN_KINDS:
             raise UnknownName("kind of dataset", kind, OWN_KINDS, "Or a name of the catalogue (`ipo datasets`)")
-        dataset = OWN_KINDS[kind](place, seed)
+        dataset = OWN_KINDS[kind](place, seed, names_file)
     else:
         entry = catalogue_entry(spec)
         dataset = read_entry(entry, locate(entry, data_root(root)), seed)

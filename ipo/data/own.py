@@ -1,60 +1,176 @@
-"""One's own pictures: a folder of class folders."""
+"""One's own pictures: a folder of class folders, or a table of paths and labels."""
 
 from __future__ import annotations
 
+import csv
+import io
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
+from ipo.data.classnames import named_classes
 from ipo.data.layouts import class_folders, labelled
-from ipo.data.splits import Parts, assemble, hold_out, seeded_split
-from ipo.data.types import Dataset, Split
+from ipo.data.splits import SPLITS, Parts, assemble, hold_out, seeded_split
+from ipo.data.types import Dataset, Item, Split
 from ipo.errors import DataError
 
 OWN_PROMPT = "a photo of a <CLASS>."
 """The hand-crafted prompt where no paper gives one."""
 
-SPLIT_FOLDERS: dict[Split, tuple[str, ...]] = {
+SPLIT_NAMES: dict[Split, tuple[str, ...]] = {
     "train": ("train", "training"),
-    "val": ("val", "valid", "validation"),
+    "val": ("val", "valid", "validation", "dev"),
     "test": ("test", "testing"),
 }
-"""Names under which the folder of a split is looked for."""
+"""Words that stand for a split, in folder names and tables."""
+
+_COLUMNS = {
+    "path": ("path", "image", "file", "filename", "image_path"),
+    "label": ("label", "class", "classname", "category"),
+    "split": ("split", "subset"),
+    "domain": ("domain",),
+}
+_TEST_SHARE = 0.3
 
 
-def read_folder(place: str, seed: int) -> Dataset:
+def split_named(word: str) -> Split | None:
+    """The split that a word stands for; None if it is none."""
+    return next((split for split in SPLITS if word.strip().lower() in SPLIT_NAMES[split]), None)
+
+
+def read_folder(place: str, seed: int, names_file: Path | None = None) -> Dataset:
     """`folder:PATH`: one folder a class, or `train/`, `val/` and `test/` above them.
 
-    Without split folders the split is seeded, 50/20/30; with `train/` alone, 30% of it is kept for testing.
+    Without `train/` the split is seeded, 50/20/30; with `train/` but no `test/`, 30% of it is kept for testing.
     """
     root = Path(place).expanduser()
     if not root.is_dir():
         raise DataError("no such folder", where=str(root), remedy="Write folder:PATH with one folder a class inside")
-    folders = {split: _split_folder(root, names) for split, names in SPLIT_FOLDERS.items()}
-    if folders["train"] is None:
+    splits = split_folders(root)
+    if splits:
+        classes = sorted({name for folder in splits.values() for name in class_folders(folder)})
+        found = {split: labelled(folder, classes) for split, folder in splits.items()}
+        parts, source = with_test(found, "folders", seed)
+    else:
         classes = class_folders(root)
         parts, source = seeded_split(labelled(root, classes), seed), f"seeded ({seed})"
-    else:
-        present = {split: folder for split, folder in folders.items() if folder}
-        classes = sorted({name for folder in present.values() for name in class_folders(folder)})
-        parts = {split: labelled(folder, classes) for split, folder in present.items()}
-        source = "folders"
-        if not parts.get("test"):
-            parts, source = _with_test(parts, seed), f"folders, seeded test ({seed})"
-    check_not_empty(root, classes, parts)
-    return assemble(root.resolve().name, root, classes, parts, prompt=OWN_PROMPT, source=source, own=True)
+    return own_dataset(root.resolve().name, root, named_classes(classes, root, names_file), parts, source)
 
 
-def _split_folder(root: Path, names: tuple[str, ...]) -> Path | None:
-    return next((root / name for name in names if (root / name).is_dir()), None)
+def split_folders(root: Path) -> dict[Split, Path]:
+    """The folder of each split; empty if there are others too, since then `train` may be a class of railways."""
+    folders = {name: split_named(name) for name in class_folders(root)}
+    splits = {split: root / name for name, split in folders.items() if split}
+    if "train" not in splits or not all(folders.values()) or not class_folders(splits["train"]):
+        return {}
+    return splits
 
 
-def _with_test(parts: Parts, seed: int) -> Parts:
-    train, test = hold_out(parts["train"], 0.3, seed)
-    return {**parts, "train": train, "test": test}
+def with_test(parts: Parts, source: str, seed: int) -> tuple[Parts, str]:
+    """The parts, and where they come from; if there is no test part, 30% of the training part becomes one."""
+    if parts.get("test") or not parts.get("train"):
+        return parts, source
+    train, test = hold_out(parts["train"], _TEST_SHARE, seed)
+    return {**parts, "train": train, "test": test}, f"{source}, seeded test ({seed})"
 
 
-def check_not_empty(source: Path, classes: list[str], parts: Parts) -> None:
-    """Raises `DataError` if there are fewer than two classes or no training images."""
-    if len(classes) < 2:
-        raise DataError(f"{len(classes)} class folders found", where=str(source), remedy="Two classes are the least")
+def own_dataset(name: str, root: Path, classnames: Sequence[str], parts: Parts, source: str) -> Dataset:
+    """The dataset. Raises `DataError` if it has fewer than two classes or no training images."""
+    if len(classnames) < 2:
+        raise DataError(f"{len(classnames)} classes found", where=str(root), remedy="Two are the least to tell apart")
     if not parts.get("train"):
-        raise DataError("no training images found", where=str(source), remedy="Put images into the class folders")
+        raise DataError("no training images found", where=str(root), remedy="Put images into the class folders")
+    return assemble(name, root, classnames, parts, prompt=OWN_PROMPT, source=source, own=True)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of a table."""
+
+    line: int
+    path: str
+    label: str
+    split: str = ""
+    domain: str = ""
+
+
+def read_csv(place: str, seed: int, names_file: Path | None = None) -> Dataset:
+    """`csv:FILE`: columns path and label, and perhaps split and domain; commas, semicolons or tabs between them.
+
+    A first line with these words names the columns; without it they are taken in this order. Paths are relative to
+    the table. Labels that are all integers are ordered as such, others by ASCII. Errors name the line.
+    """
+    file = Path(place).expanduser()
+    return read_table(file, seed, names_file, source=f"table ({file.name})")
+
+
+def read_table(file: Path, seed: int, names_file: Path | None, source: str) -> Dataset:
+    """The table that `read_csv` describes; `source` says where its splits come from."""
+    rows = list(_rows(file))
+    labels = in_label_order(row.label for row in rows)
+    names = named_classes(labels, file.parent, names_file)
+    position = {label: index for index, label in enumerate(labels)}
+    items = [Item(_existing(file, row), position[row.label], row.domain) for row in rows]
+    if not any(row.split for row in rows):
+        return own_dataset(file.stem, file.parent, names, seeded_split(items, seed), f"seeded ({seed})")
+    parts: Parts = {split: [] for split in SPLITS}
+    for row, item in zip(rows, items, strict=True):
+        split = split_named(row.split)
+        if split is None:
+            raise DataError(f"no split '{row.split}'", where=f"{file}:{row.line}", remedy="Use train, val or test")
+        parts[split].append(item)
+    return own_dataset(file.stem, file.parent, names, *with_test(parts, source, seed))
+
+
+def in_label_order(labels: Iterable[str]) -> list[str]:
+    """Labels without repetition: by number if all are integers, else by ASCII."""
+    unique = set(labels)
+    numeric = all(label.isdecimal() for label in unique)
+    return sorted(unique, key=lambda label: (int(label) if numeric else 0, label))
+
+
+def _existing(file: Path, row: Row) -> Path:
+    path = file.parent / row.path
+    if not path.is_file():
+        raise DataError(f"no image '{row.path}'", where=f"{file}:{row.line}", remedy="Paths are relative to the table")
+    return path
+
+
+def _rows(file: Path) -> Iterator[Row]:
+    try:
+        text = file.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"cannot read table: {error}", where=str(file)) from error
+    head = text.partition("\n")[0]
+    delimiter = max(",;\t", key=head.count)
+    columns = _column_positions([cell.strip().lower() for cell in head.split(delimiter)])
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    for cells in _cells(reader, file):
+        if not any(cell.strip() for cell in cells) or (columns.named and reader.line_num == 1):
+            continue
+        values = {name: cells[at].strip() for name, at in columns.at.items() if at < len(cells)}
+        if not values.get("path") or not values.get("label"):
+            raise DataError("a line needs a path and a label", where=f"{file}:{reader.line_num}")
+        yield Row(reader.line_num, **values)
+
+
+def _cells(reader: Iterator[list[str]], file: Path) -> Iterator[list[str]]:
+    try:
+        yield from reader
+    except csv.Error as error:
+        raise DataError(f"not a table: {error}", where=str(file)) from error
+
+
+@dataclass(frozen=True)
+class _Columns:
+    """Position of each column, and whether the first line named them."""
+
+    at: dict[str, int]
+    named: bool
+
+
+def _column_positions(head: Sequence[str]) -> _Columns:
+    at = {name: head.index(word) for name, words in _COLUMNS.items() for word in words if word in head}
+    if "path" in at and "label" in at:
+        return _Columns(at, named=True)
+    return _Columns({name: index for index, name in enumerate(_COLUMNS)}, named=False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import random
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -108,7 +109,7 @@ def assemble(
 ) -> Dataset:
     """The dataset with underscores of class names turned into spaces and its split hash."""
     train, val, test = (tuple(parts.get(split, ())) for split in SPLITS)
-    readable = tuple(" ".join(classname.replace("_", " ").split()) for classname in classnames)
+    readable = tuple(readable_name(classname) for classname in classnames)
     return Dataset(
         name=name,
         root=root,
@@ -121,6 +122,11 @@ def assemble(
         split_hash=split_hash(root, (train, val, test)),
         own=own,
     )
+
+
+def readable_name(classname: str) -> str:
+    """A class name as prompts hold it: spaces for underscores, and one way to write each accented letter (NFC)."""
+    return unicodedata.normalize("NFC", " ".join(classname.replace("_", " ").split()))
 
 
 def split_hash(root: Path, parts: Iterable[Sequence[Item]]) -> str:

@@ -1,0 +1,110 @@
+"""`hf:NAME`: Hugging Face datasets, from the hub or a local folder, through the extra `ipo[hub]`."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qsl
+
+from PIL import Image, UnidentifiedImageError
+
+from ipo.data.materialise import Writer, materialised
+from ipo.data.own import read_table, split_named
+from ipo.data.types import Dataset
+from ipo.errors import DataError
+from ipo.progress import track
+
+_OPTIONS = ("config", "revision", "image", "label")
+_SUFFIXES = {"JPEG": ".jpg", "PNG": ".png", "WEBP": ".webp", "GIF": ".gif", "BMP": ".bmp", "TIFF": ".tif"}
+
+
+def read_hub(place: str, seed: int, names_file: Path | None = None) -> Dataset:
+    """`hf:NAME`, with options such as `hf:org/name?config=small&label=fine_label`; or a folder saved by `datasets`.
+
+    Its splits are used where there are a train and a test one; a validation split stays one, and without a test split
+    30% of the training images become it. Unlabelled images (label -1) are left out. All is copied to the cache once.
+    """
+    name, _, query = place.partition("?")
+    options = dict(parse_qsl(query))
+    unknown = sorted(set(options) - set(_OPTIONS))
+    if unknown:
+        raise DataError(f"unknown option '{unknown[0]}'", where=f"hf:{place}", remedy=f"Known: {', '.join(_OPTIONS)}")
+    splits = {key: split for key, split in _load(name, options).items() if split_named(key)}
+    if not splits:
+        raise DataError("no split is called train, validation or test", where=f"hf:{name}")
+    columns = _columns(next(iter(splits.values())).features, options, name)
+    prints = [f"{key}={split._fingerprint}" for key, split in splits.items()]
+    identity = "\n".join((name, *prints, *columns))
+    table = materialised("hf", name, identity, [], partial(_copy, splits, *columns))
+    return replace(read_table(table, seed, names_file, source=f"hf:{name}"), name=name)
+
+
+def _load(name: str, options: Mapping[str, str]) -> Mapping[str, Any]:
+    """The splits of a dataset by their names."""
+    try:
+        import datasets
+    except ImportError as error:
+        raise DataError("hf: datasets need an extra", remedy="pip install 'ipo[hub]'") from error
+    saved = Path(name).expanduser()
+    try:
+        if (saved / "dataset_dict.json").is_file() or (saved / "state.json").is_file():
+            found = datasets.load_from_disk(str(saved))
+        else:
+            source = str(saved) if saved.is_dir() else name
+            found = datasets.load_dataset(source, options.get("config"), revision=options.get("revision"))
+    except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise DataError(
+            f"cannot load '{name}': {reason}",
+            where=f"hf:{name}",
+            remedy="Check the name and the connection, or give a folder with its files",
+        ) from error
+    return {"train": found} if isinstance(found, datasets.Dataset) else found
+
+
+def _columns(features: Mapping[str, Any], options: Mapping[str, str], name: str) -> tuple[str, str]:
+    """The columns of images and labels: as the options say, or the only ones that can be meant."""
+    kinds = {column: type(feature).__name__ for column, feature in features.items()}
+    images = [column for column, kind in kinds.items() if kind == "Image"]
+    labels = [column for column, kind in kinds.items() if kind == "ClassLabel"]
+    labels = [column for column in ("label", "labels") if column in kinds] or labels
+    chosen = []
+    for role, candidates in (("image", images), ("label", labels)):
+        column = options.get(role) or (candidates[0] if len(candidates) == 1 else "")
+        if column not in kinds:
+            raise DataError(
+                f"which column holds the {role}?",
+                where=f"hf:{name}",
+                remedy=f"Name it like hf:{name}?{role}=COLUMN. Columns: {', '.join(kinds)}",
+            )
+        chosen.append(column)
+    return chosen[0], chosen[1]
+
+
+def _copy(splits: Mapping[str, Any], image: str, label: str, writer: Writer) -> Mapping[str, str]:
+    from datasets import Image as ImageFeature
+
+    names: dict[str, str] = {}
+    for key, split in splits.items():
+        feature = split.features[label]
+        names |= {str(number): text for number, text in enumerate(getattr(feature, "names", ()))}
+        for row in track(split.cast_column(image, ImageFeature(decode=False)), key, len(split)):
+            if row[label] in (None, -1):
+                continue
+            data = row[image]["bytes"] or Path(row[image]["path"]).read_bytes()
+            stored = writer.add_image(io.BytesIO(data), _suffix(data))
+            writer.add_row(stored, str(row[label]), split_named(key) or "")
+    return names
+
+
+def _suffix(data: bytes) -> str:
+    """The ending that fits encoded image data; `.jpg` for what is no known image, which reading it will report."""
+    try:
+        with Image.open(io.BytesIO(data)) as opened:
+            return _SUFFIXES.get(opened.format or "", ".png")
+    except (UnidentifiedImageError, OSError, ValueError):
+        return ".jpg"

@@ -1,0 +1,112 @@
+"""`wds:SHARDS`: WebDataset shards, tar files in which `KEY.jpg` and `KEY.cls` are an image and its label."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import IO
+
+from ipo.data.archives import BROKEN_ARCHIVE, is_archive, members
+from ipo.data.images import IMAGE_SUFFIXES
+from ipo.data.materialise import Writer, materialised
+from ipo.data.own import read_table, split_named
+from ipo.data.types import Dataset
+from ipo.errors import DataError
+from ipo.progress import track
+
+_LABEL_SUFFIXES = (".cls", ".json", ".txt")
+_NAMES = "classnames.txt"
+_LONGEST_LABEL = 1 << 16
+
+
+def read_shards(place: str, seed: int, names_file: Path | None = None) -> Dataset:
+    """`wds:SHARDS`: a tar file, a pattern of file names (`*`, `{000..012}`), or a folder of tar files.
+
+    The label is in `KEY.cls`, in `label` or `cls` of `KEY.json`, or in `KEY.txt`; class names are in `classnames.txt`
+    beside the shards or one folder above, a line a class. A folder may have `train/`, `val/` and `test/`; otherwise the
+    split is seeded. The images are copied to the cache once.
+    """
+    shards = list(find_shards(place))
+    if not shards:
+        raise DataError("no shards found", where=place, remedy="Give a tar file, a pattern, or a folder of tar files")
+    stats = ((shard, shard.stat()) for shard, _ in shards)
+    identity = "\n".join(f"{shard.resolve()}\t{stat.st_size}\t{stat.st_mtime_ns}" for shard, stat in stats)
+    files = [shard for shard, _ in shards]
+    name = Path(place).stem if Path(place).is_file() else files[0].parent.name
+    table = materialised("wds", name, identity, files, partial(_copy_shards, shards))
+    return replace(read_table(table, seed, names_file, source="shards"), name=name)
+
+
+def find_shards(place: str) -> Iterator[tuple[Path, str]]:
+    """Each shard, sorted, with the split whose folder it is in (empty if it is in none)."""
+    folder = Path(place).expanduser()
+    if not folder.is_dir():
+        for name in _braces(folder.name):
+            yield from ((path, "") for path in sorted(folder.parent.glob(name)) if path.is_file())
+        return
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and is_archive(path):
+            inside = path.relative_to(folder).parts[0] if path.parent != folder else ""
+            yield path, split_named(inside) or ""
+
+
+def _braces(pattern: str) -> list[str]:
+    """`a{08..10}` as a08, a09, a10."""
+    match = re.search(r"\{(\d+)\.\.(\d+)\}", pattern)
+    if not match:
+        return [pattern]
+    width = len(match[1])
+    numbers = range(int(match[1]), int(match[2]) + 1)
+    return [f"{pattern[: match.start()]}{number:0{width}d}{pattern[match.end() :]}" for number in numbers]
+
+
+def _copy_shards(shards: Sequence[tuple[Path, str]], writer: Writer) -> Mapping[str, str]:
+    for shard, split in track(shards, "shards"):
+        try:
+            _copy_shard(shard, split, writer)
+        except BROKEN_ARCHIVE as error:
+            raise DataError(f"shard is broken: {error}", where=str(shard), remedy="Fetch it again") from error
+    folder = shards[0][0].parent
+    names = next((path for path in (folder / _NAMES, folder.parent / _NAMES) if path.is_file()), None)
+    lines = names.read_text(encoding="utf-8").splitlines() if names else []
+    return {str(label): line.strip() for label, line in enumerate(lines) if line.strip()}
+
+
+def _copy_shard(shard: Path, split: str, writer: Writer) -> None:
+    """Join the images and labels of one shard by their keys."""
+    images: dict[str, str] = {}
+    labels: dict[str, str] = {}
+    for name, is_folder, opened in members(shard):
+        folder, slash, file = name.rpartition("/")
+        stem, _, ending = file.partition(".")
+        key, suffix = f"{folder}{slash}{stem}", f".{ending.lower()}"
+        if is_folder or not stem:
+            continue
+        if suffix in IMAGE_SUFFIXES:
+            with opened() as source:
+                images[key] = writer.add_image(source, suffix)
+        elif suffix in _LABEL_SUFFIXES and (suffix == ".cls" or key not in labels):
+            with opened() as source:
+                label = _label(source, suffix)
+            labels |= {key: label} if label else {}
+    for key, image in images.items():
+        if key not in labels:
+            raise DataError(f"sample '{key}' has no label", where=str(shard), remedy="It needs .cls, .json or .txt")
+        writer.add_row(image, labels[key], split)
+
+
+def _label(source: IO[bytes], suffix: str) -> str:
+    """The label in a file of a sample; empty if it holds none."""
+    text = source.read(_LONGEST_LABEL).decode("utf-8", "replace").strip()
+    if suffix != ".json":
+        return text
+    try:
+        fields = json.loads(text)
+    except json.JSONDecodeError:
+        return ""
+    found = [fields[name] for name in ("label", "cls") if isinstance(fields, dict) and name in fields]
+    return str(found[0]) if found else ""

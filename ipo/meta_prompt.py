@@ -19,15 +19,21 @@ def build_messages(
     `template` is a shipped one by its name (`ipo.j2`) or one's own by its path. It may use `history` (rows with `text`,
     `accuracy` in percent and `loss`, as texts), `next_accuracy` (a little above the best), `captions` and `form`.
     """
-    shipped = (templates_folder() / template).is_file()
     text = render(
-        template if shipped else Path(template).expanduser(),
+        _own_file(template) or template,
         history=[_row(entry) for entry in history],
         next_accuracy=_next_accuracy(history),
         captions=[" ".join(caption.split()) for caption in captions],
         form=form,
     )
     return [Message("user", text)]
+
+
+def _own_file(template: str) -> Path | None:
+    """The path of somebody's own template; None for a shipped one, whose name goes first, and for none at all."""
+    path = Path(template).expanduser()
+    shipped = path.name == template and (templates_folder() / template).is_file()
+    return path if path.is_file() and not shipped else None
 
 
 def _row(entry: HistoryEntry) -> dict[str, Any]:

@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Callable, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from ipo.clip.base import ClipModel
 from ipo.config import SearchSettings
 from ipo.errors import PromptError
 from ipo.llm.base import LLM, LikelihoodModel, Reply
-from ipo.prompt import CLASS_PLACEHOLDER, Prompt
+from ipo.llm.parse import read_prompt
+from ipo.prompt import Prompt
 from ipo.words import unfit_words, unknown_words
 
-RejectKind = Literal[
-    "no reply", "cut off", "no prompt", "bad prompt", "too long", "duplicate", "not English", "unfit", "unlikely"
-]
+RejectKind = Literal["no reply", "cut off", "no prompt", "duplicate", "too long", "unfit", "not English", "unlikely"]
 NEUTRAL_CLASS = "thing"
 """What stands for the class name where a prompt is judged as a sentence."""
-_TAGGED = re.compile(r"<INS>(.*?)</INS>", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -90,11 +86,10 @@ def parse_reply(reply: Reply) -> Prompt | Reject:
         return Reject(reply.text, "no reply", "empty")
     if reply.finish_reason != "stop":
         return Reject(reply.text, "cut off", reply.finish_reason)
-    parse = {"line": _parse_line, "sides": _parse_sides, "free": _parse_free}[reply.form]
     try:
-        return parse(reply.text)
+        return read_prompt(reply.text, reply.form)
     except PromptError as error:
-        return Reject(reply.text, "bad prompt", error.what)
+        return Reject(reply.text, "no prompt", error.what)
 
 
 def check(prompt: Prompt, seen: AbstractSet[str], checks: Checks) -> Prompt | Reject:
@@ -126,51 +121,3 @@ def _likely(verdicts: list[Prompt | Reject], checks: Checks) -> list[Prompt | Re
         else verdict
         for verdict in verdicts
     ]
-
-
-def _parse_line(text: str) -> Prompt | Reject:
-    return Prompt(" ".join(text.split()))
-
-
-def _parse_free(text: str) -> Prompt | Reject:
-    tagged = _TAGGED.findall(text)
-    if len(tagged) != 1:
-        return Reject(text, "no prompt", f"{len(tagged)} texts between <INS> and </INS>")
-    return Prompt(" ".join(tagged[0].split()))
-
-
-def _parse_sides(text: str) -> Prompt | Reject:
-    sides = _find_object(text)
-    if sides is None:
-        return Reject(text, "no prompt", "no JSON object")
-    before, after = sides.get("before"), sides.get("after")
-    if not isinstance(before, str) or not isinstance(after, str):
-        return Reject(text, "no prompt", "no texts `before` and `after`")
-    before = before.strip().removesuffix(CLASS_PLACEHOLDER).strip()
-    after = after.strip().removeprefix(CLASS_PLACEHOLDER).strip()
-    if CLASS_PLACEHOLDER in before + after:
-        return Reject(text, "bad prompt", "more than one class slot")
-    if not re.search(r"[A-Za-z]", before + after):
-        return Reject(text, "no prompt", "no words around the class slot")
-    return Prompt.from_sides(_spaced(before, end=True), _spaced(after, end=False))
-
-
-def _spaced(side: str, *, end: bool) -> str:
-    """A side with a space between its words and the slot; punctuation and 's stay next to it."""
-    if end:
-        return f"{side} " if side and side[-1] not in "-(\"'" else side
-    return f" {side}" if re.match(r"[\w(\"]", side) else side
-
-
-def _find_object(text: str) -> dict[str, Any] | None:
-    """The one JSON object in a text, whether bare, fenced or among other words; None if there is none or several."""
-    found, position, decoder = [], text.find("{"), json.JSONDecoder()
-    while position >= 0:
-        try:
-            value, end = decoder.raw_decode(text, position)
-        except ValueError:
-            end = position + 1
-        else:
-            found.append(value)
-        position = text.find("{", end)
-    return found[0] if len(found) == 1 else None

@@ -60,7 +60,7 @@ def _load_remote(preset: Preset, settings: LLMSettings, offline: bool) -> LLM:
             f"{preset.spec} is not on this machine", remedy="Leave --offline out, or give llm.base_url of your server"
         )
     settings = settings.model_copy(update={"base_url": base_url, "top_p": settings.top_p or preset.top_p})
-    return OpenAILLM(preset.spec.removeprefix("openai:"), settings, preset.form)
+    return OpenAILLM(preset.spec.removeprefix("openai:"), settings, preset.form, preset.template or "ipo.j2")
 
 
 def _load_local(preset: Preset, settings: LLMSettings, offline: bool) -> LLM:

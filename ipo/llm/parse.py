@@ -1,0 +1,68 @@
+"""The prompt in a reply, by the form that was asked for. What is not in that form is an error, never a guess."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+from ipo.errors import PromptError
+from ipo.llm.base import ReplyForm
+from ipo.prompt import CLASS_PLACEHOLDER, Prompt
+
+_TAGGED = re.compile(r"<INS>(.*?)</INS>", re.DOTALL)
+
+
+def read_prompt(text: str, form: ReplyForm) -> Prompt:
+    """The prompt in a whole reply. Raises `PromptError` saying what is missing."""
+    if form == "line":
+        return Prompt(" ".join(text.split()))
+    answer = text.rpartition("</think>")[2]  # reasoning models put their thoughts first
+    return _from_sides(answer) if form == "sides" else _from_tags(answer)
+
+
+def well_formed(text: str) -> str:
+    """The text with lone surrogates, which JSON can carry and UTF-8 cannot, turned into question marks."""
+    return text.encode("utf-8", "replace").decode("utf-8")
+
+
+def _from_tags(text: str) -> Prompt:
+    tagged = _TAGGED.findall(text)
+    if len(tagged) != 1:
+        raise PromptError(f"{len(tagged)} texts between <INS> and </INS>")
+    return Prompt(" ".join(tagged[0].split()))
+
+
+def _from_sides(text: str) -> Prompt:
+    sides = _only_object(text)
+    before, after = sides.get("before"), sides.get("after")
+    if not isinstance(before, str) or not isinstance(after, str):
+        raise PromptError("no texts `before` and `after` in the JSON object")
+    before, after = well_formed(before), well_formed(after)
+    before, after = before.removesuffix(CLASS_PLACEHOLDER), after.removeprefix(CLASS_PLACEHOLDER)
+    if CLASS_PLACEHOLDER in before + after:
+        raise PromptError("more than one class slot")
+    if not re.search(r"[^\W\d_]", before + after):
+        raise PromptError("no words around the class slot")
+    if before[-1:].isalnum():
+        before += " "
+    if after[:1].isalnum():
+        after = f" {after}"
+    return Prompt.from_sides(before, after)
+
+
+def _only_object(text: str) -> dict[str, Any]:
+    """The one JSON object in a text, whether bare, fenced or among other words."""
+    found, decoder = [], json.JSONDecoder()
+    position = text.find("{")
+    while position >= 0:
+        try:
+            value, end = decoder.raw_decode(text, position)
+        except (ValueError, RecursionError):
+            end = position + 1
+        else:
+            found.append(value)
+        position = text.find("{", end)
+    if len(found) != 1:
+        raise PromptError(f"{len(found)} JSON objects instead of one")
+    return dict(found[0])

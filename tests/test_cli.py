@@ -1,0 +1,106 @@
+"""The command as a user meets it: help, options, errors, and one whole offline run on pictures of one's own."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import typer
+from PIL import Image, ImageDraw
+
+from ipo.cli.main import app
+
+COMMANDS = ("optimize", "history", "evaluate", "baseline", "compare", "verify", "doctor", "datasets")
+OPTIMIZE_OPTIONS = {
+    "--dataset", "--llm", "--base-url", "--clip", "--captioner", "--steps", "--candidates", "--history", "--select",
+    "--template", "--temperature", "--shots", "--seed", "--classes", "--domains", "--data-root", "--device",
+    "--offline", "--paper", "--controls", "--no-controls", "--config", "--set", "--out", "--resume", "--json",
+}  # fmt: skip
+
+
+def ipo(*arguments: str, cwd: Path | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "ipo", *arguments]
+    environ = {"COLUMNS": "160", "OMP_NUM_THREADS": "1"} | environment
+    return subprocess.run(command, cwd=cwd, env={**os.environ, **environ}, capture_output=True, text=True, check=False)
+
+
+def test_every_command_has_help_with_examples():
+    commands = typer.main.get_command(app).commands
+    assert set(COMMANDS) == set(commands)
+    for name, command in commands.items():
+        assert "xample" in (command.help or "") or name == "datasets", f"{name} shows no example"
+
+
+def test_the_options_of_optimize_are_these():
+    command = typer.main.get_command(app).commands["optimize"]
+    named = {text for option in command.params for text in (*option.opts, *option.secondary_opts)}
+    assert {text for text in named if text.startswith("--")} == OPTIMIZE_OPTIONS
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["optimize", "--dataset", "caltech", "--offline"], ["unknown dataset 'caltech'", "Did you mean 'caltech101'"]),
+        (["optimize", "--set", "search.stepz=3"], ["unknown key 'search.stepz'"]),
+        (["optimize", "--llm", "local-lama", "--offline"], ["unknown language model", "local-llama"]),
+        (["optimize", "--resume", "nowhere", "--steps", "3"], ["--resume takes the settings of the run"]),
+        (["optimize", "--resume", "nowhere"], ["no run here"]),
+        (["history", "nowhere"], ["no history.jsonl here"]),
+        (["evaluate", "--prompt", "a photo", "--offline"], ["a prompt needs <CLASS> exactly once"]),
+        (["evaluate", "-p", "a <CLASS>", "-d", "folder:nowhere", "--offline"], ["nowhere"]),
+    ],
+)
+def test_a_mistake_gives_one_line_that_says_what_to_do(arguments, words, tmp_path):
+    done = ipo(*arguments, cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert len(done.stderr.strip().splitlines()) == 1, done.stderr
+    for word in words:
+        assert word in done.stderr
+    assert list(tmp_path.iterdir()) == [], "something was left behind"
+
+
+@pytest.fixture
+def pictures(tmp_path) -> Path:
+    """Three classes of five simple drawings."""
+    folder = tmp_path / "my pictures"
+    for name, colour in (("apple", "red"), ("banana", "yellow"), ("pea pod", "green")):
+        (folder / name).mkdir(parents=True)
+        for index in range(5):
+            image = Image.new("RGB", (96, 96), "white")
+            draw = ImageDraw.Draw(image)
+            box = (10 + index, 10, 80, 40 if name == "banana" else 80)
+            draw.ellipse(box, fill=colour)
+            image.save(folder / name / f"{index}.png")
+    return folder
+
+
+@pytest.mark.offline_models
+def test_a_whole_offline_run_on_own_pictures_and_its_resume(pictures, tmp_path):
+    run = tmp_path / "run"
+    arguments = ["optimize", "--dataset", f"folder:{pictures}", "--offline", "--steps", "2", "--candidates", "3"]
+    done = ipo(*arguments, "--shots", "2", "--captioner", "describe", "--no-controls", "--out", str(run), "--json")
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert set(result["predictors"]) == {"first", "hand-crafted", "ipo", "ipo-ensemble"}
+    names = {path.name for path in run.iterdir()}
+    files = {"config.toml", "run.json", "captions.jsonl", "replies.jsonl", "history.jsonl", "history.md", "result.json"}
+    assert files | {"report.html", "correct.json"} <= names
+    history = (run / "history.jsonl").read_bytes()
+    assert len(history.splitlines()) == 1 + 2 * 3
+    page = (run / "report.html").read_text(encoding="utf-8")
+    assert "&lt;CLASS&gt;" in page
+    assert "http://" not in page.replace("http://www.w3.org", "")
+    captions = (run / "captions.jsonl").read_text(encoding="utf-8").splitlines()
+    assert len(captions) == json.loads((run / "run.json").read_text())["training_images"]
+
+    (run / "history.jsonl").write_bytes(history[: len(history) - 40])
+    done = ipo("optimize", "--resume", str(run), "--json")
+    assert done.returncode == 0, done.stderr
+    assert (run / "history.jsonl").read_bytes() == history
+    assert json.loads(done.stdout)["predictors"] == result["predictors"]
+
+    done = ipo("history", str(run), "--json", "--by", "step")
+    assert [json.loads(line)["step"] for line in done.stdout.splitlines()][0] == 0

@@ -103,4 +103,4 @@ def test_a_whole_offline_run_on_own_pictures_and_its_resume(pictures, tmp_path):
     assert json.loads(done.stdout)["predictors"] == result["predictors"]
 
     done = ipo("history", str(run), "--json", "--by", "step")
-    assert [json.loads(line)["step"] for line in done.stdout.splitlines()][0] == 0
+    assert json.loads(done.stdout.splitlines()[0])["step"] == 0

@@ -9,11 +9,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import open_clip
 import torch
 from PIL.Image import Image
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
@@ -28,6 +30,8 @@ from ipo.errors import ModelError
 
 CACHED_TEXTS = 1 << 15
 """Texts whose features are kept in memory: about 64 MB at a width of 512."""
+LOAD_ERRORS = (RuntimeError, OSError, ValueError, KeyError, UserWarning, SafetensorError, UnpicklingError)
+"""What open_clip raises for weights that are broken, of another shape, or not to be had."""
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -61,7 +65,7 @@ def load_openclip(
         try:
             module, transform = open_clip.create_model_from_pretrained(name, tag, precision="fp32", device=device)
             tokenizer = open_clip.get_tokenizer(name)
-        except (RuntimeError, OSError, ValueError, KeyError, UserWarning) as error:
+        except LOAD_ERRORS as error:
             reason = " ".join(str(error).split())
             raise ModelError(f"cannot load CLIP model '{spec}': {reason[:500]}") from error
     preprocess = Preprocess(transform, repr(module.visual.preprocess_cfg))
@@ -168,7 +172,7 @@ class OpenClip:
         after = before[:, :, :0] if after is None else after
         sequences = context_sequences(self._tokens, classnames, before, after, tail)
         vectors = torch.cat([before.flatten(0, 2), after.flatten(0, 2)])
-        features = self._text.encode(sequences, vectors.to(self.device))
+        features = self._text.encode(sequences, vectors.to(self.device) if len(vectors) else None)
         return features.view(-1, len(classnames), features.shape[-1])
 
     @torch.no_grad()

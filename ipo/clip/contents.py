@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from ipo.errors import RunError
 from ipo.files import write_atomic
 
 DIGEST_BYTES = 16
@@ -39,6 +40,7 @@ class ContentHashes:
                     seen[str(path.absolute())] = outcome
                     hashes[path] = bytes.fromhex(str(outcome[2]))
         if any(known.get(key) != row for key, row in seen.items()):
+            make_folder(self._file.parent)
             write_atomic(self._file, json.dumps(known | seen))
         return hashes, problems
 
@@ -49,6 +51,15 @@ class ContentHashes:
         except (OSError, ValueError):
             return {}
         return rows if isinstance(rows, dict) else {}
+
+
+def make_folder(folder: Path) -> None:
+    """Make a cache folder. Raises `RunError` where that is not possible."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        reason = f"cannot write to the cache: {error.strerror}"
+        raise RunError(reason, where=str(folder), remedy="Set IPO_CACHE to a folder of yours") from error
 
 
 def _identify(path: Path, known: dict[str, list[int | str]]) -> list[int | str] | str:

@@ -11,8 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -22,11 +21,10 @@ from accelerate.utils import broadcast_object_list, gather_object
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
-from torch.utils.data import DataLoader
 
 from ipo.clip.base import ClipModel
 from ipo.clip.contents import ContentHashes
-from ipo.clip.pictures import Pictures
+from ipo.clip.pictures import decode
 from ipo.data.types import Item
 from ipo.errors import DataError
 from ipo.files import write_atomic, write_json
@@ -112,7 +110,7 @@ class ImageFeatureStore:
     def _encode(self, paths: dict[bytes, Path], description: str) -> dict[bytes, str]:
         """Encode and store these images, with a bar if there is a `description`; reasons of unreadable ones."""
         digests, rows, problems = list(paths), dict[bytes, Tensor](), dict[bytes, str]()
-        outcomes = zip(digests, self._decoded(list(paths.values())), strict=True)
+        outcomes = zip(digests, decode(list(paths.values()), self._clip.preprocess, self._workers), strict=True)
         batch: dict[bytes, Tensor] = {}
         try:
             for digest, outcome in track(outcomes, description, len(digests)) if description else outcomes:
@@ -131,18 +129,6 @@ class ImageFeatureStore:
             if rows:
                 self._write(rows)
         return problems
-
-    def _decoded(self, paths: Sequence[Path]) -> Iterator[Tensor | str]:
-        """Pixels of each image, or why it cannot be read, in order, decoded in worker processes."""
-        workers = min(self._workers, usable_cores(), len(paths) // (2 * _CPU_BATCH))
-        # Images travel one by one: whole batches would fill the small shared memory that containers give.
-        loader = DataLoader(
-            Pictures(paths, self._clip.preprocess),
-            batch_size=None,
-            num_workers=workers,
-            prefetch_factor=16 if workers else None,
-        )
-        yield from loader
 
     def _encode_batch(self, batch: dict[bytes, Tensor]) -> dict[bytes, Tensor]:
         """Features (D,) of the pixels of each image. A short batch is filled up to the shape of all others."""
@@ -181,8 +167,3 @@ class ImageFeatureStore:
                 message, remedy="Replace or remove them, or leave them out: --set data.skip_unreadable=true"
             )
         _log.warning("left out: %s", message)
-
-
-def usable_cores() -> int:
-    """CPU cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

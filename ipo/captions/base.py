@@ -1,0 +1,124 @@
+"""One caption an image, made once, remembered by image content and by who made it."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import random
+import re
+import sqlite3
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Protocol
+
+from ipo.clip.contents import ContentHashes, make_folder
+from ipo.errors import DataError, RunError
+from ipo.progress import track
+
+MAX_CHARACTERS = 400
+"""Longest caption that is kept; the paper's run to about 360."""
+
+_TAG = re.compile(r"<[^<>\n]{0,80}>")
+_ODD_CHARACTERS = re.compile(r"[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff<>{}\s]+")
+_LOOKUP = 500
+
+_log = logging.getLogger(__name__)
+
+
+class Describer(Protocol):
+    """Puts images into words. It is shown the picture alone: neither its class, nor its file name."""
+
+    @property
+    def name(self) -> str:
+        """The model and all that shapes its answers, for records and cache keys."""
+
+    def describe(self, images: Sequence[Path]) -> Iterator[str]:
+        """What is said about each image, in order, as it comes; empty where the model declines to answer."""
+
+
+class Captioner:
+    """Captions of image files by one describer, kept in a SQLite file in `folder`."""
+
+    def __init__(self, describer: Describer, folder: Path) -> None:
+        self.describer = describer
+        self._hashes = ContentHashes(folder / "contents.json")
+        self._file = folder / "captions.sqlite"
+        self._key = hashlib.sha256(describer.name.encode()).hexdigest()[:16]
+
+    @property
+    def name(self) -> str:
+        """Who made the captions."""
+        return self.describer.name
+
+    def caption(self, paths: Sequence[Path]) -> list[str]:
+        """One caption an image, in order; empty for one that the model declined to describe, with a warning.
+
+        Each caption is on disk before the next is waited for, so a run that breaks off goes on where it stopped.
+        """
+        hashes, problems = self._hashes.of(paths)
+        if problems:
+            path, reason = next(iter(problems.items()))
+            raise DataError(f"cannot read image: {reason}", where=str(path))
+        make_folder(self._file.parent)
+        with self._database() as database:
+            captions = self._stored(database, list(set(hashes.values())))
+            missing = {digest: path for path, digest in hashes.items() if digest not in captions}
+            answers = self.describer.describe(list(missing.values()))
+            for digest, answer in track(zip(missing, answers, strict=True), "captions", len(missing)):
+                captions[digest] = clean(answer)
+                if captions[digest]:
+                    row = (self._key, digest, captions[digest])
+                    with database:
+                        database.execute("INSERT OR REPLACE INTO captions VALUES (?, ?, ?)", row)
+        declined = [path for path in dict.fromkeys(paths) if not captions[hashes[path]]]
+        if declined:
+            _log.warning("%s gave no caption for %d images, the first is %s", self.name, len(declined), declined[0])
+        return [captions[hashes[path]] for path in paths]
+
+    def _stored(self, database: sqlite3.Connection, digests: Sequence[bytes]) -> dict[bytes, str]:
+        """The captions that were made before."""
+        rows: list[tuple[bytes, str]] = []
+        for start in range(0, len(digests), _LOOKUP):
+            part = digests[start : start + _LOOKUP]
+            marks = ",".join("?" * len(part))
+            query = f"SELECT image, caption FROM captions WHERE captioner = ? AND image IN ({marks})"
+            rows += database.execute(query, (self._key, *part)).fetchall()
+        return dict(rows)
+
+    @contextmanager
+    def _database(self) -> Iterator[sqlite3.Connection]:
+        """The open file. Raises `RunError` where it cannot be used."""
+        try:
+            with closing(sqlite3.connect(self._file, timeout=60)) as database:
+                database.execute(
+                    "CREATE TABLE IF NOT EXISTS captions"
+                    " (captioner TEXT, image BLOB, caption TEXT, PRIMARY KEY (captioner, image)) WITHOUT ROWID"
+                )
+                yield database
+        except sqlite3.Error as error:
+            remedy = "Delete it, or free its disk"
+            raise RunError(f"cannot use the caption cache: {error}", where=str(self._file), remedy=remedy) from error
+
+
+def clean(answer: str) -> str:
+    """A model's answer as one harmless line: without tags, control characters and brackets, and bounded in length."""
+    line = _ODD_CHARACTERS.sub(" ", _TAG.sub(" ", answer)).strip()
+    if len(line) <= MAX_CHARACTERS:
+        return line
+    return line[:MAX_CHARACTERS].rpartition(" ")[0] or line[:MAX_CHARACTERS]
+
+
+def pick_captions(
+    captions: Sequence[str], token_budget: int, token_count: Callable[[str], int], seed: int
+) -> list[str]:
+    """As many captions as fit into the budget, drawn by `seed`; one that no longer fits is passed over."""
+    drawn = [caption for caption in captions if caption]
+    random.Random(seed).shuffle(drawn)
+    picked, left = [], token_budget
+    for caption in drawn:
+        tokens = token_count(caption)
+        if tokens <= left:
+            picked.append(caption)
+            left -= tokens
+    return picked

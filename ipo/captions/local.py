@@ -1,0 +1,60 @@
+"""Captions by an image-and-text model on this machine, through transformers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ipo.clip.load import resolve_device
+from ipo.config import Device
+from ipo.data.images import load_image
+from ipo.errors import ModelError
+from ipo.llm.hub import hub_folder
+from ipo.render import render
+
+TEMPLATE = "caption.j2"
+MAX_TOKENS = 120
+"""Longest answer; what the model says beyond it is cut."""
+
+
+class LocalDescriber:
+    """Asks a model about one image at a time, greedily, so that its answers can be had again."""
+
+    def __init__(self, model: Any, processor: Any, name: str) -> None:
+        self._model, self._processor, self._question = model, processor, render(TEMPLATE)
+        self.name = f"{name}, asked: {self._question}"
+
+    @torch.no_grad()
+    def describe(self, images: Sequence[Path]) -> Iterator[str]:
+        """An answer an image."""
+        for path in images:
+            content = [{"type": "image", "image": load_image(path)}, {"type": "text", "text": self._question}]
+            inputs = self._processor.apply_chat_template(
+                [{"role": "user", "content": content}],
+                add_generation_prompt=True,
+                tokenize=True,
+                return_dict=True,
+                return_tensors="pt",
+            ).to(self._model.device, dtype=self._model.dtype)
+            output = self._model.generate(**inputs, do_sample=False, max_new_tokens=MAX_TOKENS)
+            yield str(self._processor.decode(output[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True))
+
+
+def load_local_describer(model: str, device: Device, *, offline: bool) -> LocalDescriber:
+    """The describer around a folder or a hub model `org/name`. Raises `ModelError` where it cannot be loaded."""
+    folder = Path(model) if Path(model).is_dir() else hub_folder(model, offline=offline)
+    place = resolve_device(device)
+    dtype = torch.float32 if place.type == "cpu" else torch.bfloat16
+    transformers = import_module("transformers")
+    transformers.utils.logging.disable_progress_bar()
+    try:
+        processor = transformers.AutoProcessor.from_pretrained(folder)
+        network = transformers.AutoModelForImageTextToText.from_pretrained(folder, dtype=dtype)
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise ModelError(f"cannot load captioner hf:{model}: {reason}") from error
+    return LocalDescriber(network.to(place).eval(), processor, f"hf:{model} in {str(dtype).removeprefix('torch.')}")

@@ -1,0 +1,52 @@
+"""The offline describer: which objects `mini` finds an image to resemble, said no more surely than it is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ipo.clip.load import resolve_device
+from ipo.clip.mini import Mini, load_mini
+from ipo.clip.pictures import decode
+from ipo.config import ClipSettings
+from ipo.errors import DataError
+from ipo.render import render
+
+TEMPLATE = "describe.j2"
+LABELS = 3
+_BATCH = 8
+
+
+class OfflineDescriber:
+    """Names the ImageNet labels that an image most resembles, with their probabilities."""
+
+    def __init__(self, mini: Mini, workers: int) -> None:
+        self._mini, self._workers = mini, workers
+        wording = render(TEMPLATE, labels=[{"name": str(n), "percent": 100 - n} for n in range(LABELS)])
+        self.name = f"describe ({mini.fingerprint.key}): {wording}"
+
+    def describe(self, images: Sequence[Path]) -> Iterator[str]:
+        """One sentence an image."""
+        decoded = zip(images, decode(images, self._mini.preprocess, self._workers), strict=True)
+        while batch := list(islice(decoded, _BATCH)):
+            pixels = torch.stack([_readable(path, outcome) for path, outcome in batch])
+            for labels in self._mini.top_labels(pixels, LABELS):
+                rows = [{"name": name, "percent": round(100 * probability)} for name, probability in labels]
+                yield render(TEMPLATE, labels=rows)
+
+
+def _readable(path: Path, outcome: Tensor | str) -> Tensor:
+    if isinstance(outcome, str):
+        raise DataError(outcome, where=str(path))
+    return outcome
+
+
+def load_offline_describer(settings: ClipSettings) -> OfflineDescriber:
+    """The describer on the device and in the precision of `settings`."""
+    device, memory = resolve_device(settings.device), settings.text_memory_mb
+    mini = load_mini(device=device, precision=settings.precision, text_memory_mb=memory)
+    return OfflineDescriber(mini, settings.workers)

@@ -1,0 +1,102 @@
+"""`ipo compare`: one table over runs of any method."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from ipo.cli import options
+from ipo.errors import ConfigError, LLMError
+
+if TYPE_CHECKING:
+    from ipo.compare import Row
+
+
+def compare(
+    runs: Annotated[list[Path], typer.Argument(help="Run folders, or folders of run folders.")],
+    reference: Annotated[
+        str | None, typer.Option("--reference", help="Method that differences are from. [default: the first]")
+    ] = None,
+    form: Annotated[
+        Literal["text", "markdown", "csv", "latex"], typer.Option("--format", help="How to print the table.")
+    ] = "text",
+    out: Annotated[Path | None, typer.Option("--out", help="Write the table to this file instead.")] = None,
+    published: Annotated[
+        bool, typer.Option("--published", help="Add published figures as marked rows (ViT-B/16; never averaged in).")
+    ] = False,
+    controls: Annotated[
+        bool, typer.Option("--controls", help="Show the controls of `ipo optimize` runs as well.")
+    ] = False,
+    words: Annotated[
+        bool, typer.Option("--words", help="Also the sentence of each method: its prompt, or the nearest words.")
+    ] = False,
+    fluency: Annotated[
+        str | None,
+        typer.Option("--fluency", help="With --words: perplexity under this local LLM, such as local-llama."),
+    ] = None,
+    offline: options.Offline = False,
+) -> None:
+    """Compare finished runs: base, new and H over seeds, differences on the same test images, time and cost.
+
+    Examples:
+
+      ipo compare runs/
+
+      ipo compare runs/caltech101-* --reference zero-shot --format markdown --published
+
+      ipo compare runs/ --words --fluency local-llama --offline
+    """
+    if fluency and not words:
+        raise ConfigError("--fluency goes with --words")
+    from ipo.compare import compare as compare_trials
+    from ipo.compare import published_rows
+    from ipo.files import write_atomic
+    from ipo.tables import FORMATS, sentences
+    from ipo.trials import read_trials
+
+    trials = [trial for folder in find_runs(runs) for trial in read_trials(folder, controls)]
+    rows = compare_trials(trials, reference)
+    chosen = reference or rows[0].method
+    if published:
+        extra = published_rows([row.dataset for row in rows], [trial.facts["shots"] for trial in trials])
+        rows = in_dataset_order([*rows, *extra])
+    table = FORMATS[form](rows, chosen)
+    if words:
+        table += "\n\n" + sentences(rows, load_perplexity(fluency, offline) if fluency else None)
+    if out is None:
+        print(table)
+    else:
+        write_atomic(out, table + "\n")
+
+
+def find_runs(paths: list[Path]) -> list[Path]:
+    """Finished runs among `paths` and one level below them, in order of their names. Raises where a path has none."""
+    found = []
+    for path in paths:
+        inside = [path] if (path / "result.json").is_file() else [file.parent for file in path.glob("*/result.json")]
+        if not inside:
+            raise ConfigError(f"no finished run in '{path}'", remedy="Give folders that hold result.json")
+        found += sorted(inside)
+    return list(dict.fromkeys(found))
+
+
+def in_dataset_order(rows: list[Row]) -> list[Row]:
+    """Rows with those of one dataset together, datasets in order of appearance."""
+    order = list(dict.fromkeys(row.dataset for row in rows))
+    return sorted(rows, key=lambda row: order.index(row.dataset))
+
+
+def load_perplexity(spec: str, offline: bool) -> Callable[[list[str]], list[float]]:
+    """Perplexity of texts under a local LLM."""
+    from ipo.llm.base import LikelihoodModel
+    from ipo.llm.load import load_llm
+
+    settings = options.make_settings(None, None, {"llm": {"spec": spec}, "offline": offline or None})
+    llm = load_llm(settings.llm, offline=settings.offline)
+    if not isinstance(llm, LikelihoodModel):
+        raise LLMError(f"'{spec}' cannot tell how likely a text is", remedy="Name a local model")
+    return lambda texts: [math.exp(-value) for value in llm.mean_log_likelihood(texts)]

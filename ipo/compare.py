@@ -1,0 +1,196 @@
+"""Runs of any method side by side: means over seeds, averages over datasets, paired differences, published figures.
+
+Accuracies are fractions in 0..1. H is always that of the averaged base and new accuracies, as the papers have it.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ipo.errors import RunError, UnknownName
+from ipo.metrics import harmonic_mean, mean_and_spread
+from ipo.trials import Trial, name_methods
+
+AVERAGE = "average"
+"""What the rows over all datasets have in the place of a dataset."""
+
+RESAMPLES = 2000
+"""Resamplings of the test images for an interval."""
+
+PUBLISHED_FILE = Path(__file__).with_name("published.toml")
+
+Mean = tuple[float, float]
+"""Mean and population standard deviation over seeds."""
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How much better than the reference, with a 95% paired bootstrap interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of a comparison: a method on a dataset, or on average over all of them."""
+
+    method: str
+    dataset: str
+    base: Mean
+    new: Mean | None
+    seeds: tuple[int, ...] = ()
+    targets: dict[str, Mean] = field(default_factory=dict)
+    differences: dict[str, Difference] = field(default_factory=dict)
+    """By `base`, `new` and `H`; empty for the reference itself, and where it was tested on other images."""
+    seconds: float | None = None
+    cost: float | None = None
+    sentence: str | None = None
+    source: str = ""
+    """Where a published figure stands; empty for what was measured."""
+
+    @property
+    def harmonic_mean(self) -> float | None:
+        """H of the mean base and the mean new accuracy."""
+        return harmonic_mean(self.base[0], self.new[0]) if self.new else None
+
+
+def compare(trials: Sequence[Trial], reference: str | None = None) -> list[Row]:
+    """A row for each dataset and method in order of appearance, then averages where there are several datasets.
+
+    Differences are from the method `reference`, by default the first.
+    """
+    if not trials:
+        raise RunError("no runs to compare", remedy="Give the folders of finished runs")
+    groups = _group(trials)
+    methods = list(dict.fromkeys(method for _, method in groups))
+    if reference is not None and reference not in methods:
+        raise UnknownName("method", reference, methods)
+    chosen = reference or methods[0]
+    datasets = list(dict.fromkeys(dataset for dataset, _ in groups))
+    rows = [
+        _row(method, group, [] if method == chosen else groups.get((dataset, chosen), []))
+        for dataset in datasets
+        for (place, method), group in groups.items()
+        if place == dataset
+    ]
+    return rows + _averages(rows, methods, datasets)
+
+
+def _group(trials: Sequence[Trial]) -> dict[tuple[str, str], list[Trial]]:
+    groups: dict[tuple[str, str], list[Trial]] = {}
+    for trial, method in zip(trials, name_methods(trials), strict=True):
+        group = groups.setdefault((trial.dataset, method), [])
+        if any(other.seed == trial.seed for other in group):
+            raise RunError(
+                f"two runs of {method} on {trial.dataset} have seed {trial.seed}", remedy="Give one of them only"
+            )
+        group.append(trial)
+    return groups
+
+
+def _row(method: str, group: Sequence[Trial], reference: Sequence[Trial]) -> Row:
+    news = [trial.new for trial in group if trial.new is not None]
+    specs = dict.fromkeys(spec for trial in group for spec in trial.targets)
+    costs = [trial.cost for trial in group if trial.cost is not None]
+    return Row(
+        method=method,
+        dataset=group[0].dataset,
+        base=mean_and_spread([trial.base for trial in group]),
+        new=mean_and_spread(news) if len(news) == len(group) else None,
+        seeds=tuple(trial.seed for trial in group),
+        targets={spec: mean_and_spread([t.targets[spec] for t in group if spec in t.targets]) for spec in specs},
+        differences=paired_differences(group, reference),
+        seconds=_mean([trial.seconds for trial in group]),
+        cost=_mean(costs) if costs else None,
+        sentence=group[0].sentence,
+    )
+
+
+def _averages(rows: Sequence[Row], methods: Sequence[str], datasets: Sequence[str]) -> list[Row]:
+    """For each method that was run on all datasets, the mean over them; nothing for a single dataset."""
+    averages = []
+    for method in methods if len(datasets) > 1 else ():
+        own = [row for row in rows if row.method == method]
+        if len(own) == len(datasets):
+            news = [row.new[0] for row in own if row.new]
+            new = (_mean(news), 0.0) if len(news) == len(own) else None
+            seeds = tuple(sorted({seed for row in own for seed in row.seeds}))
+            averages.append(Row(method, AVERAGE, (_mean([row.base[0] for row in own]), 0.0), new, seeds))
+    return averages
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
+
+
+def paired_differences(group: Sequence[Trial], reference: Sequence[Trial], seed: int = 0) -> dict[str, Difference]:
+    """Mean differences over the seeds that both have, with intervals from resampling the test images they share.
+
+    An image is in a resampling equally often for both methods, and for all seeds that were tested on it. Nothing where
+    the two were not tested on the same images.
+    """
+    partners = {trial.seed: trial for trial in reference}
+    pairs = [(trial, partners[trial.seed]) for trial in group if trial.seed in partners]
+    if not pairs or any(ours.images != theirs.images for ours, theirs in pairs):
+        return {}
+    splits = [split for split in ("base", "new") if all(split in trial.correct for pair in pairs for trial in pair)]
+    rng = np.random.default_rng(seed)
+    ours, theirs = {}, {}
+    for split in splits:
+        ours[split], theirs[split] = _resampled_accuracies(pairs, split, rng)
+    if "new" in splits:
+        ours["H"], theirs["H"] = (
+            2 * s["base"] * s["new"] / np.maximum(s["base"] + s["new"], 1e-12) for s in (ours, theirs)
+        )
+    return {name: _difference(ours[name] - theirs[name]) for name in ours}
+
+
+def _resampled_accuracies(
+    pairs: Sequence[tuple[Trial, Trial]], split: str, rng: np.random.Generator
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Mean accuracy over seeds of both sides on the test images (first) and on each resampling (RESAMPLES)."""
+    shares: dict[tuple[str, ...], NDArray[np.float64]] = {}
+    sums = np.zeros((2, RESAMPLES + 1))
+    for pair in pairs:
+        images = pair[0].images[split]
+        if images not in shares:
+            count = len(images)
+            drawn = rng.multinomial(count, np.full(count, 1 / count), size=RESAMPLES)
+            shares[images] = np.vstack([np.ones(count), drawn]) / count
+        sums += [shares[images] @ _bits(trial.correct[split]) for trial in pair]
+    ours, theirs = sums / len(pairs)
+    return ours, theirs
+
+
+def _bits(correct: str) -> NDArray[np.float64]:
+    return np.array([bit == "1" for bit in correct], dtype=np.float64)
+
+
+def _difference(values: NDArray[np.float64]) -> Difference:
+    low, high = np.quantile(values[1:], (0.025, 0.975))
+    return Difference(float(values[0]), float(low), float(high))
+
+
+def published_rows(datasets: Sequence[str], shots: Sequence[int]) -> list[Row]:
+    """The published figures for some datasets and numbers of shots; averages only where all the datasets are there."""
+    tables: list[dict[str, Any]] = tomllib.loads(PUBLISHED_FILE.read_text(encoding="utf-8"))["table"]
+    rows = []
+    for table in tables:
+        for method, figures in table["methods"].items() if table["shots"] in (0, *shots) else ():
+            whole = set(figures) - {AVERAGE} == set(datasets)
+            name = f"{method} ({table['shots']} shots)" if table["shots"] else method
+            for place in [*dict.fromkeys(datasets), *([AVERAGE] if whole else [])]:
+                if place in figures:
+                    base, new = (value / 100 for value in figures[place])
+                    source = f"{table['source']}; {table['model']}"
+                    rows.append(Row(name, place, (base, 0.0), (new, 0.0), source=source))
+    return rows

@@ -1,0 +1,150 @@
+"""A comparison as text, Markdown, CSV or LaTeX. Accuracies are printed in percent; published rows carry a dagger."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable, Sequence
+
+from rich.console import Console
+from rich.table import Table
+
+from ipo.compare import Difference, Mean, Row
+from ipo.prompt import CLASS_PLACEHOLDER
+
+DAGGER = "†"
+NOTES = (
+    "Base and new: test accuracy in percent, mean over seeds ± population standard deviation. "
+    "H: harmonic mean of the mean base and mean new accuracy."
+)
+
+
+def as_text(rows: Sequence[Row], reference: str, width: int = 160) -> str:
+    """A table for the terminal, with a line between datasets."""
+    table = Table(show_edge=False, pad_edge=False)
+    heads, printed = cells(rows, reference)
+    for index, head in enumerate(heads):
+        table.add_column(head, justify="left" if index < 2 else "right", no_wrap=index != 1, overflow="fold")
+    for index, line in enumerate(printed):
+        ends = index + 1 < len(rows) and rows[index + 1].dataset != rows[index].dataset
+        table.add_row(*line, end_section=ends)
+    file = io.StringIO()
+    Console(file=file, width=width, markup=False, highlight=False).print(table)
+    lines = [line.rstrip() for line in file.getvalue().splitlines()]
+    return "\n".join([*lines, "", NOTES, *sources(rows)])
+
+
+def as_markdown(rows: Sequence[Row], reference: str) -> str:
+    """A table for a README or an issue."""
+    heads, lines = cells(rows, reference)
+    marks = ["---", "---", *["---:"] * (len(heads) - 2)]
+    table = ["| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in (heads, marks, *lines)]
+    return "\n".join([*table, "", NOTES, *sources(rows)])
+
+
+def as_latex(rows: Sequence[Row], reference: str) -> str:
+    """A `tabular` for the booktabs package."""
+    heads, lines = cells(rows, reference)
+    body = []
+    for index, line in enumerate(lines):
+        if index and rows[index].dataset != rows[index - 1].dataset:
+            body.append(r"\midrule")
+        body.append(" & ".join(_escape(cell) for cell in line) + r" \\")
+    start = rf"\begin{{tabular}}{{ll{'r' * (len(heads) - 2)}}}"
+    top = [start, r"\toprule", " & ".join(_escape(head) for head in heads) + r" \\", r"\midrule"]
+    notes = [f"% {line}" for line in (NOTES, *sources(rows))]
+    return "\n".join([*notes, *top, *body, r"\bottomrule", r"\end{tabular}"])
+
+
+def as_csv(rows: Sequence[Row]) -> str:
+    """All figures as fractions, unrounded, a column each."""
+    targets = list(dict.fromkeys(spec for row in rows for spec in row.targets))
+    heads = ["dataset", "method", "source", "seeds", "base", "base_std", "new", "new_std", "H"]
+    for name in ("base", "new", "H"):
+        heads += [f"difference_{name}", f"difference_{name}_low", f"difference_{name}_high"]
+    heads += [column for spec in targets for column in (spec, f"{spec}_std")]
+    file = io.StringIO()
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow([*heads, "seconds", "cost", "sentence"])
+    for row in rows:
+        values: list[object] = [row.dataset, row.method, row.source or "measured", " ".join(map(str, row.seeds))]
+        values += [*row.base, *(row.new or (None, None)), row.harmonic_mean]
+        for name in ("base", "new", "H"):
+            found = row.differences.get(name)
+            values += [found.value, found.low, found.high] if found else [None] * 3
+        values += [value for spec in targets for value in row.targets.get(spec, (None, None))]
+        writer.writerow([*values, row.seconds, row.cost, row.sentence])
+    return file.getvalue().rstrip("\n")
+
+
+FORMATS: dict[str, Callable[[Sequence[Row], str], str]] = {
+    "text": as_text,
+    "markdown": as_markdown,
+    "latex": as_latex,
+    "csv": lambda rows, _: as_csv(rows),
+}
+
+
+def cells(rows: Sequence[Row], reference: str) -> tuple[list[str], list[list[str]]]:
+    """Headings and printed cells. Columns that would be empty in every row are left out."""
+    targets = list(dict.fromkeys(spec for row in rows for spec in row.targets))
+    shown = "H" if any("H" in row.differences for row in rows) else "base"
+    columns: list[tuple[str, Callable[[Row], str]]] = [
+        ("dataset", lambda row: row.dataset),
+        ("method", lambda row: row.method + (f" {DAGGER}" if row.source else "")),
+        ("seeds", lambda row: str(len(row.seeds)) if row.seeds else ""),
+        ("base", lambda row: _mean(row.base, row)),
+        ("new", lambda row: _mean(row.new, row)),
+        ("H", lambda row: _percent(row.harmonic_mean)),
+        (f"{shown} - {reference} [95%]", lambda row: _difference(row.differences.get(shown))),
+        *((spec, lambda row, spec=spec: _mean(row.targets.get(spec), row)) for spec in targets),
+        ("time, s", lambda row: "" if row.seconds is None else f"{row.seconds:,.0f}"),
+        ("cost, $", lambda row: "" if row.cost is None else f"{row.cost:.4f}"),
+    ]
+    kept = [(head, cell) for head, cell in columns if any(cell(row) for row in rows)]
+    return [head for head, _ in kept], [[cell(row) for _, cell in kept] for row in rows]
+
+
+def sources(rows: Sequence[Row]) -> list[str]:
+    """Where the published rows are from; nothing where there are none."""
+    found = dict.fromkeys((row.method, row.source) for row in rows if row.source)
+    return [f"{DAGGER} published, not measured here: {method}, {source}" for method, source in found]
+
+
+def sentences(rows: Sequence[Row], perplexity: Callable[[list[str]], list[float]] | None = None) -> str:
+    """What each method's first run would say: its prompt, or the words nearest to its context; with perplexities."""
+    said = [row for row in rows if row.sentence]
+    figures = (
+        perplexity([row.sentence.replace(CLASS_PLACEHOLDER, "thing") for row in said if row.sentence])
+        if perplexity
+        else []
+    )
+    lines = ["What they say (a prompt, or the vocabulary words nearest to a learned context):"]
+    for index, row in enumerate(said):
+        fluency = f"  perplexity {figures[index]:,.0f}" if figures else ""
+        lines.append(f"  {row.dataset}, {row.method}: {row.sentence}{fluency}")
+    return "\n".join(lines)
+
+
+def _percent(value: float | None) -> str:
+    return "" if value is None else f"{100 * value:.1f}"
+
+
+def _mean(value: Mean | None, row: Row) -> str:
+    if value is None:
+        return ""
+    return (
+        f"{100 * value[0]:.1f} ± {100 * value[1]:.1f}"
+        if len(row.seeds) > 1 and row.seconds is not None
+        else _percent(value[0])
+    )
+
+
+def _difference(value: Difference | None) -> str:
+    return "" if value is None else f"{100 * value.value:+.1f} [{100 * value.low:+.1f}, {100 * value.high:+.1f}]"
+
+
+def _escape(text: str) -> str:
+    for character in "\\&%$#_{}":
+        text = text.replace(character, "\\" + character if character != "\\" else r"\textbackslash ")
+    return text.replace("±", r"$\pm$").replace(DAGGER, r"$^\dagger$").replace("<", "$<$").replace(">", "$>$")

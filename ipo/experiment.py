@@ -27,7 +27,7 @@ from ipo.llm.prices import cost
 from ipo.methods import FitRun, find_method
 from ipo.optimize import Search, optimize
 from ipo.prompt import HistoryEntry, Prompt
-from ipo.protocols import BaseToNew, BaseToNewResult, evaluate_base_to_new, evaluate_on, load_task
+from ipo.protocols import BaseToNew, BaseToNewResult, evaluate_base_to_new, evaluate_on, load_task, relative_path
 from ipo.record import Record
 from ipo.report import write_reports
 from ipo.run_folder import RESULT_FILE, RUN_FILE, RunFolder
@@ -36,6 +36,7 @@ from ipo.select import greedy_ensemble
 Split = Literal["base", "new", "all"]
 CAPTIONS_FILE = "captions.jsonl"
 CORRECT_FILE = "correct.json"
+TEXT_CACHE_FILE = "text_features.sqlite"
 CONTROLS = ("select-80", "ensemble-80")
 """Methods without a search that stand beside an offline result, as its yardstick."""
 
@@ -117,8 +118,14 @@ def start(experiment: Experiment, path: Path) -> tuple[RunFolder, Record]:
     """A new run folder, and the empty record in it."""
     folder = RunFolder.create(path, experiment.settings, experiment.facts())
     items = experiment.protocol.task.train.items
-    rows = [{"image": str(i.path), "caption": text} for i, text in zip(items, experiment.captions, strict=False)]
-    append_rows(path / CAPTIONS_FILE, rows)
+    root = experiment.protocol.source.root
+    rows = [
+        {"image": relative_path(item.path, root), "caption": text}
+        for item, text in zip(items, experiment.captions, strict=False)
+    ]
+    if rows:
+        append_rows(path / CAPTIONS_FILE, rows)
+    experiment.clip.use_text_cache(path / TEXT_CACHE_FILE)
     return folder, Record(experiment.settings.search.select, path)
 
 
@@ -132,6 +139,7 @@ def reopen(experiment: Experiment, folder: RunFolder) -> Record:
             f"the run was made under other conditions: {what}", where=str(folder.path), remedy="Start a new run"
         )
     folder.update(status="running")
+    experiment.clip.use_text_cache(folder.path / TEXT_CACHE_FILE)
     search = experiment.settings.search
     return Record.resume(search.select, folder.path, len(search.first_prompts))
 
@@ -232,7 +240,9 @@ def evaluate_prompts(settings: Settings, texts: list[str], split: Split, ensembl
     dataset = load_dataset(data.dataset, data.root, seed=settings.seed, domains=data.domains)
     half = class_half(dataset, split)
     images = ImageSet(*feature_store(settings, clip).load(half.take(dataset.test)))
-    trials = [(text, (prompt,)) for text, prompt in zip(texts, prompts, strict=True)]
+    trials: list[tuple[str, tuple[Prompt, ...]]] = [
+        (text, (prompt,)) for text, prompt in zip(texts, prompts, strict=True)
+    ]
     if ensemble:
         trials.append((f"mean of the {len(prompts)}", tuple(prompts)))
     return [

@@ -113,15 +113,8 @@ def _judge(
     parent = shown[-1].id if shown else None
     entries = []
     for index, verdict in enumerate(verdicts, start=len(history)):
-        rejected = isinstance(verdict, Reject)
-        entries.append(
-            HistoryEntry(
-                id=index,
-                step=step,
-                text=verdict.text,
-                parent=parent,
-                score=None if rejected else next(scores),
-                reason=verdict.reason if rejected else None,
-            )
-        )
+        if isinstance(verdict, Reject):
+            entries.append(HistoryEntry(index, step, verdict.text, parent, reason=verdict.reason))
+        else:
+            entries.append(HistoryEntry(index, step, verdict.text, parent, score=next(scores)))
     return entries

@@ -49,7 +49,7 @@ class RunFolder:
         path.mkdir(parents=True, exist_ok=True)
         folder = cls(path)
         write_atomic(path / CONFIG_FILE, to_toml(settings))
-        run = {"ipo": __version__, "python": platform.python_version(), "machine": platform.machine()}
+        run: dict[str, Any] = {"ipo": __version__, "python": platform.python_version(), "machine": platform.machine()}
         run |= {"versions": _versions(), "started": _now(), **facts, "status": "running"}
         write_json(path / RUN_FILE, run)
         return folder

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
@@ -72,6 +73,9 @@ class ClipModel(Protocol):
 
     def encode_texts(self, texts: Sequence[str]) -> Tensor:
         """Texts to text features (N, D). No gradient. Raises `PromptError` for a text longer than the context."""
+
+    def use_text_cache(self, path: Path | None) -> None:
+        """Keep the features of texts in this SQLite file as well as in memory; None keeps them in memory only."""
 
     def token_count(self, text: str) -> int:
         """Tokens of `text`, start and end tokens included, never truncated."""

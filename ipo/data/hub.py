@@ -40,7 +40,7 @@ def read_hub(place: str, seed: int, names_file: Path | None = None) -> Dataset:
     prints = [f"{key}={split._fingerprint}" for key, split in splits.items()]
     identity = "\n".join((name, *prints, *columns))
     table = materialised("hf", name, identity, [], partial(_copy, splits, *columns))
-    return replace(read_table(table, seed, names_file, source=f"hf:{name}"), name=name)
+    return replace(read_table(table, seed, names_file, source=f"hf:{name}"), name=Path(name).name)
 
 
 def _load(name: str, options: Mapping[str, str]) -> Mapping[str, Any]:

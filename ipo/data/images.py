@@ -29,13 +29,12 @@ def load_image(path: Path) -> Image.Image:
     """
     try:
         with warnings.catch_warnings():
-            # Pillow warns at half its limit and refuses at the limit; only our own bound decides here.
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            # Pillow warns of odd EXIF data, which are passed over, and at half of its limit; our own bound decides.
+            warnings.simplefilter("ignore")
             with Image.open(path) as image:
                 if image.width * image.height > MAX_PIXELS:
-                    raise DataError(
-                        f"image has {image.width} x {image.height} pixels", where=str(path), remedy=_TOO_BIG
-                    )
+                    size = f"{image.width} x {image.height} pixels"
+                    raise DataError(f"image is too large: {size}", where=str(path), remedy=_TOO_BIG)
                 image.load()
                 return to_rgb(upright(image))
     except Image.DecompressionBombError as error:

@@ -47,7 +47,12 @@ class Reading:
 
 def read_layout(entry: CatalogueEntry, place: Place, seed: int) -> Reading:
     """The dataset as its layout says; `seed` draws the split where none is published."""
-    return _READERS[entry.layout](entry, place, seed)
+    try:
+        return _READERS[entry.layout](entry, place, seed)
+    except (OSError, ValueError, KeyError, IndexError) as error:
+        raise DataError(
+            f"the lists of '{entry.name}' cannot be read: {error!r}", where=str(place.folder), remedy="Fetch them again"
+        ) from error
 
 
 def image_files(folder: Path) -> list[Path]:

@@ -97,13 +97,14 @@ def flowers(images: Path, find: Find) -> Official:
 def _mat(file: Path) -> Any:
     try:
         from scipy.io import loadmat
+        from scipy.io.matlab import MatReadError
     except ImportError as error:
         raise DataError(
             "scipy is needed to read this list", where=str(file), remedy="`pip install scipy`, or get the split file"
         ) from error
     try:
         return loadmat(file)
-    except (ValueError, OSError, TypeError) as error:
+    except (MatReadError, ValueError, OSError, TypeError) as error:
         raise DataError(f"cannot read MATLAB file: {error}", where=str(file)) from error
 
 

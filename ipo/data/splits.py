@@ -7,7 +7,7 @@ import json
 import random
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from ipo.data.types import Dataset, Item, Split
@@ -34,7 +34,7 @@ def read_split_file(file: Path, images: Path) -> tuple[list[str], Parts]:
                 if names.setdefault(label, name) != name:
                     raise DataError(f"label {label} is both '{names[label]}' and '{name}'", where=str(file))
                 parts[split].append(Item(safe_path(images, path, file), int(label)))
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise DataError(
             f"not a split file: {error!r}",
             where=str(file),
@@ -54,10 +54,9 @@ def _load_json(file: Path) -> Any:
 
 def safe_path(folder: Path, relative: str, source: Path) -> Path:
     """`folder / relative`; raises `DataError` naming `source` if that would lie outside the folder."""
-    path = PurePosixPath(relative)
-    if path.is_absolute() or ".." in path.parts:
+    if relative.startswith("/") or ".." in relative.split("/"):
         raise DataError(f"path '{relative}' leaves the image folder", where=str(source))
-    return folder / path
+    return folder / relative
 
 
 def seeded_split(items: Iterable[Item], seed: int) -> Parts:

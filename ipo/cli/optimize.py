@@ -28,31 +28,31 @@ def optimize(
     llm: Annotated[
         str | None,
         typer.Option(
-            "--llm", help="Preset, hf:ORG/MODEL, a folder, a .gguf file, or openai:MODEL. [default: local-llama]"
+            "--llm", help="Preset, hf:ORG/MODEL, a folder, a .gguf file, or openai:MODEL. (default: local-llama)"
         ),
     ] = None,
     base_url: Annotated[str | None, typer.Option("--base-url", help="Address of an OpenAI-compatible server.")] = None,
     clip: options.Clip = None,
     captioner: Annotated[
-        str | None, typer.Option("--captioner", help="none, describe, hf:ORG/MODEL or openai:MODEL. [default: none]")
+        str | None, typer.Option("--captioner", help="none, describe, hf:ORG/MODEL or openai:MODEL. (default: none)")
     ] = None,
-    steps: Annotated[int | None, typer.Option("--steps", min=1, help="Rounds of the loop. [default: 100]")] = None,
+    steps: Annotated[int | None, typer.Option("--steps", min=1, help="Rounds of the loop. (default: 100)")] = None,
     candidates: Annotated[
-        int | None, typer.Option("--candidates", min=1, help="Prompts asked for a step. [default: 8]")
+        int | None, typer.Option("--candidates", min=1, help="Prompts asked for a step. (default: 8)")
     ] = None,
     history: Annotated[
         int | None,
-        typer.Option("--history", min=0, help="Best prompts shown to the LLM; 0 is no feedback. [default: 20]"),
+        typer.Option("--history", min=0, help="Best prompts shown to the LLM; 0 is no feedback. (default: 20)"),
     ] = None,
     select: Annotated[
         str | None,
-        typer.Option("--select", help="Ranking: accuracy, loss, margin, fold_accuracy, fold_loss. [default: accuracy]"),
+        typer.Option("--select", help="Ranking: accuracy, loss, margin, fold_accuracy, fold_loss. (default: accuracy)"),
     ] = None,
     template: Annotated[
         Path | None, typer.Option("--template", help="Jinja file of your own for the meta-prompt.")
     ] = None,
     temperature: Annotated[
-        float | None, typer.Option("--temperature", min=0, help="Sampling temperature. [default: 1.0]")
+        float | None, typer.Option("--temperature", min=0, help="Sampling temperature. (default: 1.0)")
     ] = None,
     shots: options.Shots = None,
     seed: options.Seed = None,
@@ -68,7 +68,7 @@ def optimize(
         bool | None,
         typer.Option(
             "--controls/--no-controls",
-            help="Test the best and the mean of 80 hand-made prompts too. [default: with --offline]",
+            help="Test the best and the mean of 80 hand-made prompts too. (default: with --offline)",
         ),
     ] = None,
     config: options.Config = None,

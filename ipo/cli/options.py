@@ -19,8 +19,8 @@ DataRoot = Annotated[
     Path | None,
     typer.Option("--data-root", help="Folder that holds the datasets. Default: IPO_DATA, or a cache folder."),
 ]
-Shots = Annotated[int | None, typer.Option("--shots", min=1, help="Labelled training images a class. [default: 16]")]
-Seed = Annotated[int | None, typer.Option("--seed", min=0, help="Seed of every random choice. [default: 1]")]
+Shots = Annotated[int | None, typer.Option("--shots", min=1, help="Labelled training images a class. (default: 16)")]
+Seed = Annotated[int | None, typer.Option("--seed", min=0, help="Seed of every random choice. (default: 1)")]
 Classes = Annotated[
     str | None, typer.Option("--classes", help="base, all, or auto: base for benchmarks, all for one's own data.")
 ]
@@ -31,7 +31,7 @@ Clip = Annotated[
     str | None,
     typer.Option(
         "--clip",
-        help="NAME/TAG of open_clip, hf-hub:ORG/REPO, local-dir:PATH, or mini. [default: ViT-B-16-quickgelu/openai]",
+        help="NAME/TAG of open_clip, hf-hub:ORG/REPO, local-dir:PATH, or mini. (default: ViT-B-16-quickgelu/openai)",
     ),
 ]
 DeviceOption = Annotated[str | None, typer.Option("--device", help="auto, cpu, cuda or mps, for CLIP and a local LLM.")]

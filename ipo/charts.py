@@ -18,12 +18,12 @@ class Scale:
     ticks: tuple[float, ...]
 
     @classmethod
-    def over(cls, values: Sequence[float], start: float, end: float, about: int = 5) -> Scale:
-        """A scale that holds all values, with ticks at 1, 2 or 5 times a power of ten."""
+    def over(cls, values: Sequence[float], start: float, end: float, about: int = 5, least: float = 0.0) -> Scale:
+        """A scale that holds all values, with ticks at 1, 2 or 5 times a power of ten, and at `least` so far apart."""
         low, high = min(values), max(values)
         if low == high:
             low, high = low - 0.5, high + 0.5
-        raw = (high - low) / about
+        raw = max((high - low) / about, least)
         power = 10.0 ** math.floor(math.log10(raw))
         step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= raw)
         first, last = math.floor(low / step), math.ceil(high / step)
@@ -73,7 +73,7 @@ def make_chart(
     """A chart with `titles` (chart, x axis, y axis) from data values: dots with labels, and named lines."""
     xs = [x for x, _, _ in dots] + [x for _, points in lines for x, _ in points]
     ys = [y for _, y, _ in dots] + [y for _, points in lines for _, y in points]
-    x_scale, y_scale = Scale.over(xs, 56, 740, about=8), Scale.over(ys, 256, 16)
+    x_scale, y_scale = Scale.over(xs, 56, 740, about=8, least=1), Scale.over(ys, 256, 16)
     placed = tuple(Dot(x_scale(x), y_scale(y), label) for x, y, label in dots)
     drawn = tuple((name, tuple(Dot(x_scale(x), y_scale(y)) for x, y in points)) for name, points in lines)
     return Chart(*titles, x_scale, y_scale, placed, drawn)

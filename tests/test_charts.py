@@ -20,6 +20,10 @@ def test_ticks_are_round_numbers():
     assert Scale.over([41.2, 43.9], 0, 1).ticks == pytest.approx((41, 42, 43, 44))
 
 
+def test_steps_are_never_divided():
+    assert Scale.over([0, 3], 0, 1, about=8, least=1).ticks == (0, 1, 2, 3)
+
+
 def test_a_chart_places_dots_and_lines_on_the_same_scales():
     chart = make_chart(("t", "x", "y"), [(1, 2.0, "dot")], [("line", [(0, 1.0), (1, 2.0)])])
     assert (chart.dots[0].x, chart.dots[0].y) == (chart.lines[0][1][1].x, chart.lines[0][1][1].y)

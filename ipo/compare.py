@@ -187,7 +187,7 @@ def published_rows(datasets: Sequence[str], shots: Sequence[int]) -> list[Row]:
     for table in tables:
         for method, figures in table["methods"].items() if table["shots"] in (0, *shots) else ():
             whole = set(figures) - {AVERAGE} == set(datasets)
-            name = f"{method} ({table['shots']} shots)" if table["shots"] else method
+            name = f"{method} ({table['shots']}-shot)" if table["shots"] else method
             for place in [*dict.fromkeys(datasets), *([AVERAGE] if whole else [])]:
                 if place in figures:
                     base, new = (value / 100 for value in figures[place])

@@ -60,24 +60,37 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
+def staging(folder: Path) -> Iterator[Path]:
+    """A new empty folder beside `folder`, removed at the end; call it under the lock of `folder`.
+
+    What a killed process left there is removed first. Operating system errors become `DataError`.
+    """
+    prefix = f".{folder.name}.staged-"
+    try:
+        for leftover in folder.parent.glob(f"{prefix}*"):
+            shutil.rmtree(leftover, ignore_errors=True)
+        staged = Path(tempfile.mkdtemp(prefix=prefix, dir=folder.parent))
+        staged.chmod(0o755)
+        try:
+            yield staged
+        finally:
+            shutil.rmtree(staged, ignore_errors=True)
+    except OSError as error:
+        raise disk_error(error, folder) from error
+
+
+@contextmanager
 def landing(folder: Path) -> Iterator[Path]:
-    """A new empty folder beside `folder` that takes its place when the block ends well, and vanishes otherwise.
+    """A staged folder that takes the place of `folder` when the block ends well, and vanishes otherwise.
 
     What lay at `folder` before stays until the last moment, and for good if the block fails.
     """
-    staged = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    try:
+    with staging(folder) as staged:
         yield staged
-        staged.chmod(0o755)
-        previous = staged.with_name(f"{staged.name}-previous")
         if folder.exists():
-            folder.rename(previous)
+            folder.rename(staged.with_name(f"{staged.name}.previous"))
         staged.rename(folder)
-        shutil.rmtree(previous, ignore_errors=True)
-    except OSError as error:
-        raise disk_error(error, folder) from error
-    finally:
-        shutil.rmtree(staged, ignore_errors=True)
+        shutil.rmtree(staged.with_name(f"{staged.name}.previous"), ignore_errors=True)
 
 
 def unpack(archive: Path, folder: Path) -> None:

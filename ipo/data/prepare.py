@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import shutil
-import tempfile
 from functools import partial
 from pathlib import Path
 from urllib.parse import unquote, urlparse
 
-from ipo.data.archives import disk_error, is_archive, locked, verify
+from ipo.data.archives import is_archive, locked, staging, verify
 from ipo.data.catalogue import Archive, CatalogueEntry, catalogue_entry
 from ipo.data.check import require_complete
 from ipo.data.download import download
@@ -32,45 +31,44 @@ def prepare(name: str, root: Path | None = None, source: str | None = None, *, s
     and counted before it takes its place. Raises `DataError`, with manual steps where a file cannot be had; what was
     there before stays as it was.
     """
-    entry = catalogue_entry(name)
-    place = data_root(root)
-    folder = place / entry.folder
+    return prepare_entry(catalogue_entry(name), data_root(root), source, seed=seed)
+
+
+def prepare_entry(entry: CatalogueEntry, root: Path, source: str | None = None, *, seed: int = 1) -> Dataset:
+    """`prepare` for any row, in a catalogue or not."""
+    folder = root / entry.folder
     with locked(folder):
         present = is_present(entry, folder)
         if not present:
             try:
-                _build(entry, place, folder, source, seed)
+                _build(entry, root, source, seed)
             finally:
                 _remove_if_empty(folder)
-        lists = Place(folder, find_split_file(entry, place), (place / "imagenet",))
-        dataset = read_entry(entry, lists, seed)
+        dataset = read_entry(entry, Place(folder, find_split_file(entry, root), (root / "imagenet",)), seed)
         if present:
             require_complete(entry, dataset)
     return dataset
 
 
-def _build(entry: CatalogueEntry, root: Path, folder: Path, source: str | None, seed: int) -> None:
+def _build(entry: CatalogueEntry, root: Path, source: str | None, seed: int) -> None:
     """Stage the dataset beside its folder, check it there, and move it in."""
-    staged = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    try:
-        fetched: list[Path] = []
+    folder = root / entry.folder
+    fetched: list[Path] = []
+    with staging(folder) as staged:
         if entry.layout == "classes":
             build_stamps(staged, local_path(source) if source else None)
         else:
             _take_split_file(entry, root, source, staged)
-            files = _given_archives(entry, root, folder, source)
-            fetched = _fetch_missing(entry, root, files)
+            given = _named_archives(entry, folder, source) if source else {}
+            lying = lying_archives(entry, [folder, root])
+            files = given | {file: row for file, row in lying.items() if row not in given.values()}
+            fetched = _fetch_missing(entry, root, files, bool(find_split_file(entry, staged)))
             unpack_bundle(files, staged)
         split_file = find_split_file(entry, root) or find_split_file(entry, staged)
-        lists = Place(staged, split_file, (folder, root / "imagenet"))
-        require_complete(entry, read_entry(entry, lists, seed))
+        require_complete(entry, read_entry(entry, Place(staged, split_file, (folder, root / "imagenet")), seed))
         _move_in(entry, staged, folder)
-        for file in fetched:
-            file.unlink()
-    except OSError as error:
-        raise disk_error(error, folder) from error
-    finally:
-        shutil.rmtree(staged, ignore_errors=True)
+    for file in fetched:
+        file.unlink()
 
 
 def _remove_if_empty(folder: Path) -> None:
@@ -93,10 +91,8 @@ def local_path(source: str) -> Path:
     return Path(unquote(address.path)) if address.scheme == "file" else Path(source).expanduser()
 
 
-def _given_archives(entry: CatalogueEntry, root: Path, folder: Path, source: str | None) -> dict[Path, Archive]:
-    """The archives at hand: those that `source` names, or those lying in the data root."""
-    if source is None:
-        return lying_archives(entry, [folder, root])
+def _named_archives(entry: CatalogueEntry, folder: Path, source: str) -> dict[Path, Archive]:
+    """The archives that `source` names: one by its address or path, or all of the dataset's in a folder."""
     address = urlparse(source)
     if address.scheme in ("http", "https"):
         name = Path(unquote(address.path)).name
@@ -120,14 +116,14 @@ def _row_of(entry: CatalogueEntry, file_name: str) -> Archive:
     return (rows or archives)[0]
 
 
-def _fetch_missing(entry: CatalogueEntry, root: Path, files: dict[Path, Archive]) -> list[Path]:
+def _fetch_missing(entry: CatalogueEntry, root: Path, files: dict[Path, Archive], have_split: bool) -> list[Path]:
     """Download the needed archives that are not among `files`, and add them; returns the new ones.
 
     Lists that are no archives go straight to their place. Raises `DataError` with the manual steps for a file without
     a public address.
     """
     folder = root / entry.folder
-    have_split = find_split_file(entry, root) is not None
+    have_split = have_split or find_split_file(entry, root) is not None
     fetched: list[Path] = []
     for row in entry.archives:
         target = folder / row.into / row.file
@@ -163,6 +159,8 @@ def _take_split_file(entry: CatalogueEntry, root: Path, source: str | None, stag
         if beside.is_file():
             shutil.copyfile(beside, staged / entry.split_file)
             return
+    if not entry.split_drive_id:
+        return
     try:
         download(
             DRIVE_URL + entry.split_drive_id,

@@ -10,11 +10,11 @@ import pytest
 from typer.testing import CliRunner
 
 from ipo.cli.main import app
-from ipo.compare import AVERAGE, compare, paired_differences, published_rows
+from ipo.compare.rows import AVERAGE, compare, paired_differences, published_rows
+from ipo.compare.tables import FORMATS, as_csv, as_latex, as_markdown, as_text, sentences
+from ipo.compare.trials import Trial, name_methods, read_trials
 from ipo.errors import RunError, UnknownName
 from ipo.metrics import harmonic_mean
-from ipo.tables import FORMATS, as_csv, as_latex, as_markdown, as_text, sentences
-from ipo.trials import Trial, name_methods, read_trials
 
 PUBLISHED = ("imagenet", "caltech101", "oxford_pets", "stanford_cars", "oxford_flowers", "food101", "fgvc_aircraft")
 PUBLISHED += ("sun397", "dtd", "eurosat", "ucf101")

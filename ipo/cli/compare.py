@@ -13,7 +13,7 @@ from ipo.cli import options
 from ipo.errors import ConfigError, LLMError
 
 if TYPE_CHECKING:
-    from ipo.compare import Row
+    from ipo.compare.rows import Row
 
 
 def compare(
@@ -52,11 +52,11 @@ def compare(
     """
     if fluency and not words:
         raise ConfigError("--fluency goes with --words")
-    from ipo.compare import compare as compare_trials
-    from ipo.compare import published_rows
+    from ipo.compare.rows import compare as compare_trials
+    from ipo.compare.rows import published_rows
+    from ipo.compare.tables import FORMATS, sentences
+    from ipo.compare.trials import read_trials
     from ipo.files import write_atomic
-    from ipo.tables import FORMATS, sentences
-    from ipo.trials import read_trials
 
     trials = [trial for folder in find_runs(runs) for trial in read_trials(folder, controls)]
     rows = compare_trials(trials, reference)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from rich.console import Console
 from rich.table import Table
 
-from ipo.compare import Difference, Mean, Row
+from ipo.compare.rows import Difference, Mean, Row
 from ipo.prompt import CLASS_PLACEHOLDER
 
 DAGGER = "†"

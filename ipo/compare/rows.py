@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ipo.compare.trials import Trial, name_methods
 from ipo.errors import RunError, UnknownName
 from ipo.metrics import harmonic_mean, mean_and_spread
-from ipo.trials import Trial, name_methods
 
 AVERAGE = "average"
 """What the rows over all datasets have in the place of a dataset."""

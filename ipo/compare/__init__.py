@@ -1,0 +1,1 @@
+"""Finished runs side by side: read back, grouped into rows, printed."""

@@ -1,0 +1,221 @@
+"""One's own pictures: folders, tables, class-name maps, and every odd shape that they come in."""
+
+import json
+from collections import Counter
+
+import pytest
+
+from ipo.data.fewshot import class_half, draw_shots
+from ipo.data.load import load_dataset
+from ipo.errors import DataError
+from tests.data.builders import class_tree, encoded, picture, text
+
+
+def sizes(dataset):
+    return len(dataset.train), len(dataset.val), len(dataset.test)
+
+
+def test_class_folders_are_split_by_seed(tmp_path):
+    class_tree(tmp_path / "photos", {"cup": 5, "red_pen": 5, "desk": 5})
+    dataset = load_dataset(f"folder:{tmp_path / 'photos'}")
+    assert dataset.name == "photos"
+    assert dataset.classnames == ("cup", "desk", "red pen")
+    assert sizes(dataset) == (6, 3, 6)
+    assert dataset.split_source == "seeded (1)"
+    assert dataset.own
+    assert load_dataset(f"folder:{tmp_path / 'photos'}/", seed=2).split_source == "seeded (2)"
+
+
+@pytest.mark.parametrize("val", ["val", "valid", "validation"])
+def test_split_folders_are_taken_as_they_are(val, tmp_path):
+    for split, count in (("train", 3), (val, 2), ("test", 1)):
+        class_tree(tmp_path / split, {"a": count, "b": count})
+    dataset = load_dataset(f"folder:{tmp_path}")
+    assert sizes(dataset) == (6, 4, 2)
+    assert dataset.split_source == "folders"
+
+
+def test_without_test_folder_a_part_of_training_is_kept_for_testing(tmp_path):
+    class_tree(tmp_path / "train", {"a": 10, "b": 10})
+    dataset = load_dataset(f"folder:{tmp_path}")
+    assert sizes(dataset) == (14, 0, 6)
+    assert dataset.split_source == "folders, seeded test (1)"
+    assert not set(dataset.train) & set(dataset.test)
+
+
+def test_a_class_may_be_called_train(tmp_path):
+    class_tree(tmp_path, {"train": 4, "bus": 4, "tram": 4})
+    assert load_dataset(f"folder:{tmp_path}").classnames == ("bus", "train", "tram")
+
+
+def test_classes_that_only_one_split_has_keep_their_label(tmp_path):
+    class_tree(tmp_path / "train", {"a": 2, "c": 2})
+    class_tree(tmp_path / "test", {"b": 1, "c": 1})
+    dataset = load_dataset(f"folder:{tmp_path}")
+    assert dataset.classnames == ("a", "b", "c")
+    assert [item.label for item in dataset.test] == [1, 2]
+
+
+def test_unbalanced_classes_and_one_image_in_a_class(tmp_path):
+    class_tree(tmp_path, {"many": 40, "two": 2, "one": 1, "none": 0})
+    dataset = load_dataset(f"folder:{tmp_path}")
+    assert dataset.classnames == ("many", "none", "one", "two")
+    train, _ = draw_shots(dataset, 16, 1)
+    assert Counter(dataset.classnames[item.label] for item in train) == {"many": 16, "one": 1, "two": 1}
+    assert Counter(dataset.classnames[item.label] for item in dataset.test) == {"many": 12, "two": 1}
+
+
+def test_hidden_files_other_files_and_deeper_folders(tmp_path):
+    class_tree(tmp_path, {"a": 2, "b": 2})
+    picture(tmp_path / "a" / "deep" / "er" / "9.PNG".lower())
+    picture(tmp_path / ".thumbnails" / "x.jpg")
+    picture(tmp_path / "a" / "._0.jpg")
+    text(tmp_path / "a" / "notes.txt", "no image")
+    (tmp_path / "b" / "LOUD.JPG").write_bytes(encoded())
+    dataset = load_dataset(f"folder:{tmp_path}")
+    paths = [item.path.relative_to(tmp_path).as_posix() for item in (*dataset.train, *dataset.val, *dataset.test)]
+    assert sorted(paths) == ["a/000.jpg", "a/001.jpg", "a/deep/er/9.png", "b/000.jpg", "b/001.jpg", "b/LOUD.JPG"]
+
+
+def test_names_that_are_not_ascii(tmp_path):
+    class_tree(tmp_path, {"cafe\u0301": 2, "日本犬": 2, "слон_белый": 2})
+    assert load_dataset(f"folder:{tmp_path}").classnames == ("caf\u00e9", "слон белый", "日本犬")
+
+
+def test_a_very_long_name_stays_whole(tmp_path):
+    long = "very " * 45 + "long"
+    class_tree(tmp_path, {long: 2, "short": 2})
+    assert long in load_dataset(f"folder:{tmp_path}").classnames
+
+
+def test_5000_classes(tmp_path):
+    picture(tmp_path / "one.jpg")
+    text(tmp_path / "all.csv", *(f"one.jpg,class {number:04d}" for number in range(5000) for _ in range(2)))
+    dataset = load_dataset(f"csv:{tmp_path / 'all.csv'}")
+    assert len(dataset.classnames) == 5000
+    assert sizes(dataset) == (5000, 0, 5000)
+    assert len(class_half(dataset, "new").labels) == 2500
+
+
+@pytest.mark.parametrize(
+    ("classes", "message"),
+    [({}, "0 classes found"), ({"only": 3}, "1 classes found"), ({"a": 0, "b": 0}, "no training images found")],
+)
+def test_too_little_to_classify_is_an_error(classes, message, tmp_path):
+    class_tree(tmp_path / "photos", classes)
+    (tmp_path / "photos").mkdir(exist_ok=True)
+    with pytest.raises(DataError, match=message) as caught:
+        load_dataset(f"folder:{tmp_path / 'photos'}")
+    assert "photos" in str(caught.value)
+
+
+def test_a_missing_folder_is_named(tmp_path):
+    with pytest.raises(DataError, match=r"no such folder.*nowhere"):
+        load_dataset(f"folder:{tmp_path / 'nowhere'}")
+
+
+@pytest.mark.parametrize("kind", ["json", "toml"])
+def test_a_map_beside_the_data_names_the_classes(kind, tmp_path):
+    class_tree(tmp_path, {"n01": 2, "n02": 2, "other_thing": 2})
+    names = {"n01": "tabby cat", "n02": "grey_wolf"}
+    content = json.dumps(names) if kind == "json" else "".join(f'{key} = "{name}"\n' for key, name in names.items())
+    text(tmp_path / f"classnames.{kind}", content)
+    assert load_dataset(f"folder:{tmp_path}").classnames == ("tabby cat", "grey wolf", "other thing")
+
+
+def test_a_map_can_be_given(tmp_path):
+    class_tree(tmp_path / "photos", {"a": 2, "b": 2})
+    names = text(tmp_path / "names.json", '{"a": "apple"}')
+    assert load_dataset(f"folder:{tmp_path / 'photos'}", names_file=names).classnames == ("apple", "b")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{", "cannot read class names"),
+        ("[]", "not a map"),
+        ('{"a": 1}', "not a map"),
+        ('{"apple": "a"}', "no class 'apple'.*Classes: a, b"),
+        ('{"a": "b"}', "2 classes are named 'b'"),
+        ('{"a": "_ "}', "a class has no name"),
+    ],
+)
+def test_a_broken_map_is_an_error(content, message, tmp_path):
+    class_tree(tmp_path, {"a": 2, "b": 2})
+    text(tmp_path / "classnames.json", content)
+    with pytest.raises(DataError, match=message):
+        load_dataset(f"folder:{tmp_path}")
+
+
+def test_folders_that_read_alike_are_an_error(tmp_path):
+    class_tree(tmp_path, {"red pen": 2, "red_pen": 2})
+    with pytest.raises(DataError, match=r"2 classes are named 'red pen'.*classnames\.json"):
+        load_dataset(f"folder:{tmp_path}")
+
+
+def table(folder, *lines, name="data.csv"):
+    for number in range(4):
+        picture(folder / "pics" / f"{number}.jpg")
+    return f"csv:{text(folder / name, *lines)}"
+
+
+def test_a_table_with_splits(tmp_path):
+    spec = table(
+        tmp_path, "label,path,split", "cat,pics/0.jpg,train", "dog,pics/1.jpg,TRAIN", '"dog",pics/2.jpg,valid', "", "cat,pics/3.jpg,test"
+    )  # fmt: skip
+    dataset = load_dataset(spec)
+    assert dataset.name == "data"
+    assert dataset.classnames == ("cat", "dog")
+    assert sizes(dataset) == (2, 1, 1)
+    assert dataset.split_source == "table (data.csv)"
+    assert dataset.val[0].path == tmp_path / "pics" / "2.jpg"
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+def test_a_table_without_headings_and_with_other_delimiters(delimiter, tmp_path):
+    rows = [delimiter.join((f"pics/{number}.jpg", "ab"[number % 2])) for number in range(4)]
+    dataset = load_dataset(table(tmp_path, *rows))
+    assert sizes(dataset) == (2, 0, 2)
+    assert dataset.split_source == "seeded (1)"
+
+
+def test_absolute_paths_byte_order_mark_and_quoted_commas(tmp_path):
+    spec = table(tmp_path, "\ufeffimage,class", f'{tmp_path}/pics/0.jpg,"pen, red"', "pics/1.jpg,cup")
+    assert load_dataset(spec).classnames == ("cup", "pen, red")
+
+
+def test_integer_labels_are_ordered_as_numbers_and_named_by_the_map(tmp_path):
+    rows = [f"pics/0.jpg,{label}" for label in ("10", "9", "2")]
+    text(tmp_path / "classnames.json", '{"9": "nine"}')
+    assert load_dataset(table(tmp_path, *rows)).classnames == ("2", "nine", "10")
+
+
+def test_a_table_may_have_domains(tmp_path):
+    rows = [f"pics/{number}.jpg,{'ab'[number % 2]},train,{'xy'[number // 2]}" for number in range(4)]
+    dataset = load_dataset(table(tmp_path, "path,label,split,domain", *rows), domains=("x",))
+    assert [item.domain for item in dataset.train + dataset.test] == ["x", "x"]
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        (["path,label", "pics/0.jpg,a", "pics/9.jpg,b"], r"no image 'pics/9.jpg' \(.*data.csv:3\)"),
+        (["path,label", "pics/0.jpg,"], r"needs a path and a label \(.*:2\)"),
+        (["path,label", "pics/0.jpg"], r"needs a path and a label \(.*:2\)"),
+        (["path,label,split", "pics/0.jpg,a,train", "pics/1.jpg,b,tset"], r"no split 'tset' \(.*:3\)"),
+        (["path,label,split", "pics/0.jpg,a,train", "pics/1.jpg,b,"], r"no split '' \(.*:3\)"),
+        (['path,label', 'pics/0.jpg,"a'], "not a table"),
+        ([""], "0 classes found"),
+    ],
+)  # fmt: skip
+def test_a_broken_table_names_the_line(lines, message, tmp_path):
+    with pytest.raises(DataError, match=message):
+        load_dataset(table(tmp_path, *lines))
+
+
+def test_a_missing_or_binary_table_is_named(tmp_path):
+    with pytest.raises(DataError, match="cannot read table"):
+        load_dataset(f"csv:{tmp_path / 'none.csv'}")
+    (tmp_path / "binary.csv").write_bytes(b"\xff\xfe\x80")
+    with pytest.raises(DataError, match="cannot read table"):
+        load_dataset(f"csv:{tmp_path / 'binary.csv'}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 from ipo.clip.base import ClipModel
@@ -12,12 +13,16 @@ from ipo.config import SearchSettings
 from ipo.errors import PromptError
 from ipo.llm.base import LLM, LikelihoodModel, Reply
 from ipo.llm.parse import read_prompt
+from ipo.meta_prompt import build_messages
 from ipo.prompt import Prompt
 from ipo.words import unfit_words, unknown_words
 
 RejectKind = Literal["no reply", "cut off", "no prompt", "duplicate", "too long", "unfit", "not English", "unlikely"]
-NEUTRAL_CLASS = "thing"
-"""What stands for the class name where a prompt is judged as a sentence."""
+LIKELIHOOD_TEMPLATE = "continue.j2"
+"""Without a history it is a short list of good prompts; a proposal is judged by how likely it is to come next there.
+
+In that context the likelihood tells sensible prompts from the rest far better than at the start of a document.
+"""
 
 
 @dataclass(frozen=True)
@@ -50,17 +55,18 @@ class Checks:
     @classmethod
     def of(cls, settings: SearchSettings, clip: ClipModel, classnames: Sequence[str], llm: LLM) -> Checks:
         """The checks that the settings ask for; the likelihood bound only where the LLM can tell a likelihood."""
-        judge = llm if isinstance(llm, LikelihoodModel) else None
-        bound = settings.min_likelihood
-        if bound is None and judge is not None:
-            bound = judge.min_likelihood
+        bound, likelihood = settings.min_likelihood, None
+        if isinstance(llm, LikelihoodModel):
+            bound = llm.min_likelihood if bound is None else bound
+            (context,) = build_messages(LIKELIHOOD_TEMPLATE, [], [], "line")
+            likelihood = partial(llm.mean_log_likelihood, context=context.content)
         return cls(
             token_count=clip.token_count,
             context_length=clip.context_length,
             longest_classname=max(classnames, key=clip.token_count),
             english_only=settings.english_only,
             min_likelihood=bound,
-            likelihood=judge.mean_log_likelihood if judge is not None else None,
+            likelihood=likelihood,
         )
 
 
@@ -114,7 +120,7 @@ def _likely(verdicts: list[Prompt | Reject], checks: Checks) -> list[Prompt | Re
     if checks.likelihood is None or checks.min_likelihood is None:
         return verdicts
     prompts = [verdict for verdict in verdicts if isinstance(verdict, Prompt)]
-    values = dict(zip(prompts, checks.likelihood([p.fill(NEUTRAL_CLASS) for p in prompts]), strict=True))
+    values = dict(zip(prompts, checks.likelihood([prompt.text for prompt in prompts]), strict=True))
     return [
         Reject(verdict.text, "unlikely", f"{values[verdict]:.2f} nats a token, the bound is {checks.min_likelihood}")
         if isinstance(verdict, Prompt) and values[verdict] < checks.min_likelihood

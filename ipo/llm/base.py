@@ -65,5 +65,5 @@ class LikelihoodModel(Protocol):
     def min_likelihood(self) -> float | None:
         """Bound on the value below that its preset recommends for proposals; None for no bound."""
 
-    def mean_log_likelihood(self, texts: Sequence[str]) -> list[float]:
-        """Mean log-likelihood a token (nats, at most 0) of each text; exp(-value) is its perplexity."""
+    def mean_log_likelihood(self, texts: Sequence[str], context: str = "") -> list[float]:
+        """Mean log-likelihood a token (nats, at most 0) of each text after `context`; exp(-value) is its perplexity."""

@@ -16,7 +16,7 @@ from llguidance import LLTokenizer
 from ipo.errors import LLMError, ModelError
 from ipo.llm.base import Message, Reply, ReplyForm
 from ipo.llm.grammar import GrammarMask, prompt_grammar, token_table
-from ipo.llm.sampling import Sampler, mean_log_likelihoods, sample
+from ipo.llm.sampling import Prefix, Sampler, mean_log_likelihoods, read_prefix, sample
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -40,6 +40,7 @@ class LocalLLM:
     def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name: str, style: Style) -> None:
         self.model, self.tokenizer, self.style = model, tokenizer, style
         self.name, self.template, self.min_likelihood = name, style.template, style.min_likelihood
+        self._contexts: dict[str, Prefix] = {}
 
     @cached_property
     def _table(self) -> LLTokenizer:
@@ -60,7 +61,8 @@ class LocalLLM:
         started = time.monotonic()
         prefix = self.encode(messages)
         self._check_room(len(prefix) + max_tokens)
-        texts = sample(self.model, prefix, GrammarMask(self._table, grammar, n), n, max_tokens, sampler)
+        mask = GrammarMask(self._table, grammar, n)
+        texts = sample(self.model, read_prefix(self.model, prefix), mask, n, max_tokens, sampler)
         seconds = round((time.monotonic() - started) / n, 4)
         return [
             Reply(
@@ -92,12 +94,21 @@ class LocalLLM:
         """Tokens of `text`, without start and end tokens."""
         return len(self.tokenizer(text, add_special_tokens=False)["input_ids"])
 
-    def mean_log_likelihood(self, texts: Sequence[str]) -> list[float]:
-        """Mean log-likelihood a token (nats) of each text as the opening of a document."""
-        config = self.model.config.get_text_config()
-        start = self.tokenizer.bos_token_id or config.bos_token_id or config.eos_token_id
-        rows = [self.tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
-        return mean_log_likelihoods(self.model, [start], rows) if rows else []
+    def mean_log_likelihood(self, texts: Sequence[str], context: str = "") -> list[float]:
+        """Mean log-likelihood a token (nats) of each text as what follows `context`, or as the start of a document."""
+        if not texts:
+            return []
+        glue = " " if context else ""
+        rows = [self.tokenizer(glue + text, add_special_tokens=False)["input_ids"] for text in texts]
+        return mean_log_likelihoods(self.model, self._context(context), rows)
+
+    def _context(self, text: str) -> Prefix:
+        """The context as the model remembers it; the last one is kept, since a run judges all in the same."""
+        if text not in self._contexts:
+            config = self.model.config.get_text_config()
+            start = [self.tokenizer.bos_token_id or config.bos_token_id or config.eos_token_id]
+            self._contexts = {text: read_prefix(self.model, list(self.tokenizer(text)["input_ids"]) or start)}
+        return self._contexts[text]
 
     def _check_room(self, tokens: int) -> None:
         room = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)

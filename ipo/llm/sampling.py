@@ -5,6 +5,7 @@ Shape legend: N texts, T tokens, V vocabulary.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -17,7 +18,7 @@ from torch.nn.utils.rnn import pad_sequence
 from ipo.llm.grammar import GrammarMask
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    from transformers import DynamicCache, PreTrainedModel
 
 
 @dataclass(frozen=True)
@@ -57,15 +58,35 @@ def nucleus(shares: Tensor, top_p: float) -> Tensor:
     return torch.zeros_like(shares).scatter(-1, index, ordered * inside)
 
 
+@dataclass(frozen=True)
+class Prefix:
+    """What a model remembers of a text that others begin with: its cache, and logits (1, V) for the next token."""
+
+    cache: DynamicCache
+    logits: Tensor
+    length: int
+
+    def repeated(self, rows: int) -> tuple[DynamicCache, Tensor]:
+        """A cache of its own for so many rows, and the logits (rows, V)."""
+        cache = copy.deepcopy(self.cache)
+        cache.batch_repeat_interleave(rows)
+        return cache, self.logits.expand(rows, -1)
+
+
+@torch.inference_mode()
+def read_prefix(model: PreTrainedModel, ids: Sequence[int]) -> Prefix:
+    """Read a text once, to go on with it as often as needed."""
+    output = model(torch.tensor([ids], device=model.device), use_cache=True, logits_to_keep=1)
+    return Prefix(output.past_key_values, output.logits[:, -1], len(ids))
+
+
 @torch.inference_mode()
 def sample(
-    model: PreTrainedModel, prefix: Sequence[int], mask: GrammarMask, n: int, max_tokens: int, sampler: Sampler
+    model: PreTrainedModel, prefix: Prefix, mask: GrammarMask, n: int, max_tokens: int, sampler: Sampler
 ) -> list[SampledText]:
     """`n` continuations of `prefix` inside the grammar. Equal arguments give equal texts on one machine."""
     generator = sampler.draws()
-    output = model(torch.tensor([prefix], device=model.device), use_cache=True, logits_to_keep=1)
-    cache, logits = output.past_key_values, output.logits[:, -1].expand(n, -1)
-    cache.batch_repeat_interleave(n)
+    cache, logits = prefix.repeated(n)
     texts: list[list[int]] = [[] for _ in range(n)]
     done = [False] * n
     for _ in range(max_tokens):
@@ -83,14 +104,13 @@ def sample(
 
 
 @torch.inference_mode()
-def mean_log_likelihoods(model: PreTrainedModel, start: Sequence[int], texts: Sequence[Sequence[int]]) -> list[float]:
-    """Mean log-likelihood (nats) a token of each text after `start`; padding stands on the right and is not counted."""
-    rows = [torch.tensor([*start, *text]) for text in texts]
-    ids = pad_sequence(rows, batch_first=True).to(model.device)  # (N, T)
-    lengths = torch.tensor([len(row) for row in rows])
-    attention = torch.arange(ids.shape[1]) < lengths[:, None]
-    logits = model(ids, attention_mask=attention.to(model.device).long()).logits[:, :-1].float().cpu()
-    targets = ids[:, 1:].cpu()
-    losses = cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none").view(targets.shape)
-    counted = attention[:, 1:] & (torch.arange(1, ids.shape[1]) >= len(start))
+def mean_log_likelihoods(model: PreTrainedModel, prefix: Prefix, texts: Sequence[Sequence[int]]) -> list[float]:
+    """Mean log-likelihood (nats) a token of each text after `prefix`; the padding on the right is not counted."""
+    cache, first = prefix.repeated(len(texts))
+    ids = pad_sequence([torch.tensor(text) for text in texts], batch_first=True)  # (N, T)
+    counted = torch.arange(ids.shape[1]) < torch.tensor([len(text) for text in texts])[:, None]
+    seen = torch.cat([torch.ones(len(texts), prefix.length, dtype=torch.bool), counted], dim=1)
+    rest = model(ids.to(model.device), past_key_values=cache, attention_mask=seen.long().to(model.device)).logits
+    logits = torch.cat([first[:, None], rest[:, :-1]], dim=1).float().cpu()  # (N, T, V)
+    losses = cross_entropy(logits.flatten(0, 1), ids.flatten(), reduction="none").view(ids.shape)
     return [float(-loss[keep].mean()) for loss, keep in zip(losses, counted, strict=True)]

@@ -1,0 +1,136 @@
+"""From replies to candidates: every reply gets a prompt or a reason, and nothing unfit gets through."""
+
+from collections.abc import Sequence
+
+import pytest
+
+from ipo.config import SearchSettings
+from ipo.llm.base import Reply
+from ipo.prompt import Prompt
+from ipo.propose import Checks, Reject, accept, parse_reply
+from tests.fakes import FakeClip, ScriptedLLM
+
+
+def reply(text: str, form: str = "line", reason: str = "stop", error: str | None = None) -> Reply:
+    return Reply(text, form, reason, error=error)
+
+
+def checks(**changes: object) -> Checks:
+    defaults = {
+        "token_count": lambda text: len(text.split()) + 2,
+        "context_length": 77,
+        "longest_classname": "sea lion",
+    }
+    return Checks(**(defaults | changes))
+
+
+def kinds(verdicts: Sequence[Prompt | Reject]) -> list[str]:
+    return [verdict.kind if isinstance(verdict, Reject) else "accepted" for verdict in verdicts]
+
+
+MALFORMED = [
+    (reply("", error="HTTP 500"), "no reply: HTTP 500"),
+    (reply("  \n"), "no reply: empty"),
+    (reply("a photo of a <CLASS> in the", reason="length"), "cut off: length"),
+    (reply('{"before": "a", "after": "."}', "sides", "length"), "cut off: length"),
+    (reply("a photo of a cat."), "no prompt: a prompt needs <CLASS> exactly once"),
+    (reply("a <CLASS> and a <CLASS>."), "no prompt: a prompt needs <CLASS> exactly once"),
+    (reply("<INS>a photo of a cat.</INS>", "free"), "no prompt: a prompt needs <CLASS> exactly once"),
+    (reply("{}", "sides"), "no prompt: no texts `before` and `after` in the JSON object"),
+    (reply('["a", "b"]', "sides"), "no prompt: 0 JSON objects instead of one"),
+]
+
+
+@pytest.mark.parametrize(("answer", "reason"), MALFORMED)
+def test_a_malformed_reply_is_a_reject_with_its_reason_and_its_text(answer: Reply, reason: str) -> None:
+    verdict = parse_reply(answer)
+    assert isinstance(verdict, Reject)
+    assert verdict.reason == reason
+    assert verdict.text == answer.text
+
+
+def test_missing_tags_do_not_make_the_whole_reply_a_prompt() -> None:
+    """The reference adopts the entire reply where the tags are missing."""
+    verdict = parse_reply(reply("Sure! Here is a prompt: a photo of a <CLASS>. It is concise.", "free"))
+    assert isinstance(verdict, Reject)
+
+
+def test_a_prompt_without_placeholder_is_never_accepted() -> None:
+    """The reference never looks whether <CLASS> is there, and then all classes get the same text."""
+    assert (
+        kinds(accept([reply("<INS>a good photo.</INS>", "free"), reply("a photo.")], set(), checks()))
+        == ["no prompt"] * 2
+    )
+
+
+def test_over_long_text_is_rejected_with_the_longest_class_name() -> None:
+    """The reference scores an over-long text as a row of zeros."""
+    clip = FakeClip()
+    clip.context_length = 10
+    fitted = Checks.of(SearchSettings(), clip, ["cat", "great white shark"], ScriptedLLM([]))
+    fits, long = accept([reply("a photo of a <CLASS>."), reply("a photo of a very big <CLASS>.")], set(), fitted)
+    assert isinstance(fits, Prompt)
+    assert clip.token_count(fits.fill("great white shark")) == 9
+    assert isinstance(long, Reject)
+    assert long.reason == "too long: 11 tokens with 'great white shark', and CLIP reads 10"
+
+
+def test_duplicates_of_the_run_and_of_the_step_are_rejected_even_if_nearly_identical() -> None:
+    seen = {Prompt("a photo of a <CLASS>.").key()}
+    texts = ["A photo of  a <CLASS>", "a drawing of a <CLASS>.", "a drawing of a <CLASS>", "a sketch of a <CLASS>."]
+    verdicts = accept([reply(text) for text in texts], seen, checks())
+    assert kinds(verdicts) == ["duplicate", "accepted", "duplicate", "accepted"]
+    assert seen == {Prompt("a photo of a <CLASS>.").key()}, "the caller's set stays as it was"
+
+
+def test_words_that_are_not_english_or_unfit_are_named() -> None:
+    texts = ["a photo of a thyers <CLASS>.", "a murdered <CLASS>.", "une photo avec <CLASS>.", "a <CLASS> in colour."]
+    verdicts = accept([reply(text) for text in texts], set(), checks())
+    assert [getattr(verdict, "reason", None) for verdict in verdicts] == [
+        "not English: thyers",
+        "unfit: murdered",
+        "not English: une, avec",
+        None,
+    ]
+    assert kinds(accept([reply(texts[0])], set(), checks(english_only=False))) == ["accepted"]
+
+
+def test_unlikely_prompts_are_rejected_by_one_call_over_those_that_pass_the_rest() -> None:
+    asked: list[list[str]] = []
+
+    def likelihood(texts: Sequence[str]) -> list[float]:
+        asked.append(list(texts))
+        return [-1.0 if "photo" in text else -3.0 for text in texts]
+
+    texts = ["a photo of a <CLASS>.", "no slot.", "a <CLASS> of a."]
+    verdicts = accept([reply(text) for text in texts], set(), checks(min_likelihood=-2.0, likelihood=likelihood))
+    assert kinds(verdicts) == ["accepted", "no prompt", "unlikely"]
+    assert verdicts[2].reason == "unlikely: -3.00 nats a token, the bound is -2.0"
+    assert asked == [[texts[0], texts[2]]]
+
+
+class JudgingLLM(ScriptedLLM):
+    min_likelihood = -2.5
+
+    def mean_log_likelihood(self, texts: Sequence[str], context: str = "") -> list[float]:
+        assert context
+        return [-2.4 for _ in texts]
+
+
+@pytest.mark.parametrize(("setting", "kind"), [(None, "accepted"), (-2.0, "unlikely")])
+def test_the_likelihood_bound_is_the_presets_unless_the_settings_say_otherwise(
+    setting: float | None, kind: str
+) -> None:
+    settings = SearchSettings(min_likelihood=setting)
+    fitted = Checks.of(settings, FakeClip(), ["cat"], JudgingLLM([]))
+    assert kinds(accept([reply("a photo of a <CLASS>.")], set(), fitted)) == [kind]
+
+
+def test_an_llm_that_cannot_tell_likelihoods_is_not_asked_for_them() -> None:
+    fitted = Checks.of(SearchSettings(min_likelihood=-0.1), FakeClip(), ["cat"], ScriptedLLM([]))
+    assert kinds(accept([reply("a photo of a <CLASS>.")], set(), fitted)) == ["accepted"]
+
+
+def test_there_is_one_verdict_a_reply_in_order() -> None:
+    replies = [reply("x"), reply("a <CLASS> outdoors."), reply("", error="late"), reply("a <CLASS> indoors.")]
+    assert kinds(accept(replies, set(), checks())) == ["no prompt", "accepted", "no reply", "accepted"]

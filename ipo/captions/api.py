@@ -13,6 +13,7 @@ from typing import Any
 import openai
 from openai.types.chat import ChatCompletion
 
+from ipo.captions.base import short_hash
 from ipo.data.images import load_image
 from ipo.errors import LLMError, ModelError
 from ipo.render import render
@@ -41,7 +42,7 @@ class ApiDescriber:
         self._client = openai.OpenAI(
             api_key=self._key or "none", base_url=self._url, timeout=_TIMEOUT, max_retries=_RETRIES
         )
-        self.name = f"openai:{model} at {self._url}, asked: {self._question}"
+        self.name = f"openai:{model} at {self._url}, question {short_hash(self._question)}"
 
     def describe(self, images: Sequence[Path]) -> Iterator[str]:
         """An answer an image, several asked for at once. Raises `LLMError` where the server fails."""

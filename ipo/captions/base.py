@@ -19,7 +19,7 @@ from ipo.progress import track
 MAX_CHARACTERS = 400
 """Longest caption that is kept; the paper's run to about 360."""
 
-_TAG = re.compile(r"<[^<>\n]{0,80}>")
+_TAG = re.compile(r"<[^<>\s][^<>\n]{0,80}>")
 _ODD_CHARACTERS = re.compile(r"[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff<>{}\s]+")
 _LOOKUP = 500
 
@@ -44,7 +44,7 @@ class Captioner:
         self.describer = describer
         self._hashes = ContentHashes(folder / "contents.json")
         self._file = folder / "captions.sqlite"
-        self._key = hashlib.sha256(describer.name.encode()).hexdigest()[:16]
+        self._key = describer.name
 
     @property
     def name(self) -> str:
@@ -99,6 +99,11 @@ class Captioner:
         except sqlite3.Error as error:
             remedy = "Delete it, or free its disk"
             raise RunError(f"cannot use the caption cache: {error}", where=str(self._file), remedy=remedy) from error
+
+
+def short_hash(text: str) -> str:
+    """What tells one wording from another inside a describer's name."""
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
 def clean(answer: str) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from ipo.captions.base import short_hash
 from ipo.clip.load import resolve_device
 from ipo.config import Device
 from ipo.data.images import load_image
@@ -26,7 +27,7 @@ class LocalDescriber:
 
     def __init__(self, model: Any, processor: Any, name: str) -> None:
         self._model, self._processor, self._question = model, processor, render(TEMPLATE)
-        self.name = f"{name}, asked: {self._question}"
+        self.name = f"{name}, question {short_hash(self._question)}"
 
     @torch.no_grad()
     def describe(self, images: Sequence[Path]) -> Iterator[str]:
@@ -46,7 +47,8 @@ class LocalDescriber:
 
 def load_local_describer(model: str, device: Device, *, offline: bool) -> LocalDescriber:
     """The describer around a folder or a hub model `org/name`. Raises `ModelError` where it cannot be loaded."""
-    folder = Path(model) if Path(model).is_dir() else hub_folder(model, offline=offline)
+    local = Path(model).is_dir()
+    folder = Path(model) if local else hub_folder(model, offline=offline)
     place = resolve_device(device)
     dtype = torch.float32 if place.type == "cpu" else torch.bfloat16
     transformers = import_module("transformers")
@@ -57,4 +59,6 @@ def load_local_describer(model: str, device: Device, *, offline: bool) -> LocalD
     except (OSError, ValueError, KeyError, ImportError) as error:
         reason = " ".join(str(error).split())[:300]
         raise ModelError(f"cannot load captioner hf:{model}: {reason}") from error
-    return LocalDescriber(network.to(place).eval(), processor, f"hf:{model} in {str(dtype).removeprefix('torch.')}")
+    # The folder of a hub model is named by its revision.
+    name = f"hf:{model}" if local else f"hf:{model}@{folder.name[:8]}"
+    return LocalDescriber(network.to(place).eval(), processor, f"{name} in {str(dtype).removeprefix('torch.')}")

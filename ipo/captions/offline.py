@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from ipo.captions.base import short_hash
 from ipo.clip.load import resolve_device
 from ipo.clip.mini import Mini, load_mini
 from ipo.clip.pictures import decode
@@ -27,7 +28,7 @@ class OfflineDescriber:
     def __init__(self, mini: Mini, workers: int) -> None:
         self._mini, self._workers = mini, workers
         wording = render(TEMPLATE, labels=[{"name": str(n), "percent": 100 - n} for n in range(LABELS)])
-        self.name = f"describe ({mini.fingerprint.key}): {wording}"
+        self.name = f"describe by mini {mini.fingerprint.key}, wording {short_hash(wording)}"
 
     def describe(self, images: Sequence[Path]) -> Iterator[str]:
         """One sentence an image."""

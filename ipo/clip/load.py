@@ -7,18 +7,15 @@ import os
 import torch
 
 from ipo.clip.base import ClipModel
-from ipo.config import ClipSettings, Device
+from ipo.config import OFFLINE_CLIP, ClipSettings, Device
 from ipo.errors import ConfigError
-
-MINI = "mini"
-"""The spec of the offline stand-in."""
 
 
 def load_clip(settings: ClipSettings, *, offline: bool) -> ClipModel:
     """The model that `settings.model` names, frozen, on its device. Raises `ModelError` where it cannot be had."""
     device = resolve_device(settings.device)
     # Each model's libraries take seconds to import, and only one of the two is wanted.
-    if settings.model == MINI:
+    if settings.model == OFFLINE_CLIP:
         from ipo.clip.mini import load_mini
 
         return load_mini(device=device, precision=settings.precision, text_memory_mb=settings.text_memory_mb)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
@@ -17,6 +19,7 @@ from ipo.clip.base import Fingerprint
 from ipo.data.types import Item
 from ipo.evaluate import ImageSet
 from ipo.protocols import FewShotTask
+from tests.clip.tiny_openclip import DIM, TEXT, VISION, tiny_module
 
 WORDS = ["[start]", "[end]", ".", "a", "photo", "of", "the", "red", "green", "blue", "thing", "grey", "stone"]
 CLASSNAMES = ("red thing", "green", "blue stone")
@@ -127,3 +130,14 @@ def picture_set(folder: Path, clip: TinyClip, each: int, seed: int) -> ImageSet:
             items.append(Item(path, label))
     pixels = torch.stack([clip.preprocess(Image.open(item.path)) for item in items])
     return ImageSet(tuple(items), clip.encode_images(pixels))
+
+
+def save_openclip(folder: Path) -> str:
+    """A tiny open_clip model with random weights as a folder; returns its spec."""
+    module = tiny_module()
+    settings = {"model_cfg": {"embed_dim": DIM, "vision_cfg": VISION, "text_cfg": TEXT}, "preprocess_cfg": {}}
+    folder.mkdir()
+    (folder / "open_clip_config.json").write_text(json.dumps(settings))
+    weights = {name: value.contiguous() for name, value in module.state_dict().items()}
+    save_file(weights, folder / "open_clip_model.safetensors")
+    return f"local-dir:{folder}"

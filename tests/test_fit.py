@@ -1,0 +1,146 @@
+"""Whole runs of `ipo baseline` on pictures of one's own and a tiny open_clip model with random weights."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from ipo.cli.main import app
+from ipo.compare.trials import read_trials
+from ipo.errors import ConfigError, IpoError, RunError, UnknownName
+from ipo.methods import load_tensors
+from tests.baselines.tiny import save_openclip
+
+NAMES = ("blue", "green", "grey", "red")
+
+
+@pytest.fixture(scope="module")
+def common(tmp_path_factory):
+    """Arguments that name a small folder of pictures and a small model."""
+    folder = tmp_path_factory.mktemp("fit")
+    random = np.random.default_rng(0)
+    for split, count in (("train", 3), ("val", 1), ("test", 2)):
+        for name in NAMES:
+            (folder / "pictures" / split / name).mkdir(parents=True)
+            for index in range(count):
+                pixels = random.integers(0, 255, (8, 8, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(folder / "pictures" / split / name / f"{index}.png")
+    data = ["--dataset", f"folder:{folder / 'pictures'}", "--shots", "2", "--classes", "base", "--offline"]
+    return [*data, "--clip", save_openclip(folder / "model"), "--device", "cpu", "--set", "clip.workers=0"]
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("IPO_CACHE", str(tmp_path / "cache"))
+
+
+def baseline(*arguments: object) -> dict:
+    result = CliRunner().invoke(app, ["baseline", *map(str, arguments), "--json"])
+    if result.exception is not None:
+        raise result.exception
+    return json.loads(result.stdout)
+
+
+def test_a_run_folder_has_settings_curve_tensors_verdicts_and_pages(common, tmp_path):
+    out = tmp_path / "run"
+    result = baseline("coop", *common, "--set", "epochs=3", "--out", out)
+    files = {path.name for path in out.iterdir()}
+    assert files >= {"config.toml", "run.json", "result.json", "result.md", "report.html", "correct.json"}
+    assert result == json.loads((out / "result.json").read_text())
+    assert (result["method"], result["headline"], result["options"]["epochs"]) == ("coop", "coop", 3)
+    assert [json.loads(line)["epoch"] for line in (out / "curves.jsonl").read_text().splitlines()] == [1, 2, 3]
+    assert load_tensors(out / "learned.safetensors")[0]["context"].shape == (1, 4, 32)
+    correct, figures = json.loads((out / "correct.json").read_text()), result["predictors"]["coop"]
+    for half in ("base", "new"):
+        assert figures[half]["accuracy"] == correct["coop"][half].count("1") / 4
+        assert len(correct["images"][half]) == figures[half]["n"] == 4
+    assert correct["images"]["base"][0] == "test/blue/0.png"
+    assert json.loads((out / "run.json").read_text())["status"] == "done"
+    assert "nearest to the learned context" in (out / "result.md").read_text()
+    (trial,) = read_trials(out)
+    assert trial.base == figures["base"]["accuracy"]
+    assert trial.sentence == result["figures"]["reading"]["sentence"]
+
+
+def test_a_run_that_ended_early_goes_on_to_the_same_result(common, tmp_path):
+    whole = baseline("coop", *common, "--set", "epochs=4", "--out", tmp_path / "whole")
+    broken = tmp_path / "broken"
+    baseline("coop", *common, "--set", "epochs=4", "--out", broken)
+    for name in ("result.json", "learned.safetensors", "checkpoint.safetensors", "correct.json"):
+        (broken / name).unlink()
+    resumed = baseline("--resume", broken)
+    assert {**resumed, "seconds": 0} == {**whole, "seconds": 0}
+    tensors = [load_tensors(folder / "learned.safetensors")[0]["context"] for folder in (tmp_path / "whole", broken)]
+    assert tensors[0].equal(tensors[1])
+    assert (broken / "curves.jsonl").read_bytes() == (tmp_path / "whole" / "curves.jsonl").read_bytes()
+
+
+def test_a_run_under_other_conditions_is_not_resumed(common, tmp_path):
+    out = tmp_path / "run"
+    baseline("zero-shot", *common, "--out", out)
+    facts = json.loads((out / "run.json").read_text())
+    (out / "run.json").write_text(json.dumps(facts | {"split_hash": "another"}))
+    with pytest.raises(RunError, match="split_hash"):
+        baseline("--resume", out)
+
+
+def test_targets_are_tested_beside_the_reference(common, tmp_path):
+    target = common[1]
+    out = tmp_path / "run"
+    options = ["--set", "steps=2", "--set", "workers=0"]
+    result = baseline("wise-ft", *common, *options, "--target", target, "--out", out)
+    assert result["predictors"]["wise-ft"]["targets"][target]["n"] == 8
+    assert result["figures"]["feature_distortion"] >= 0
+    assert len(json.loads((out / "correct.json").read_text())["wise-ft"][target]) == 8
+    assert read_trials(out)[0].targets.keys() == {target}
+    assert target in (out / "result.md").read_text()
+
+
+def test_class_specific_context_is_not_tested_on_new_classes(common, tmp_path):
+    result = baseline("coop", *common, "--set", "epochs=1", "--set", "class_specific=true", "--out", tmp_path / "run")
+    assert result["predictors"]["coop"]["new"] is None
+    assert result["predictors"]["coop"]["H"] is None
+
+
+@pytest.mark.parametrize("name", ["zero-shot", "ensemble-7", "ensemble-80", "select-80"])
+def test_prompt_sets_run_without_a_curve(common, tmp_path, name):
+    result = baseline(name, *common, "--out", tmp_path / "run")
+    assert result["predictors"][name]["prompts"]
+    assert not (tmp_path / "run" / "curves.jsonl").exists()
+    assert (tmp_path / "run" / "report.html").is_file()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "words"),
+    [
+        ([], ConfigError, "give a method"),
+        (["coopp"], UnknownName, "Did you mean 'coop'"),
+        (["coop", "--set", "epochz=3"], ConfigError, "unknown key 'epochz'"),
+        (["coop", "--set", "search.stepz=3"], ConfigError, "unknown key 'search.stepz'"),
+        (["--resume", "nowhere"], RunError, "nowhere"),
+        (["--resume", "nowhere", "--seed", "2"], ConfigError, "keeps its settings"),
+    ],
+)
+def test_mistakes_are_named_before_anything_is_written(arguments, error, words, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(
+        app, ["baseline", *arguments, "--offline"] if "--resume" not in arguments else ["baseline", *arguments]
+    )
+    assert isinstance(result.exception, error)
+    assert isinstance(result.exception, IpoError)
+    assert words in str(result.exception)
+    assert list(Path.cwd().iterdir()) == []
+
+
+def test_the_list_names_every_method_and_the_options_of_one():
+    text = CliRunner().invoke(app, ["baseline", "--list"], env={"COLUMNS": "200"}).output
+    for name in ("zero-shot", "coop", "bayesian", "lipsum-ft", "2109.01134", "2404.00860"):
+        assert name in text
+    options = CliRunner().invoke(app, ["baseline", "coop", "--list"], env={"COLUMNS": "200"}).output
+    assert "n_ctx" in options
+    assert "Momentum of SGD" in options

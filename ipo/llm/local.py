@@ -105,9 +105,9 @@ class LocalLLM:
     def _context(self, text: str) -> Prefix:
         """The context as the model remembers it; the last one is kept, since a run judges all in the same."""
         if text not in self._contexts:
-            config = self.model.config.get_text_config()
-            start = [self.tokenizer.bos_token_id or config.bos_token_id or config.eos_token_id]
-            self._contexts = {text: read_prefix(self.model, list(self.tokenizer(text)["input_ids"]) or start)}
+            start = self.tokenizer.bos_token_id
+            ids = list(self.tokenizer(text)["input_ids"]) or [self.tokenizer.eos_token_id if start is None else start]
+            self._contexts = {text: read_prefix(self.model, ids)}
         return self._contexts[text]
 
     def _check_room(self, tokens: int) -> None:

@@ -2,6 +2,8 @@
 
 The peer loop decodes and encodes one picture after the other with the network as timm (for `mini`) or open_clip (for
 ViT-B/16, random weights) gives it; the batched peer encodes 64 at once. All take the same pictures and fill no cache.
+
+python benchmarks/image_features.py [--quick] [--data-root FOLDER] [--rounds N]
 """
 
 from __future__ import annotations
@@ -12,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-
 from common import arguments, medians, peak_memory, pictures, print_result, print_table, random_clip
+
 from ipo.clip.base import ClipModel
 from ipo.clip.features import ImageFeatureStore
 from ipo.clip.load import load_clip
@@ -100,7 +102,7 @@ def main() -> None:
         items, source = save_pictures(options.data_root, 64 if options.quick else ALL_PICTURES, Path(folder))
         print(f"{len(items)} {source}")
         mini = compare("mini", items[: 48 if options.quick else 256], options.rounds)
-        vit = compare("ViT-B-16-quickgelu", items[: 16 if options.quick else 64], options.rounds)
+        vit = compare("ViT-B-16-quickgelu", items[: 8 if options.quick else 32], options.rounds)
         memory = peak_memory(extract_alone, "mini", items[: 48 if options.quick else 1024])
         first, second = second_run(items, Path(folder) / "store")
     print(f"\npeak memory of an extraction with mini: {memory:.0f} MB")

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
 from pathlib import Path
 
 from ipo.errors import RunError
@@ -16,6 +17,9 @@ DIGEST_BYTES = 16
 
 _THREADS = 8
 """Files read at once; hashing releases the interpreter, and network disks like several requests."""
+
+_PART = 128
+"""Files handed to a thread together: one by one, the handing over would take longer than the look at a file."""
 
 
 class ContentHashes:
@@ -32,8 +36,10 @@ class ContentHashes:
         known = self._read()
         hashes, problems, seen = dict[Path, bytes](), dict[Path, str](), dict[str, list[int | str]]()
         distinct = list(dict.fromkeys(paths))
+        parts = [distinct[start : start + _PART] for start in range(0, len(distinct), _PART)]
         with ThreadPoolExecutor(_THREADS) as pool:
-            for path, outcome in zip(distinct, pool.map(lambda path: _identify(path, known), distinct), strict=True):
+            outcomes = chain.from_iterable(pool.map(lambda part: [_identify(path, known) for path in part], parts))
+            for path, outcome in zip(distinct, outcomes, strict=True):
                 if isinstance(outcome, str):
                     problems[path] = outcome
                 else:

@@ -12,7 +12,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Protocol
 
-from ipo.clip.contents import ContentHashes, make_folder
+from ipo.clip.contents import ContentHashes
 from ipo.errors import DataError, RunError
 from ipo.progress import track
 
@@ -56,11 +56,12 @@ class Captioner:
 
         Each caption is on disk before the next is waited for, so a run that breaks off goes on where it stopped.
         """
+        if not paths:
+            return []
         hashes, problems = self._hashes.of(paths)
         if problems:
             path, reason = next(iter(problems.items()))
             raise DataError(f"cannot read image: {reason}", where=str(path))
-        make_folder(self._file.parent)
         with self._database() as database:
             captions = self._stored(database, list(set(hashes.values())))
             missing = {digest: path for path, digest in hashes.items() if digest not in captions}

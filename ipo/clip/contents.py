@@ -46,8 +46,7 @@ class ContentHashes:
                     seen[str(path.absolute())] = outcome
                     hashes[path] = bytes.fromhex(str(outcome[2]))
         if any(known.get(key) != row for key, row in seen.items()):
-            make_folder(self._file.parent)
-            write_atomic(self._file, json.dumps(known | seen))
+            write_cache(self._file, json.dumps(known | seen))
         return hashes, problems
 
     def _read(self) -> dict[str, list[int | str]]:
@@ -59,13 +58,13 @@ class ContentHashes:
         return rows if isinstance(rows, dict) else {}
 
 
-def make_folder(folder: Path) -> None:
-    """Make a cache folder. Raises `RunError` where that is not possible."""
+def write_cache(path: Path, data: str | bytes) -> None:
+    """Write a file of a cache, and its folder if need be. Raises `RunError` where that is not possible."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        write_atomic(path, data)
     except OSError as error:
-        reason = f"cannot write to the cache: {error.strerror}"
-        raise RunError(reason, where=str(folder), remedy="Set IPO_CACHE to a folder of yours") from error
+        remedy = "Free its disk, or set IPO_CACHE to a folder of yours"
+        raise RunError(f"cannot write to the cache: {error.strerror}", where=str(path.parent), remedy=remedy) from error
 
 
 def _identify(path: Path, known: dict[str, list[int | str]]) -> list[int | str] | str:

@@ -10,6 +10,7 @@ Shape legend: N images, D feature width.
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -23,11 +24,10 @@ from safetensors.torch import save
 from torch import Tensor
 
 from ipo.clip.base import ClipModel
-from ipo.clip.contents import ContentHashes
+from ipo.clip.contents import ContentHashes, write_cache
 from ipo.clip.pictures import decode
 from ipo.data.types import Item
 from ipo.errors import DataError
-from ipo.files import write_atomic, write_json
 from ipo.progress import track
 
 SHARD_IMAGES = 512
@@ -134,15 +134,15 @@ class ImageFeatureStore:
         """Features (D,) of the pixels of each image. A short batch is filled up to the shape of all others."""
         pixels = list(batch.values())
         pixels += pixels[-1:] * (self._batch - len(pixels))
-        return dict(zip(batch, self._clip.encode_images(torch.stack(pixels)).cpu(), strict=False))
+        return dict(zip(batch, self._clip.encode_images(torch.stack(pixels)), strict=False))
 
     def _write(self, rows: dict[bytes, Tensor]) -> None:
         """Store features as one shard, named by the images in it."""
         digests = torch.frombuffer(bytearray(b"".join(rows)), dtype=torch.uint8).view(len(rows), -1)
         name = hashlib.sha256(b"".join(rows)).hexdigest()[:24]
-        data = save({"features": torch.stack(list(rows.values())), "digests": digests})
-        write_json(self._folder / "model.json", asdict(self._clip.fingerprint))
-        write_atomic(self._folder / f"{name}.safetensors", data)
+        data = save({"features": torch.stack(list(rows.values())).cpu(), "digests": digests})
+        write_cache(self._folder / "model.json", json.dumps(asdict(self._clip.fingerprint), indent=2))
+        write_cache(self._folder / f"{name}.safetensors", data)
 
     def _gather(self, digests: Sequence[bytes]) -> Tensor:
         """Features (N, D) out of the shards."""

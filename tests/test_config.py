@@ -2,6 +2,7 @@ from pathlib import Path
 
 import pytest
 
+from ipo.cli.options import absolute_place
 from ipo.config import PAPER_SETTINGS, Settings, load_settings, parse_assignments
 from ipo.errors import ConfigError
 from ipo.run_folder import to_toml
@@ -73,3 +74,11 @@ def test_every_setting_is_documented():
     for name, section in Settings.model_fields.items():
         for field in getattr(section.annotation, "model_fields", {}).values():
             assert field.description, f"a setting of {name} has no docstring"
+
+
+def test_places_in_settings_do_not_depend_on_the_working_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert absolute_place("folder:photos/") == f"folder:{tmp_path}/photos"
+    assert absolute_place("caltech101") == "caltech101"
+    assert absolute_place("hf:org/name") == "hf:org/name"
+    assert absolute_place(None) is None

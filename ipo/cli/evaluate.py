@@ -38,7 +38,7 @@ def evaluate(
       ipo evaluate -p "a drawing of a <CLASS>." -p "<CLASS>" --dataset folder:photos/ --ensemble
     """
     flags = {
-        "data": {"dataset": dataset, "root": data_root, "domains": options.split_commas(domains)},
+        "data": options.data_flags(dataset, data_root, domains),
         "clip": {"model": clip, "device": device},
         "offline": offline or None,
     }

@@ -7,9 +7,8 @@ import sys
 import time
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
@@ -25,35 +24,16 @@ if TYPE_CHECKING:
 
 def optimize(
     dataset: options.Dataset = None,
-    llm: Annotated[
-        str | None,
-        typer.Option(
-            "--llm", help="Preset, hf:ORG/MODEL, a folder, a .gguf file, or openai:MODEL. (default: local-llama)"
-        ),
-    ] = None,
-    base_url: Annotated[str | None, typer.Option("--base-url", help="Address of an OpenAI-compatible server.")] = None,
+    llm: options.Llm = None,
+    base_url: options.BaseUrl = None,
     clip: options.Clip = None,
-    captioner: Annotated[
-        str | None, typer.Option("--captioner", help="none, describe, hf:ORG/MODEL or openai:MODEL. (default: none)")
-    ] = None,
-    steps: Annotated[int | None, typer.Option("--steps", min=1, help="Rounds of the loop. (default: 100)")] = None,
-    candidates: Annotated[
-        int | None, typer.Option("--candidates", min=1, help="Prompts asked for a step. (default: 8)")
-    ] = None,
-    history: Annotated[
-        int | None,
-        typer.Option("--history", min=0, help="Best prompts shown to the LLM; 0 is no feedback. (default: 20)"),
-    ] = None,
-    select: Annotated[
-        str | None,
-        typer.Option("--select", help="Ranking: accuracy, loss, margin, fold_accuracy, fold_loss. (default: accuracy)"),
-    ] = None,
-    template: Annotated[
-        Path | None, typer.Option("--template", help="Jinja file of your own for the meta-prompt.")
-    ] = None,
-    temperature: Annotated[
-        float | None, typer.Option("--temperature", min=0, help="Sampling temperature. (default: 1.0)")
-    ] = None,
+    captioner: options.Captioner = None,
+    steps: options.Steps = None,
+    candidates: options.Candidates = None,
+    history: options.HistorySize = None,
+    select: options.Select = None,
+    template: options.Template = None,
+    temperature: options.Temperature = None,
     shots: options.Shots = None,
     seed: options.Seed = None,
     classes: options.Classes = None,
@@ -61,22 +41,12 @@ def optimize(
     data_root: options.DataRoot = None,
     device: options.DeviceOption = None,
     offline: options.Offline = False,
-    paper: Annotated[
-        bool, typer.Option("--paper", help="The paper's setting: 1 shot, 5 candidates, 100 steps.")
-    ] = False,
-    controls: Annotated[
-        bool | None,
-        typer.Option(
-            "--controls/--no-controls",
-            help="Test the best and the mean of 80 hand-made prompts too. (default: with --offline)",
-        ),
-    ] = None,
+    paper: options.Paper = False,
+    controls: options.Controls = None,
     config: options.Config = None,
     assignments: options.Assignments = None,
     out: options.Out = None,
-    resume: Annotated[
-        Path | None, typer.Option("--resume", help="Go on with this run folder; its settings are used.")
-    ] = None,
+    resume: options.Resume = None,
     as_json: options.AsJson = False,
 ) -> None:
     """Search for a prompt: an LLM proposes, CLIP scores, the scored history goes back to the LLM.
@@ -92,13 +62,7 @@ def optimize(
       ipo optimize --resume runs/caltech101-local-llama-seed1
     """
     flags: dict[str, Any] = {
-        "data": {
-            "dataset": dataset,
-            "root": data_root,
-            "shots": shots,
-            "classes": classes,
-            "domains": options.split_commas(domains),
-        },
+        "data": options.data_flags(dataset, data_root, domains, shots, classes),
         "clip": {"model": clip, "device": device},
         "llm": {"spec": llm, "base_url": base_url, "temperature": temperature, "device": device},
         "captions": {"captioner": captioner},
@@ -107,7 +71,7 @@ def optimize(
             "candidates": candidates,
             "history": history,
             "select": select,
-            "template": str(template) if template else None,
+            "template": str(options.absolute(template)) if template else None,
         },
         "seed": seed,
         "offline": offline or None,
@@ -130,7 +94,7 @@ def run_search(
     from ipo import experiment
     from ipo.run_folder import RunFolder, new_run_path
 
-    note = Console(stderr=True, highlight=False).print
+    note = Console(stderr=True, highlight=False, soft_wrap=True).print
     if resume is not None:
         folder = RunFolder.open(resume)
         built = experiment.prepare(folder.settings)
@@ -138,8 +102,8 @@ def run_search(
     else:
         assert settings is not None
         built = experiment.prepare(settings)
-        words = (settings.data.dataset.rstrip("/").rpartition("/")[2], settings.llm.spec.rpartition("/")[2])
-        path = out or new_run_path(Path("runs"), *words, f"{settings.data.shots}shot", f"seed{settings.seed}")
+        words = (Path(settings.data.dataset).name, Path(settings.llm.spec).name, f"{settings.data.shots}shot")
+        path = out or new_run_path(Path("runs"), *words, f"seed{settings.seed}")
         folder, record = experiment.start(built, path)
     note(describe(built))
     with folder:

@@ -39,6 +39,35 @@ Offline = Annotated[
     bool,
     typer.Option("--offline", help="Use only models from package registries: mini and SmolLM2. Also IPO_OFFLINE=1."),
 ]
+Llm = Annotated[
+    str | None,
+    typer.Option("--llm", help="Preset, hf:ORG/MODEL, a folder, a .gguf file, or openai:MODEL. (default: local-llama)"),
+]
+BaseUrl = Annotated[str | None, typer.Option("--base-url", help="Address of an OpenAI-compatible server.")]
+Captioner = Annotated[
+    str | None, typer.Option("--captioner", help="none, describe, hf:ORG/MODEL or openai:MODEL. (default: none)")
+]
+Steps = Annotated[int | None, typer.Option("--steps", min=1, help="Rounds of the loop. (default: 100)")]
+Candidates = Annotated[int | None, typer.Option("--candidates", min=1, help="Prompts asked for a step. (default: 8)")]
+HistorySize = Annotated[
+    int | None,
+    typer.Option("--history", min=0, help="Best prompts shown to the LLM; 0 is no feedback. (default: 20)"),
+]
+Select = Annotated[
+    str | None,
+    typer.Option("--select", help="Ranking: accuracy, loss, margin, fold_accuracy, fold_loss. (default: accuracy)"),
+]
+Template = Annotated[Path | None, typer.Option("--template", help="Jinja file of your own for the meta-prompt.")]
+Temperature = Annotated[float | None, typer.Option("--temperature", min=0, help="Sampling temperature. (default: 1.0)")]
+Paper = Annotated[bool, typer.Option("--paper", help="The paper's setting: 1 shot, 5 candidates, 100 steps.")]
+Controls = Annotated[
+    bool | None,
+    typer.Option(
+        "--controls/--no-controls",
+        help="Test the best and the mean of 80 hand-made prompts too. (default: with --offline)",
+    ),
+]
+Resume = Annotated[Path | None, typer.Option("--resume", help="Go on with this run folder; its settings are used.")]
 Config = Annotated[Path | None, typer.Option("--config", help="Settings file (TOML); options given here win over it.")]
 Assignments = Annotated[
     list[str] | None, typer.Option("--set", help="Any setting, as key=value, such as search.patience=10. Repeatable.")
@@ -54,6 +83,34 @@ def make_settings(
     given = without_unset(flags)
     layers = merge(PAPER_SETTINGS if paper else {}, merge(given, parse_assignments(assignments or ())))
     return load_settings(config, layers)
+
+
+def absolute_place(spec: str | None) -> str | None:
+    """A dataset spec whose path, if it has one, no longer depends on the working folder."""
+    kind, colon, place = (spec or "").partition(":")
+    return f"{kind}:{Path(place).expanduser().absolute()}" if colon and kind in ("folder", "csv", "wds") else spec
+
+
+def absolute(path: Path | None) -> Path | None:
+    """A path that no longer depends on the working folder, so that a run can be resumed from another one."""
+    return None if path is None else path.expanduser().absolute()
+
+
+def data_flags(
+    dataset: str | None,
+    data_root: Path | None,
+    domains: str | None,
+    shots: int | None = None,
+    classes: str | None = None,
+) -> dict[str, Any]:
+    """The `data` section of the options that were given."""
+    return {
+        "dataset": absolute_place(dataset),
+        "root": absolute(data_root),
+        "shots": shots,
+        "classes": classes,
+        "domains": split_commas(domains),
+    }
 
 
 def without_unset(values: dict[str, Any]) -> dict[str, Any]:

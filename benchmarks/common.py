@@ -181,6 +181,12 @@ def high_water_mark() -> float:
     return int(lines["VmHWM"].split()[0]) / 1024
 
 
+def print_setting(rate: float, inputs: str) -> None:
+    """What the figures depend on: threads, torch, the measured matmul rate, and the inputs."""
+    threads = torch.get_num_threads()
+    print(f"{threads} threads, torch {torch.__version__}, matmul {rate / 1e9:.0f} GFLOP/s, {inputs}", flush=True)
+
+
 def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     """A plain table with columns as wide as they need."""
     lines = [[_cell(value) for value in row] for row in (header, *rows)]

@@ -17,6 +17,7 @@ from common import (
     medians,
     peak_memory,
     print_result,
+    print_setting,
     print_table,
     random_clip,
 )
@@ -120,7 +121,7 @@ def main() -> None:
     names, source = class_names(options.data_root)
     names = names[:4] if options.quick else names
     rate = matmul_rate()
-    print(f"{torch.get_num_threads()} threads, torch {torch.__version__}, matmul {rate / 1e9:.0f} GFLOP/s, {source}")
+    print_setting(rate, source)
     mixed = compare("Prompts of mixed length", texts_of(PROMPTS, names), options.rounds)
     long = compare("Prompts with many words behind the class", texts_of(LONG_PROMPTS, names), options.rounds)
     spread = growth(options.rounds, options.quick)

@@ -1,28 +1,21 @@
 """Lipsum-FT (arXiv 2404.00860) and what it is compared with: FT, L2-SP, KD, CAR-FT and WiSE-FT.
 
 All train the image tower and a head that starts from the prompt ensemble; they differ in what holds the tower back.
-Shape legend: B images, C classes, D feature width, N images.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Any
 
-import torch
 from pydantic import Field, NonNegativeFloat, PositiveInt
-from torch import Tensor, nn
 
 from baselines import regularisers
 from baselines.regularisers import MakeRegulariser
+from baselines.towers import TunedPredictor, first_classifier, interpolate
 from baselines.training import seeded_generator
-from baselines.tuning import TunedClassifier, Tuning, TuningOptions
-from baselines.views import Views, encode_views
-from baselines.zero_shot import EIGHTY
-from ipo.clip.base import ClipModel
-from ipo.evaluate import ImageSet, ensemble_classifier, text_features
+from baselines.tuning import Tuning, TuningOptions
 from ipo.methods import FitRun, Fitted, Method
 from ipo.protocols import FewShotTask
 
@@ -55,52 +48,6 @@ class WiseOptions(TuningOptions):
 
     alpha: float = Field(default=0.5, ge=0, le=1)
     """Share of the tuned weights in the result; the rest is the zero-shot model."""
-
-
-@dataclass(frozen=True)
-class TunedPredictor:
-    """A tuned image tower. The classes of the fit are judged by the tuned head, others by their prompt ensemble."""
-
-    clip: ClipModel
-    model: TunedClassifier
-    classnames: tuple[str, ...]
-    batch: int = 64
-    workers: int = 0
-
-    def logits(self, images: ImageSet, classnames: Sequence[str]) -> Tensor:
-        """Logits (N, C). Where the head lacks a name, all names are judged by the prompt ensemble."""
-        if set(classnames) <= set(self.classnames):
-            head = self.model.head[[self.classnames.index(name) for name in classnames]]
-        else:
-            head = zero_shot_head(self.clip, classnames)
-        return self.clip.logit_scale * self.features(images) @ head.T
-
-    def features(self, images: ImageSet) -> Tensor:
-        """Features (N, D) of the image files under the tuned tower and the test transform."""
-        views = Views.of(self.clip, images.items, crops=False)
-        return encode_views(views, self._encode, batch=self.batch, workers=self.workers)
-
-    @torch.no_grad()
-    def _encode(self, pixels: Tensor) -> Tensor:
-        features, _ = self.model.forward(pixels.to(self.clip.device))
-        return features
-
-
-def zero_shot_head(clip: ClipModel, classnames: Sequence[str]) -> Tensor:
-    """Class features (C, D): the renormalised mean of the 80 prompts."""
-    return ensemble_classifier(text_features(clip, EIGHTY, classnames))
-
-
-def first_classifier(task: FewShotTask) -> TunedClassifier:
-    """The zero-shot model as a classifier to be trained."""
-    return TunedClassifier(task.clip.image_tower(), zero_shot_head(task.clip, task.classnames), task.clip.logit_scale)
-
-
-def interpolate(start: nn.Module, end: nn.Module, alpha: float) -> None:
-    """Set the weights of `end` to (1 - alpha) x those of `start` + alpha x its own."""
-    with torch.no_grad():
-        for first, last in zip(start.parameters(), end.parameters(), strict=True):
-            last.lerp_(first, 1 - alpha)
 
 
 def fit_tower(

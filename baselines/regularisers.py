@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import kl_div, log_softmax, normalize
 
-from baselines.tuning import Regulariser, TunedClassifier, TuningBatch
+from baselines.towers import TunedClassifier
+from baselines.tuning import Regulariser, TuningBatch
 from baselines.zero_shot import EIGHTY
 from ipo.clip.base import ClipModel
 from ipo.evaluate import text_features

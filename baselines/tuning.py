@@ -17,9 +17,10 @@ from typing import Literal
 import torch
 from accelerate import Accelerator
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from baselines.towers import TunedClassifier
 from baselines.training import describe_seconds, seeded_generator, shuffled_batches
 from baselines.views import ViewKey, Views, load_views
 from ipo.config import Section
@@ -76,30 +77,6 @@ Penalty = Callable[[TuningBatch], Tensor]
 
 Regulariser = Callable[[torch.Generator], Penalty]
 """The penalty of one step; called once a step with that step's generator."""
-
-
-class TunedClassifier(nn.Module):
-    """An image tower and a head (C, D), both trained, in eval mode: batch norm and dropout stay as they are."""
-
-    def __init__(self, tower: nn.Module, head: Tensor, logit_scale: float) -> None:
-        super().__init__()
-        self.tower, self.head, self.logit_scale = tower, nn.Parameter(head.clone()), logit_scale
-        self.eval()
-
-    def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        """Features (B, D) and logits (B, C) of pixels (B, 3, H, W); the product with the head in its own precision."""
-        features = self.tower(pixels).to(self.head.dtype)
-        with torch.autocast(pixels.device.type, enabled=False):
-            return features, self.logit_scale * features @ self.head.T
-
-    def recompute_activations(self) -> None:
-        """Switch gradient checkpointing on. Raises `ConfigError` for a tower that has no such switch."""
-        for layer in self.tower.modules():
-            switch = getattr(layer, "set_grad_checkpointing", None)
-            if callable(switch):
-                switch(True)
-                return
-        raise ConfigError("this image tower cannot recompute activations", remedy="Leave checkpointing off")
 
 
 class Tuning:

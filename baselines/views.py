@@ -30,6 +30,7 @@ class Views(Dataset[tuple[Tensor, int]]):
     seed: int
 
     def __getitem__(self, key: ViewKey) -> tuple[Tensor, int]:
+        """Pixels and label of one view."""
         draw, index = key
         item = self.items[index]
         image = load_image(item.path)

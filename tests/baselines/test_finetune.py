@@ -12,7 +12,7 @@ import torch
 from torch.nn.functional import cross_entropy, normalize
 
 from baselines import finetune, regularisers
-from baselines.finetune import TunedPredictor, first_classifier, interpolate
+from baselines.towers import TunedPredictor, first_classifier, interpolate
 from baselines.training import seeded_generator
 from baselines.tuning import Tuning, TuningBatch, TuningOptions, step_batches, tuning_rate
 from baselines.zero_shot import EIGHTY

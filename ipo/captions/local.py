@@ -48,7 +48,11 @@ class LocalDescriber:
 def load_local_describer(model: str, device: Device, *, offline: bool) -> LocalDescriber:
     """The describer around a folder or a hub model `org/name`. Raises `ModelError` where it cannot be loaded."""
     local = Path(model).is_dir()
-    folder = Path(model) if local else hub_folder(model, offline=offline)
+    try:
+        folder = Path(model) if local else hub_folder(model, offline=offline)
+    except ModelError as error:
+        remedy = "Use --captioner describe, hf:FOLDER, or openai:MODEL with captions.base_url"
+        raise ModelError(error.what, remedy=remedy) from error
     place = resolve_device(device)
     dtype = torch.float32 if place.type == "cpu" else torch.bfloat16
     transformers = import_module("transformers")

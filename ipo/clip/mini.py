@@ -37,7 +37,11 @@ IMAGE_SIZE = 224
 CACHED_TEXTS = 1 << 15
 """Texts whose features are kept in memory: about 50 MB."""
 
-PREPROCESSING = f"rgb, whole picture to {IMAGE_SIZE}x{IMAGE_SIZE} bicubic, mean 0.5, std 0.5"
+PREPROCESSING = (
+    f"rgb, whole picture to {IMAGE_SIZE}x{IMAGE_SIZE} bicubic, mean 0.5, std 0.5; "
+    f"top {TOP_LABELS} labels at temperature {TEMPERATURE:g}"
+)
+"""All that stands between a picture and its feature beside the weights; part of the cache key."""
 
 _CPU_BATCH = 4
 """Images that go through the network together on a CPU: more no longer fit its caches and take three times as long."""
@@ -158,7 +162,7 @@ class Mini:
     def _run(self, network: nn.Module, pixels: Tensor) -> Tensor:
         """A network on pixels (B, 3, H, W), in pieces that suit the device; float32."""
         pixels = pixels.to(self.device).contiguous(memory_format=torch.channels_last)
-        size = _CPU_BATCH if self.device.type == "cpu" else len(pixels)
+        size = _CPU_BATCH if self.device.type == "cpu" else max(1, len(pixels))
         # Only pieces of one shape give an image the same bits whatever stands beside it, so the last one is filled up.
         filled = torch.cat([pixels, pixels[-1:].expand(-len(pixels) % size, -1, -1, -1)])
         dtype = getattr(torch, self.fingerprint.precision)

@@ -170,3 +170,22 @@ def test_halves_are_those_of_cocoop(name, last_base, first_new, test_sizes, real
     base, new = class_half(dataset, "base"), class_half(dataset, "new")
     assert (base.classnames[-1], new.classnames[0]) == (last_base, first_new)
     assert (len(base.take(dataset.test)), len(new.take(dataset.test))) == test_sizes
+
+
+@pytest.mark.real_data
+@pytest.mark.parametrize(
+    ("name", "classes", "sizes"),
+    [
+        ("oxford_pets", 37, (2944, 736, 3669)),
+        ("stanford_cars", 196, (6509, 1635, 8041)),
+        ("oxford_flowers", 102, (4093, 1633, 2463)),
+        ("dtd", 47, (2820, 1128, 1692)),
+        ("eurosat", 10, (13_500, 5400, 8100)),
+        ("ucf101", 101, (7639, 1898, 3783)),
+    ],
+)
+def test_the_published_split_files_are_known_by_their_content(name, classes, sizes, real_data):
+    dataset = listing(name, real_data)
+    assert (len(dataset.train), len(dataset.val), len(dataset.test)) == sizes
+    assert len(dataset.classnames) == classes
+    assert dataset.split_source.startswith("published")

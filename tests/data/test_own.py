@@ -160,9 +160,8 @@ def table(folder, *lines, name="data.csv"):
 
 
 def test_a_table_with_splits(tmp_path):
-    spec = table(
-        tmp_path, "label,path,split", "cat,pics/0.jpg,train", "dog,pics/1.jpg,TRAIN", '"dog",pics/2.jpg,valid', "", "cat,pics/3.jpg,test"
-    )  # fmt: skip
+    rows = ["cat,pics/0.jpg,train", "dog,pics/1.jpg,TRAIN", '"dog",pics/2.jpg,valid', "", "cat,pics/3.jpg,test"]
+    spec = table(tmp_path, "label,path,split", *rows)
     dataset = load_dataset(spec)
     assert dataset.name == "data"
     assert dataset.classnames == ("cat", "dog")

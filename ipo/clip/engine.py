@@ -2,7 +2,8 @@
 
 Rows of a pack go through the blocks together. Keys and values of a prefix are computed once and read by all tails
 behind it; the last block computes nothing beyond keys and values except at the end tokens. Rows may be context
-vectors instead of tokens, and gradients flow back to them through the shared prefix.
+vectors instead of tokens, and gradients flow back to them through the shared prefix. All indices are made on the CPU
+beforehand, so that nothing waits for a CUDA device before the last pack is under way; that part awaits a test on one.
 
 Shape legend: D feature width, G sequences of a group, H heads, L keys, N sequences, R vectors, S new rows of a
 sequence, T rows of a pack, W tower width.
@@ -17,13 +18,13 @@ from torch import Tensor
 from torch.nn.functional import normalize, scaled_dot_product_attention
 from torch.utils.checkpoint import checkpoint
 
-from ipo.clip.packing import Group, Pack, packs
+from ipo.clip.packing import Group, Pack, packs, sent
 from ipo.clip.tower import Block, TextTower
 
 CPU_ROWS = 2048
 """Rows at once on a CPU: enough to keep its cores at their peak, and few enough that activations stay in cache."""
-WORKING_WIDTHS = 16
-"""Floats held at once for a row, in tower widths: its norm, queries, keys and values, and the widened MLP."""
+WORKING_WIDTHS = 32
+"""Floats that a block holds for a row, in tower widths: norms, queries, keys, values, the widened MLP, key tables."""
 
 
 class TextEngine:
@@ -47,14 +48,14 @@ class TextEngine:
         outputs = [self._encode_pack(pack.to(device), vectors, with_grad and len(plan) > 1) for pack in plan]
         place = {member: row for row, member in enumerate(m for pack in plan for m in pack.members)}
         number = {ids: place[index] for index, ids in enumerate(distinct)}
-        order = torch.tensor([number[ids] for ids in cut], dtype=torch.long).to(device, non_blocking=True)
+        order = sent(torch.tensor([number[ids] for ids in cut], dtype=torch.long), device)
         return torch.cat(outputs).index_select(0, order)
 
     def max_rows(self, with_grad: bool) -> int:
         """Rows that fit into the memory bound; with gradient, every block keeps its own."""
         size = torch.finfo(self.tower.embedding.dtype).bits // 8
-        depth = len(self.tower.blocks) if with_grad else 2
-        rows = self._memory // (WORKING_WIDTHS * self.tower.embedding.shape[1] * size * depth)
+        kept = len(self.tower.blocks) if with_grad else 1
+        rows = self._memory // (WORKING_WIDTHS * self.tower.embedding.shape[1] * size * kept)
         on_cpu = self.tower.embedding.device.type == "cpu"
         return max(1, min(rows, CPU_ROWS) if on_cpu and not with_grad else rows)
 

@@ -54,15 +54,9 @@ class Pack:
 
     def to(self, device: torch.device) -> Pack:
         """The pack with its tables on `device`, copied without waiting."""
-        if device.type == "cpu":
-            return self
-
-        def move(tensor: Tensor) -> Tensor:
-            tensor = tensor.pin_memory() if device.type == "cuda" else tensor
-            return tensor.to(device, non_blocking=True)
-
-        groups = [Group(g.start, g.size, move(g.keys), move(g.shared)) for g in self.groups]
-        return Pack(move(self.ids), move(self.positions), move(self.ends), self.members, groups)
+        ids, positions, ends = (sent(tensor, device) for tensor in (self.ids, self.positions, self.ends))
+        groups = [Group(g.start, g.size, sent(g.keys, device), sent(g.shared, device)) for g in self.groups]
+        return Pack(ids, positions, ends, self.members, groups)
 
 
 @dataclass(frozen=True)
@@ -94,6 +88,11 @@ def packs(sequences: Sequence[Sequence[int]], max_rows: int) -> Iterator[Pack]:
         previous = ids
     if tails:
         yield _pack(tails)
+
+
+def sent(tensor: Tensor, device: torch.device) -> Tensor:
+    """A CPU tensor on `device`; the program does not wait for a CUDA copy."""
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 
 def common_prefix(left: Sequence[int], right: Sequence[int]) -> int:

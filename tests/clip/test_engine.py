@@ -123,7 +123,7 @@ def test_gradients_equal_those_of_encode_text(images: int, own: int, after: int,
 def test_memory_bound_divides_the_rows_and_gradients_need_more_of_it() -> None:
     module = tiny_module()
     engine = engine_of(module, memory_mb=1)
-    per_row = 16 * TEXT["width"] * 4
+    per_row = 32 * TEXT["width"] * 4
     assert engine.max_rows(with_grad=True) == (1 << 20) // (per_row * TEXT["layers"])
     assert engine.max_rows(with_grad=False) <= (1 << 20) // per_row
 
@@ -182,3 +182,19 @@ def test_not_a_number_is_an_error_too() -> None:
     module.ln_final.weight.data[0] = float("nan")
     with pytest.raises(ModelError, match="nan"):
         choose_text_path(module, tokens_of(module), torch.float32, 64)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_cuda_gives_the_same_features_without_waiting_for_the_device() -> None:
+    module = tiny_module()
+    sequences = sequences_of(module)
+    expected = plain_path(module).encode(sequences)
+    engine = engine_of(module.to("cuda"))
+    engine.encode(sequences)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        features = engine.encode(sequences)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert (features.cpu() - expected).abs().max() <= 1e-5

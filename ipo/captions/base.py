@@ -68,10 +68,7 @@ class Captioner:
             answers = self.describer.describe(list(missing.values()))
             for digest, answer in track(zip(missing, answers, strict=True), "captions", len(missing)):
                 captions[digest] = clean(answer)
-                if captions[digest]:
-                    row = (self._key, digest, captions[digest])
-                    with database:
-                        database.execute("INSERT OR REPLACE INTO captions VALUES (?, ?, ?)", row)
+                self._keep(database, digest, captions[digest])
         declined = [path for path in dict.fromkeys(paths) if not captions[hashes[path]]]
         if declined:
             _log.warning("%s gave no caption for %d images, the first is %s", self.name, len(declined), declined[0])
@@ -86,6 +83,12 @@ class Captioner:
             query = f"SELECT image, caption FROM captions WHERE captioner = ? AND image IN ({marks})"
             rows += database.execute(query, (self._key, *part)).fetchall()
         return dict(rows)
+
+    def _keep(self, database: sqlite3.Connection, digest: bytes, caption: str) -> None:
+        """Write a caption to disk; where there is none, the image is asked about again another time."""
+        if caption:
+            with database:
+                database.execute("INSERT OR REPLACE INTO captions VALUES (?, ?, ?)", (self._key, digest, caption))
 
     @contextmanager
     def _database(self) -> Iterator[sqlite3.Connection]:

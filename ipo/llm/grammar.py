@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from llguidance import LLMatcher, LLTokenizer
 
+from ipo.errors import LLMError
 from ipo.prompt import CLASS_PLACEHOLDER
 
 if TYPE_CHECKING:
@@ -59,6 +60,6 @@ class GrammarMask:
     def advance(self, tokens: Sequence[int]) -> list[bool]:
         """Append one token to each text that is not complete; whether each text is complete now."""
         for matcher, token in zip(self._matchers, tokens, strict=True):
-            if not matcher.is_stopped():
-                matcher.consume_token(token)
+            if not matcher.is_stopped() and not matcher.consume_token(token):
+                raise LLMError(f"the grammar broke: {matcher.get_error()}", remedy="Lower llm.max_tokens")
         return [matcher.is_stopped() for matcher in self._matchers]

@@ -35,20 +35,18 @@ def _preset(settings: LLMSettings, offline: bool) -> Preset:
             raise UnknownName("language model", spec, known, remedy)
         return Preset(spec=spec)
     row = known[spec]
-    other = row.offline if offline else row.gpu if row.gpu and _device(settings.device) == "cuda" else None
+    other = row.offline if offline else _gpu_preset(row, settings)
     if other is not None and other not in known:
         raise UnknownName(f"preset in the row '{spec}'", other, known)
     return known[other] if other is not None else row
 
 
-def _device(wanted: str) -> str:
-    import torch
+def _gpu_preset(row: Preset, settings: LLMSettings) -> str | None:
+    if row.gpu is None:
+        return None
+    from ipo.clip.load import resolve_device
 
-    if wanted != "auto":
-        return wanted
-    if torch.cuda.is_available():
-        return "cuda"
-    return "mps" if torch.backends.mps.is_available() else "cpu"
+    return row.gpu if resolve_device(settings.device).type == "cuda" else None
 
 
 def _load_remote(preset: Preset, settings: LLMSettings, offline: bool) -> LLM:
@@ -100,12 +98,13 @@ def _load_transformers(source: str, label: str, preset: Preset, settings: LLMSet
     import torch
     import transformers
 
+    from ipo.clip.load import resolve_device
     from ipo.llm.local import LocalLLM, Style, load_local
 
-    device = _device(settings.device)
+    device = resolve_device(settings.device)
     wanted = settings.dtype if settings.dtype != "auto" else preset.dtype
-    dtype = wanted if wanted != "auto" else "float32" if device == "cpu" else "bfloat16"
-    model, tokenizer = load_local(source, torch.device(device), getattr(torch, dtype))
+    dtype = wanted if wanted != "auto" else "float32" if device.type == "cpu" else "bfloat16"
+    model, tokenizer = load_local(source, device, getattr(torch, dtype))
     able = tokenizer.chat_template is not None and model.num_parameters() >= _SMALL_MODEL
     chat = able if preset.chat is None else preset.chat
     style = Style(
@@ -114,7 +113,7 @@ def _load_transformers(source: str, label: str, preset: Preset, settings: LLMSet
         top_p=settings.top_p or preset.top_p or (1.0 if chat else 0.9),
         min_likelihood=preset.min_likelihood,
     )
-    name = f"{label}, transformers {transformers.__version__}, {dtype} on {device}"
+    name = f"{label}, transformers {transformers.__version__}, {dtype} on {device.type}"
     return LocalLLM(model, tokenizer, name, style)
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from llguidance import LLTokenizer
+from safetensors import SafetensorError
 
 from ipo.errors import LLMError, ModelError
 from ipo.llm.base import Message, Reply, ReplyForm
@@ -129,7 +130,7 @@ def load_local(
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(path)
         model = transformers.AutoModelForCausalLM.from_pretrained(path, dtype=dtype)
-    except (OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
+        reason = " ".join(str(error).split())[:300]
         raise ModelError(f"cannot load a language model: {reason}", where=str(path)) from error
     return model.to(device).eval(), tokenizer

@@ -66,8 +66,11 @@ class OpenAILLM:
         if alone and replies[0].error is not None:
             raise self._failure(replies)
         self._settled = True
-        with ThreadPoolExecutor(self._settings.concurrency) as pool:
+        pool = ThreadPoolExecutor(self._settings.concurrency)
+        try:
             replies += pool.map(lambda one: self._ask(chat, options, one), seeds[alone:])
+        finally:
+            pool.shutdown(cancel_futures=True)
         if all(reply.error is not None for reply in replies):
             raise self._failure(replies)
         return replies

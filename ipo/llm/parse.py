@@ -58,8 +58,10 @@ def _only_object(text: str) -> dict[str, Any]:
     while position >= 0:
         try:
             value, end = decoder.raw_decode(text, position)
-        except (ValueError, RecursionError):
+        except ValueError:
             end = position + 1
+        except RecursionError as error:
+            raise PromptError("brackets without end") from error
         else:
             found.append(value)
         position = text.find("{", end)

@@ -102,6 +102,10 @@ def test_a_folder_is_loaded_and_its_name_says_what_runs(tmp_path: Path) -> None:
     assert llm.name.startswith(f"{folder}, transformers ")
     assert llm.name.endswith("float32 on cpu")
     assert (llm.template, llm.form) == ("continue.j2", "line"), "a small model goes on with a text"
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1000])
+    with pytest.raises(ModelError, match=r"cannot load a language model.*model\)"):
+        load_llm(LLMSettings(spec=str(folder), device="cpu"), offline=True)
 
 
 def test_a_broken_folder_or_file_is_a_model_error(tmp_path: Path) -> None:

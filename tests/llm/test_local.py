@@ -11,6 +11,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from ipo.errors import LLMError
 from ipo.llm.base import LikelihoodModel, Message
+from ipo.llm.grammar import GrammarMask, prompt_grammar
 from ipo.llm.local import LocalLLM, Style
 from ipo.llm.sampling import Sampler, nucleus
 from ipo.prompt import Prompt
@@ -101,8 +102,6 @@ def test_the_global_random_state_is_left_alone() -> None:
 
 def test_greedy_sampling_equals_a_full_forward_pass_at_each_token() -> None:
     """The oracle has no cache, no batch and no sampler: the likeliest allowed token, one forward pass each."""
-    from ipo.llm.grammar import GrammarMask, prompt_grammar
-
     llm = tiny_llm()
     ids, start = llm.encode(ASK), len(llm.encode(ASK))
     mask = GrammarMask(llm._table, prompt_grammar(63), 1)
@@ -174,3 +173,10 @@ def test_token_count_is_the_tokenizers() -> None:
     assert tiny_llm().token_count("a photo of a <CLASS>.") == len(
         tiny_llm().tokenizer.tokenize("a photo of a <CLASS>.")
     )
+
+
+def test_a_token_outside_the_grammar_is_an_error_and_not_an_end() -> None:
+    mask = GrammarMask(tiny_llm()._table, prompt_grammar(60), 1)
+    outside = int((~mask.allowed(300)[0]).nonzero()[0])
+    with pytest.raises(LLMError, match="grammar"):
+        mask.advance([outside])

@@ -24,7 +24,7 @@ TOLERANCE = 0.5
 """Most points between a published accuracy and ours that count as agreement."""
 
 COMPARABLE_MODELS = ("ViT-B-16-quickgelu/openai", "ViT-B-16/openai")
-"""Specs of the weights that the published figures were measured with."""
+"""Names of the models that the published figures were measured with."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ def present_datasets(root: Path | None) -> list[str]:
 def verify_dataset(name: str, settings: Settings, clip: ClipModel, store: FeatureStore) -> Iterator[Verdict]:
     """Each published figure of a dataset beside ours."""
     dataset = load_dataset(name, settings.data.root, seed=settings.seed)
-    note = not_comparable(dataset, settings.clip.model)
+    note = not_comparable(dataset, clip.fingerprint.name)
     halves: tuple[Half, Half] = ("base", "new")
     for half in halves:
         classes = class_half(dataset, half)

@@ -50,7 +50,7 @@ def verify(
     if as_json:
         print(json.dumps([verdict.to_json() for verdict in verdicts], indent=2, ensure_ascii=False))
         raise typer.Exit(1 if wrong else 0)
-    view = Table(title=f"{settings.clip.model}: test accuracy of fixed prompts, %")
+    view = Table(title=f"{model.fingerprint.name}: test accuracy of fixed prompts, %")
     for heading in ("dataset", "prompt", "classes", "expected", "got", "difference", "note"):
         view.add_column(heading, overflow="fold")
     for row in verdicts:

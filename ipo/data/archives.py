@@ -93,6 +93,20 @@ def landing(folder: Path) -> Iterator[Path]:
         shutil.rmtree(staged.with_name(f"{staged.name}.previous"), ignore_errors=True)
 
 
+def made_once(folder: Path, fill: Callable[[Path], None]) -> Path:
+    """The folder, whose content `fill` writes if it is not there yet.
+
+    Nothing is left if that fails. Of several processes one fills it, and the others wait.
+    """
+    if folder.is_dir():
+        return folder
+    with locked(folder):
+        if not folder.is_dir():
+            with landing(folder) as staged:
+                fill(staged)
+    return folder
+
+
 def unpack(archive: Path, folder: Path) -> None:
     """Extract a tar or zip file into an existing folder. Only plain files and folders below it are written.
 

@@ -96,7 +96,7 @@ def _copy(splits: Mapping[str, Any], image: str, label: str, writer: Writer) -> 
             if row[label] in (None, -1):
                 continue
             data = row[image]["bytes"] or Path(row[image]["path"]).read_bytes()
-            stored = writer.add_image(io.BytesIO(data), _suffix(data))
+            stored = writer.add_image(partial(io.BytesIO, data), _suffix(data))
             writer.add_row(stored, str(row[label]), split_named(key) or "")
     return names
 

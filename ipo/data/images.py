@@ -19,6 +19,7 @@ IMAGE_SUFFIXES = frozenset(
 MAX_PIXELS = 178_956_970
 """Most pixels of an image (a 512 MiB bitmap); a larger one is refused before it is decoded."""
 
+_TOO_BIG = f"Scale it down: at most {MAX_PIXELS:,} pixels are read"
 _DECODE_ERRORS = (OSError, SyntaxError, ValueError, EOFError, struct.error, MemoryError)
 
 
@@ -28,15 +29,7 @@ def load_image(path: Path) -> Image.Image:
     Raises `DataError` naming the file if it is missing, empty, truncated, of no known format or above `MAX_PIXELS`.
     """
     try:
-        with warnings.catch_warnings():
-            # Pillow warns of odd EXIF data, which are passed over, and at half of its limit; our own bound decides.
-            warnings.simplefilter("ignore")
-            with Image.open(path) as image:
-                if image.width * image.height > MAX_PIXELS:
-                    size = f"{image.width} x {image.height} pixels"
-                    raise DataError(f"image is too large: {size}", where=str(path), remedy=_TOO_BIG)
-                image.load()
-                return to_rgb(upright(image))
+        return _decode(path)
     except Image.DecompressionBombError as error:
         raise DataError(f"image is too large: {error}", where=str(path), remedy=_TOO_BIG) from error
     except _DECODE_ERRORS as error:
@@ -47,7 +40,16 @@ def load_image(path: Path) -> Image.Image:
         ) from error
 
 
-_TOO_BIG = f"Scale it down: at most {MAX_PIXELS:,} pixels are read"
+def _decode(path: Path) -> Image.Image:
+    with warnings.catch_warnings():
+        # Pillow warns of odd EXIF data, which are passed over, and at half of its limit; our own bound decides.
+        warnings.simplefilter("ignore")
+        with Image.open(path) as image:
+            if image.width * image.height > MAX_PIXELS:
+                size = f"{image.width} x {image.height} pixels"
+                raise DataError(f"image is too large: {size}", where=str(path), remedy=_TOO_BIG)
+            image.load()
+            return to_rgb(upright(image))
 
 
 def upright(image: Image.Image) -> Image.Image:

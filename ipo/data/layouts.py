@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from ipo.data.catalogue import CatalogueEntry, Layout
 from ipo.data.images import IMAGE_SUFFIXES
 from ipo.data.official import OFFICIAL
 from ipo.data.splits import Parts, hold_out, read_split_file, safe_path, seeded_split
-from ipo.data.types import Item
+from ipo.data.types import Item, Split
 from ipo.errors import DataError
 
 
@@ -176,21 +176,27 @@ def _read_domain_lists(images: Path, lists: Path, domains: Sequence[str]) -> Rea
     """DomainNet: `<domain>_{train,test}.txt` with lines `domain/class/image.jpg label`."""
     names: dict[int, str] = {}
     parts: Parts = {"train": [], "test": []}
-    for domain in domains:
-        for split in ("train", "test"):
-            file = lists / f"{domain}_{split}.txt"
-            for line in _lines(file):
-                path, _, number = line.rpartition(" ")
-                if not number.isdigit() or path.count("/") < 2:
-                    raise DataError(f"not 'domain/class/image label': {line!r}", where=str(file))
-                name = path.split("/")[-2]
-                if names.setdefault(int(number), name) != name:
-                    raise DataError(f"label {number} is both '{names[int(number)]}' and '{name}'", where=str(file))
-                parts[split].append(Item(safe_path(images, path, file), int(number), domain))
+    splits: tuple[Split, ...] = ("train", "test")
+    files = ((domain, split, lists / f"{domain}_{split}.txt") for domain in domains for split in splits)
+    for domain, split, file in files:
+        for path, label in _domain_rows(file):
+            name = path.split("/")[-2]
+            if names.setdefault(label, name) != name:
+                raise DataError(f"label {label} is both '{names[label]}' and '{name}'", where=str(file))
+            parts[split].append(Item(safe_path(images, path, file), label, domain))
     if set(names) != set(range(len(names))):
         raise DataError(f"labels are not 0 to {len(names) - 1} without gaps", where=str(lists))
     ordered = [names[label] for label in range(len(names))]
     return Reading(images, ordered, parts, "published (<domain>_{train,test}.txt)")
+
+
+def _domain_rows(file: Path) -> Iterator[tuple[str, int]]:
+    """Path and label of each line."""
+    for line in _lines(file):
+        path, _, number = line.rpartition(" ")
+        if not number.isdigit() or path.count("/") < 2:
+            raise DataError(f"not 'domain/class/image label': {line!r}", where=str(file))
+        yield path, int(number)
 
 
 def _lines(file: Path) -> list[str]:

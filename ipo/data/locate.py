@@ -6,10 +6,11 @@ import hashlib
 import os
 import shutil
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 from ipo.config import cache_folder
-from ipo.data.archives import is_archive, landing, locked, unpack, verify
+from ipo.data.archives import is_archive, made_once, unpack, verify
 from ipo.data.catalogue import Archive, CatalogueEntry
 from ipo.data.layouts import Place
 from ipo.errors import DataError
@@ -94,12 +95,7 @@ def _unpacked(entry: CatalogueEntry, archives: Mapping[Path, Archive]) -> Path:
     identity = "\n".join(f"{file}\t{stat.st_size}\t{stat.st_mtime_ns}" for file, stat in stats)
     key = hashlib.sha256(identity.encode("utf-8", "surrogateescape")).hexdigest()[:16]
     folder = cache_folder() / "unpacked" / f"{entry.name}-{key}"
-    if not folder.is_dir():
-        with locked(folder):
-            if not folder.is_dir():
-                with landing(folder) as staged:
-                    unpack_bundle(archives, staged)
-    return folder
+    return made_once(folder, partial(unpack_bundle, archives))
 
 
 def unpack_bundle(archives: Mapping[Path, Archive], folder: Path) -> None:

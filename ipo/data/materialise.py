@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import IO
 
 from ipo.config import cache_folder
-from ipo.data.archives import Budget, landing, locked
+from ipo.data.archives import Budget, made_once
 from ipo.files import write_atomic, write_json
 
 TABLE = "table.csv"
@@ -27,11 +27,11 @@ class Writer:
         self._images = 0
         self._rows: list[tuple[str, str, str]] = []
 
-    def add_image(self, source: IO[bytes], suffix: str) -> str:
-        """Store an encoded image under a name of our own making, which is returned."""
+    def add_image(self, opened: Callable[[], IO[bytes]], suffix: str) -> str:
+        """Store what `opened` yields, an encoded image, under a name of our own making, which is returned."""
         path = self._folder / f"{self._images // _PER_FOLDER:04d}" / f"{self._images:07d}{suffix}"
         path.parent.mkdir(exist_ok=True)
-        with path.open("wb") as output:
+        with path.open("wb") as output, opened() as source:
             self._budget.copy(source, output)
         self._images += 1
         return path.relative_to(self._folder).as_posix()
@@ -59,11 +59,9 @@ def materialised(
     """
     key = hashlib.sha256(identity.encode("utf-8", "surrogateescape")).hexdigest()[:16]
     readable = "".join(letter if letter.isalnum() else "-" for letter in name).strip("-")[-40:]
-    folder = cache_folder() / kind / f"{readable}-{key}"
-    if not folder.is_dir():
-        with locked(folder):
-            if not folder.is_dir():
-                with landing(folder) as staged:
-                    writer = Writer(staged, sources)
-                    writer.finish(fill(writer))
-    return folder / TABLE
+
+    def write(staged: Path) -> None:
+        writer = Writer(staged, sources)
+        writer.finish(fill(writer))
+
+    return made_once(cache_folder() / kind / f"{readable}-{key}", write) / TABLE

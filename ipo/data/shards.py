@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -87,11 +87,9 @@ def _copy_shard(shard: Path, split: str, writer: Writer) -> None:
         if is_folder or not stem:
             continue
         if suffix in IMAGE_SUFFIXES:
-            with opened() as source:
-                images[key] = writer.add_image(source, suffix)
+            images[key] = writer.add_image(opened, suffix)
         elif suffix in _LABEL_SUFFIXES and (suffix == ".cls" or key not in labels):
-            with opened() as source:
-                label = _label(source, suffix)
+            label = _label(opened, suffix)
             labels |= {key: label} if label else {}
     for key, image in images.items():
         if key not in labels:
@@ -99,9 +97,10 @@ def _copy_shard(shard: Path, split: str, writer: Writer) -> None:
         writer.add_row(image, labels[key], split)
 
 
-def _label(source: IO[bytes], suffix: str) -> str:
+def _label(opened: Callable[[], IO[bytes]], suffix: str) -> str:
     """The label in a file of a sample; empty if it holds none."""
-    text = source.read(_LONGEST_LABEL).decode("utf-8", "replace").strip()
+    with opened() as source:
+        text = source.read(_LONGEST_LABEL).decode("utf-8", "replace").strip()
     if suffix != ".json":
         return text
     try:

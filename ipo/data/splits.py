@@ -27,13 +27,11 @@ def read_split_file(file: Path, images: Path) -> tuple[list[str], Parts]:
     """
     rows = _load_json(file)
     names: dict[int, str] = {}
-    parts: Parts = {split: [] for split in SPLITS}
+    parts: Parts = {}
     try:
         for split in SPLITS:
-            for path, label, name in rows[split]:
-                if names.setdefault(label, name) != name:
-                    raise DataError(f"label {label} is both '{names[label]}' and '{name}'", where=str(file))
-                parts[split].append(Item(safe_path(images, path, file), int(label)))
+            parts[split] = [Item(safe_path(images, path, file), int(label)) for path, label, _ in rows[split]]
+            _collect_names(names, rows[split], file)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise DataError(
             f"not a split file: {error!r}",
@@ -43,6 +41,12 @@ def read_split_file(file: Path, images: Path) -> tuple[list[str], Parts]:
     if set(names) != set(range(len(names))):
         raise DataError(f"labels are not 0 to {len(names) - 1} without gaps", where=str(file))
     return [names[label] for label in range(len(names))], parts
+
+
+def _collect_names(names: dict[int, str], rows: Sequence[Sequence[Any]], file: Path) -> None:
+    for _, label, name in rows:
+        if names.setdefault(label, name) != name:
+            raise DataError(f"label {label} is both '{names[label]}' and '{name}'", where=str(file))
 
 
 def _load_json(file: Path) -> Any:

@@ -5,6 +5,7 @@ Nearest words are all the reading there is, and they are often not what the vect
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import torch
@@ -13,12 +14,19 @@ from torch import Tensor
 from ipo.clip.base import ClipModel
 from ipo.prompt import CLASS_PLACEHOLDER
 
+SPECIAL = re.compile(r"\[.+\]|<.+>")
+"""Tokens that tokenizers use for themselves."""
+
 
 def nearest_words(clip: ClipModel, context: Tensor, count: int = 5) -> list[list[tuple[str, float]]]:
-    """For each context vector (M, W) its `count` nearest vocabulary words with Euclidean distances, nearest first."""
+    """For each context vector (M, W) its `count` nearest vocabulary words with Euclidean distances, nearest first.
+
+    Tokens that are no words, such as `[MASK]`, are passed over.
+    """
     words, embeddings = clip.vocabulary()
-    distances = torch.cdist(context.detach().to(embeddings), embeddings)  # (M, V)
-    values, indices = distances.topk(min(count, len(words)), largest=False)
+    special = torch.tensor([bool(SPECIAL.fullmatch(word)) for word in words], device=embeddings.device)
+    distances = torch.cdist(context.detach().to(embeddings), embeddings).masked_fill(special, torch.inf)  # (M, V)
+    values, indices = distances.topk(min(count, int((~special).sum())), largest=False)
     return [
         [(words[index], distance) for index, distance in zip(row, near, strict=True)]
         for row, near in zip(indices.tolist(), values.tolist(), strict=True)

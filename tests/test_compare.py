@@ -115,6 +115,13 @@ def test_unknown_reference_lists_the_methods():
         compare([trial()], "zero-shot")
 
 
+def test_differences_are_from_zero_shot_unless_another_method_is_named():
+    trials = [trial("coop"), trial("zero-shot", base=0.7), trial("ft")]
+    assert [row.method for row in compare(trials) if not row.differences] == ["zero-shot"]
+    assert [row.method for row in compare(trials, "ft") if not row.differences] == ["ft"]
+    assert [row.method for row in compare(trials[::2]) if not row.differences] == ["coop"]
+
+
 def test_published_rows_average_to_the_printed_averages_but_for_the_one_that_does_not():
     rows = [row for row in published_rows(PUBLISHED, [1, 16]) if row.source]
     for method in {row.method for row in rows}:
@@ -148,7 +155,7 @@ def test_published_rows_are_marked_sourced_and_never_averaged_in(rows):
     text = as_text(rows, "zero-shot")
     published = [line for line in text.splitlines() if "†" in line and "published, not" not in line]
     assert len(published) == sum(bool(row.source) for row in rows)
-    assert "published, not measured here: CoOp (16-shot)" in text
+    assert "published, not measured here: CoOp (16-shot), CoCoOp (16-shot): " in text
     average = next(row for row in rows if row.dataset == AVERAGE and row.method == "coop")
     own = [row.base[0] for row in rows if row.method == "coop" and row.dataset != AVERAGE]
     assert average.base[0] == pytest.approx(np.mean(own))

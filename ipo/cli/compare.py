@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 def compare(
     runs: Annotated[list[Path], typer.Argument(help="Run folders, or folders of run folders.")],
     reference: Annotated[
-        str | None, typer.Option("--reference", help="Method that differences are from. [default: the first]")
+        str | None,
+        typer.Option("--reference", help="Method that differences are from. [default: zero-shot, or else the first]"),
     ] = None,
     form: Annotated[
         Literal["text", "markdown", "csv", "latex"], typer.Option("--format", help="How to print the table.")
@@ -52,19 +53,17 @@ def compare(
     """
     if fluency and not words:
         raise ConfigError("--fluency goes with --words")
-    from ipo.compare.rows import compare as compare_trials
-    from ipo.compare.rows import published_rows
+    from ipo.compare import rows as comparison
     from ipo.compare.tables import FORMATS, sentences
     from ipo.compare.trials import read_trials
     from ipo.files import write_atomic
 
     trials = [trial for folder in find_runs(runs) for trial in read_trials(folder, controls)]
-    rows = compare_trials(trials, reference)
-    chosen = reference or rows[0].method
+    rows = comparison.compare(trials, reference)
     if published:
-        extra = published_rows([row.dataset for row in rows], [trial.facts["shots"] for trial in trials])
+        extra = comparison.published_rows([row.dataset for row in rows], [trial.facts["shots"] for trial in trials])
         rows = in_dataset_order([*rows, *extra])
-    table = FORMATS[form](rows, chosen)
+    table = FORMATS[form](rows, comparison.choose_reference(trials, reference))
     if words:
         table += "\n\n" + sentences(rows, load_perplexity(fluency, offline) if fluency else None)
     if out is None:

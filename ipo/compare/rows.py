@@ -66,15 +66,11 @@ class Row:
 def compare(trials: Sequence[Trial], reference: str | None = None) -> list[Row]:
     """A row for each dataset and method in order of appearance, then averages where there are several datasets.
 
-    Differences are from the method `reference`, by default the first.
+    Differences are from the method `reference`; see `choose_reference`.
     """
-    if not trials:
-        raise RunError("no runs to compare", remedy="Give the folders of finished runs")
+    chosen = choose_reference(trials, reference)
     groups = _group(trials)
     methods = list(dict.fromkeys(method for _, method in groups))
-    if reference is not None and reference not in methods:
-        raise UnknownName("method", reference, methods)
-    chosen = reference or methods[0]
     datasets = list(dict.fromkeys(dataset for dataset, _ in groups))
     rows = [
         _row(method, group, [] if method == chosen else groups.get((dataset, chosen), []))
@@ -83,6 +79,16 @@ def compare(trials: Sequence[Trial], reference: str | None = None) -> list[Row]:
         if place == dataset
     ]
     return rows + _averages(rows, methods, datasets)
+
+
+def choose_reference(trials: Sequence[Trial], wanted: str | None = None) -> str:
+    """The method that differences are from: the one that is wanted, or else zero-shot, or else the first."""
+    methods = list(dict.fromkeys(name_methods(trials)))
+    if not methods:
+        raise RunError("no runs to compare", remedy="Give the folders of finished runs")
+    if wanted is not None and wanted not in methods:
+        raise UnknownName("method", wanted, methods)
+    return wanted or next((method for method in methods if method.startswith("zero-shot")), methods[0])
 
 
 def _group(trials: Sequence[Trial]) -> dict[tuple[str, str], list[Trial]]:

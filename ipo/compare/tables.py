@@ -13,16 +13,12 @@ from ipo.compare.rows import Difference, Mean, Row
 from ipo.prompt import CLASS_PLACEHOLDER
 
 DAGGER = "†"
-NOTES = (
-    "Base and new: test accuracy in percent, mean over seeds ± population standard deviation. "
-    "H: harmonic mean of the mean base and mean new accuracy."
-)
 
 
 def as_text(rows: Sequence[Row], reference: str, width: int = 160) -> str:
     """A table for the terminal, with a line between datasets."""
     table = Table(show_edge=False, pad_edge=False)
-    heads, printed = cells(rows, reference)
+    heads, printed = cells(rows)
     for index, head in enumerate(heads):
         table.add_column(head, justify="left" if index < 2 else "right", no_wrap=index != 1, overflow="fold")
     for index, line in enumerate(printed):
@@ -31,20 +27,20 @@ def as_text(rows: Sequence[Row], reference: str, width: int = 160) -> str:
     file = io.StringIO()
     Console(file=file, width=width, markup=False, highlight=False).print(table)
     lines = [line.rstrip() for line in file.getvalue().splitlines()]
-    return "\n".join([*lines, "", NOTES, *sources(rows)])
+    return "\n".join([*lines, "", *notes(rows, reference)])
 
 
 def as_markdown(rows: Sequence[Row], reference: str) -> str:
     """A table for a README or an issue."""
-    heads, lines = cells(rows, reference)
+    heads, lines = cells(rows)
     marks = ["---", "---", *["---:"] * (len(heads) - 2)]
     table = ["| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in (heads, marks, *lines)]
-    return "\n".join([*table, "", NOTES, *sources(rows)])
+    return "\n".join([*table, "", *notes(rows, reference)])
 
 
 def as_latex(rows: Sequence[Row], reference: str) -> str:
     """A `tabular` for the booktabs package."""
-    heads, lines = cells(rows, reference)
+    heads, lines = cells(rows)
     body = []
     for index, line in enumerate(lines):
         if index and rows[index].dataset != rows[index - 1].dataset:
@@ -52,8 +48,8 @@ def as_latex(rows: Sequence[Row], reference: str) -> str:
         body.append(" & ".join(_escape(cell) for cell in line) + r" \\")
     start = rf"\begin{{tabular}}{{ll{'r' * (len(heads) - 2)}}}"
     top = [start, r"\toprule", " & ".join(_escape(head) for head in heads) + r" \\", r"\midrule"]
-    notes = [f"% {line}" for line in (NOTES, *sources(rows))]
-    return "\n".join([*notes, *top, *body, r"\bottomrule", r"\end{tabular}"])
+    comments = [f"% {line}" for line in notes(rows, reference)]
+    return "\n".join([*comments, *top, *body, r"\bottomrule", r"\end{tabular}"])
 
 
 def as_csv(rows: Sequence[Row]) -> str:
@@ -85,19 +81,21 @@ FORMATS: dict[str, Callable[[Sequence[Row], str], str]] = {
 }
 
 
-def cells(rows: Sequence[Row], reference: str) -> tuple[list[str], list[list[str]]]:
+def cells(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
     """Headings and printed cells. Columns that would be empty in every row are left out."""
     targets = list(dict.fromkeys(spec for row in rows for spec in row.targets))
-    shown = "H" if any("H" in row.differences for row in rows) else "base"
     columns: list[tuple[str, Callable[[Row], str]]] = [
         ("dataset", lambda row: row.dataset),
         ("method", lambda row: row.method + (f" {DAGGER}" if row.source else "")),
         ("seeds", lambda row: str(len(row.seeds)) if row.seeds else ""),
-        ("base", lambda row: _mean(row.base, row)),
+        ("base" if any(row.new for row in rows) else "accuracy", lambda row: _mean(row.base, row)),
         ("new", lambda row: _mean(row.new, row)),
         ("H", lambda row: _percent(row.harmonic_mean)),
-        (f"{shown} - {reference} [95%]", lambda row: _difference(row.differences.get(shown))),
         *((spec, lambda row, spec=spec: _mean(row.targets.get(spec), row)) for spec in targets),
+        *(
+            (f"Δ {name}", lambda row, name=name: _difference(row.differences.get(name)))
+            for name in ("base", "new", "H")
+        ),
         ("time, s", lambda row: "" if row.seconds is None else f"{row.seconds:,.0f}"),
         ("cost, $", lambda row: "" if row.cost is None else f"{row.cost:.4f}"),
     ]
@@ -105,10 +103,15 @@ def cells(rows: Sequence[Row], reference: str) -> tuple[list[str], list[list[str
     return [head for head, _ in kept], [[cell(row) for _, cell in kept] for row in rows]
 
 
-def sources(rows: Sequence[Row]) -> list[str]:
-    """Where the published rows are from; nothing where there are none."""
-    found = dict.fromkeys((row.method, row.source) for row in rows if row.source)
-    return [f"{DAGGER} published, not measured here: {method}, {source}" for method, source in found]
+def notes(rows: Sequence[Row], reference: str) -> list[str]:
+    """What the columns mean, and where published rows are from."""
+    lines = ["Test accuracy in percent, mean over seeds ± population standard deviation; H is that of the two means."]
+    if any(row.differences for row in rows):
+        lines.append(f"Δ: difference from {reference} on the same test images, with a 95% paired bootstrap interval.")
+    for source in dict.fromkeys(row.source for row in rows if row.source):
+        methods = ", ".join(dict.fromkeys(row.method for row in rows if row.source == source))
+        lines.append(f"{DAGGER} published, not measured here: {methods}: {source}.")
+    return lines
 
 
 def sentences(rows: Sequence[Row], perplexity: Callable[[list[str]], list[float]] | None = None) -> str:
@@ -147,4 +150,10 @@ def _difference(value: Difference | None) -> str:
 def _escape(text: str) -> str:
     for character in "\\&%$#_{}":
         text = text.replace(character, "\\" + character if character != "\\" else r"\textbackslash ")
-    return text.replace("±", r"$\pm$").replace(DAGGER, r"$^\dagger$").replace("<", "$<$").replace(">", "$>$")
+    return (
+        text.replace("±", r"$\pm$")
+        .replace("Δ", r"$\Delta$")
+        .replace(DAGGER, r"$^\dagger$")
+        .replace("<", "$<$")
+        .replace(">", "$>$")
+    )

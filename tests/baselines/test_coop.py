@@ -151,5 +151,6 @@ def test_the_nearest_word_of_an_untrained_vector_is_its_own(task):
     assert reading["nearest_words"][1][0] == ["photo", 0.0]
     second = reading["nearest_words"][1][1]
     words, embeddings = TinyClip().vocabulary()
-    distances = sorted((float((row - embeddings[4]).norm()), word) for word, row in zip(words, embeddings, strict=True))
+    pairs = [(word, row) for word, row in zip(words, embeddings, strict=True) if not word.startswith("[")]
+    distances = sorted((float((row - embeddings[4]).norm()), word) for word, row in pairs)
     assert second == [distances[1][1], pytest.approx(distances[1][0], abs=1e-4)]

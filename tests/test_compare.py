@@ -134,7 +134,7 @@ def test_published_rows_average_to_the_printed_averages_but_for_the_one_that_doe
 
 def test_published_figures_are_those_of_the_papers_and_have_no_average_of_some_datasets():
     rows = {(row.method, row.dataset): row for row in published_rows(["caltech101", "dtd"], [1])}
-    assert (*rows["IPO (1-shot)", "dtd"].base, *rows["IPO (1-shot)", "dtd"].new) == (0.5545, 0, 0.6247, 0)
+    assert (*rows["IPO (1-shot)", "dtd"].base, *rows["IPO (1-shot)", "dtd"].new) == (0.5545, None, 0.6247, None)
     assert rows["CLIP", "caltech101"].base[0] == 0.9684
     assert not any("16" in method for method, _ in rows)
     assert not any(dataset == AVERAGE for _, dataset in rows)

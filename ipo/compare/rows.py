@@ -26,8 +26,8 @@ RESAMPLES = 2000
 
 PUBLISHED_FILE = Path(__file__).with_name("published.toml")
 
-Mean = tuple[float, float]
-"""Mean and population standard deviation over seeds."""
+Mean = tuple[float, float | None]
+"""Mean and population standard deviation over seeds; no deviation where there is one seed, or an average."""
 
 
 @dataclass(frozen=True)
@@ -110,10 +110,10 @@ def _row(method: str, group: Sequence[Trial], reference: Sequence[Trial]) -> Row
     return Row(
         method=method,
         dataset=group[0].dataset,
-        base=mean_and_spread([trial.base for trial in group]),
-        new=mean_and_spread(news) if len(news) == len(group) else None,
+        base=_over_seeds([trial.base for trial in group]),
+        new=_over_seeds(news) if len(news) == len(group) else None,
         seeds=tuple(trial.seed for trial in group),
-        targets={spec: mean_and_spread([t.targets[spec] for t in group if spec in t.targets]) for spec in specs},
+        targets={spec: _over_seeds([t.targets[spec] for t in group if spec in t.targets]) for spec in specs},
         differences=paired_differences(group, reference),
         seconds=_mean([trial.seconds for trial in group]),
         cost=_mean(costs) if costs else None,
@@ -128,10 +128,14 @@ def _averages(rows: Sequence[Row], methods: Sequence[str], datasets: Sequence[st
         own = [row for row in rows if row.method == method]
         if len(own) == len(datasets):
             news = [row.new[0] for row in own if row.new]
-            new = (_mean(news), 0.0) if len(news) == len(own) else None
+            new = (_mean(news), None) if len(news) == len(own) else None
             seeds = tuple(sorted({seed for row in own for seed in row.seeds}))
-            averages.append(Row(method, AVERAGE, (_mean([row.base[0] for row in own]), 0.0), new, seeds))
+            averages.append(Row(method, AVERAGE, (_mean([row.base[0] for row in own]), None), new, seeds))
     return averages
+
+
+def _over_seeds(values: Sequence[float]) -> Mean:
+    return mean_and_spread(values) if len(values) > 1 else (values[0], None)
 
 
 def _mean(values: Sequence[float]) -> float:
@@ -198,5 +202,5 @@ def published_rows(datasets: Sequence[str], shots: Sequence[int]) -> list[Row]:
                 if place in figures:
                     base, new = (value / 100 for value in figures[place])
                     source = f"{table['source']}; {table['model']}"
-                    rows.append(Row(name, place, (base, 0.0), (new, 0.0), source=source))
+                    rows.append(Row(name, place, (base, None), (new, None), source=source))
     return rows

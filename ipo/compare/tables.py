@@ -14,6 +14,9 @@ from ipo.prompt import CLASS_PLACEHOLDER
 
 DAGGER = "†"
 
+LATEX = {"\\": r"\textbackslash ", "±": r"$\pm$", "Δ": r"$\Delta$", DAGGER: r"$^\dagger$", "<": "$<$", ">": "$>$"}
+"""Characters with a command of their own; see `_escape` for those that take a backslash."""
+
 
 def as_text(rows: Sequence[Row], reference: str, width: int = 160) -> str:
     """A table for the terminal, with a line between datasets."""
@@ -88,10 +91,10 @@ def cells(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
         ("dataset", lambda row: row.dataset),
         ("method", lambda row: row.method + (f" {DAGGER}" if row.source else "")),
         ("seeds", lambda row: str(len(row.seeds)) if row.seeds else ""),
-        ("base" if any(row.new for row in rows) else "accuracy", lambda row: _mean(row.base, row)),
-        ("new", lambda row: _mean(row.new, row)),
+        ("base" if any(row.new for row in rows) else "accuracy", lambda row: _mean(row.base)),
+        ("new", lambda row: _mean(row.new)),
         ("H", lambda row: _percent(row.harmonic_mean)),
-        *((spec, lambda row, spec=spec: _mean(row.targets.get(spec), row)) for spec in targets),
+        *((spec, lambda row, spec=spec: _mean(row.targets.get(spec))) for spec in targets),
         *(
             (f"Δ {name}", lambda row, name=name: _difference(row.differences.get(name)))
             for name in ("base", "new", "H")
@@ -116,16 +119,12 @@ def notes(rows: Sequence[Row], reference: str) -> list[str]:
 
 def sentences(rows: Sequence[Row], perplexity: Callable[[list[str]], list[float]] | None = None) -> str:
     """What each method's first run would say: its prompt, or the words nearest to its context; with perplexities."""
-    said = [row for row in rows if row.sentence]
-    figures = (
-        perplexity([row.sentence.replace(CLASS_PLACEHOLDER, "thing") for row in said if row.sentence])
-        if perplexity
-        else []
-    )
+    said = [(row, row.sentence) for row in rows if row.sentence]
+    texts = [sentence.replace(CLASS_PLACEHOLDER, "thing") for _, sentence in said]
+    figures = [f"  perplexity {value:,.0f}" for value in perplexity(texts)] if perplexity else [""] * len(said)
     lines = ["What they say (a prompt, or the vocabulary words nearest to a learned context):"]
-    for index, row in enumerate(said):
-        fluency = f"  perplexity {figures[index]:,.0f}" if figures else ""
-        lines.append(f"  {row.dataset}, {row.method}: {row.sentence}{fluency}")
+    for (row, sentence), fluency in zip(said, figures, strict=True):
+        lines.append(f"  {row.dataset}, {row.method}: {sentence}{fluency}")
     return "\n".join(lines)
 
 
@@ -133,14 +132,10 @@ def _percent(value: float | None) -> str:
     return "" if value is None else f"{100 * value:.1f}"
 
 
-def _mean(value: Mean | None, row: Row) -> str:
-    if value is None:
-        return ""
-    return (
-        f"{100 * value[0]:.1f} ± {100 * value[1]:.1f}"
-        if len(row.seeds) > 1 and row.seconds is not None
-        else _percent(value[0])
-    )
+def _mean(value: Mean | None) -> str:
+    if value is None or value[1] is None:
+        return _percent(value[0] if value else None)
+    return f"{100 * value[0]:.1f} ± {100 * value[1]:.1f}"
 
 
 def _difference(value: Difference | None) -> str:
@@ -148,12 +143,4 @@ def _difference(value: Difference | None) -> str:
 
 
 def _escape(text: str) -> str:
-    for character in "\\&%$#_{}":
-        text = text.replace(character, "\\" + character if character != "\\" else r"\textbackslash ")
-    return (
-        text.replace("±", r"$\pm$")
-        .replace("Δ", r"$\Delta$")
-        .replace(DAGGER, r"$^\dagger$")
-        .replace("<", "$<$")
-        .replace(">", "$>$")
-    )
+    return "".join(LATEX.get(letter, f"\\{letter}" if letter in "&%$#_{}" else letter) for letter in text)

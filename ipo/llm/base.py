@@ -33,6 +33,16 @@ class Reply:
     error: str | None = None
 
 
+@dataclass(frozen=True)
+class Style:
+    """How a local model is best used: by its chat template or as a continuation, and what its samples need."""
+
+    chat: bool
+    template: str
+    top_p: float = 1.0
+    min_likelihood: float | None = None
+
+
 class LLM(Protocol):
     """Proposes prompts. Equal arguments on the same machine give equal replies from a local model."""
 

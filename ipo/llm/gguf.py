@@ -56,11 +56,11 @@ def _convert(path: Path, folder: Path) -> None:
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(**source)
         model = transformers.AutoModelForCausalLM.from_pretrained(**source, dtype=torch.float32)
-    except (OSError, ValueError, KeyError, NotImplementedError) as error:
+    except (OSError, ValueError, KeyError, ImportError, NotImplementedError) as error:
         raise ModelError(
-            f"transformers cannot read this GGUF file: {str(error).strip().splitlines()[0]}",
+            f"transformers cannot read this GGUF file: {' '.join(str(error).split())[:200]}",
             where=str(path),
-            remedy="Install the extra `gguf` (llama-cpp-python), which runs it as it is",
+            remedy="Install the package gguf, or llama-cpp-python (extra `gguf`), which runs the file as it is",
         ) from error
     config = model.config
     del config.quantization_config  # the loaded model counts as quantised and would refuse to be saved

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from functools import cached_property
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ipo.errors import LLMError, ModelError
-from ipo.llm.base import Message, Reply, ReplyForm
+from ipo.llm.base import Message, Reply, ReplyForm, Style
 from ipo.prompt import CLASS_PLACEHOLDER
 
 _CONTEXT = 8192
+_JUDGE_CONTEXT = 512
 _GRAMMAR = f"""
 root ::= " "? (capital | word) (","? " " word){{0,7}} " {CLASS_PLACEHOLDER}" (","? " " word){{0,9}} "."
 capital ::= [A-Z] [a-z]{{0,14}}
@@ -28,16 +32,19 @@ class LlamaCppLLM:
 
     form: ReplyForm = "line"
 
-    def __init__(self, path: Path, label: str, template: str, top_p: float) -> None:
-        llama: Any = import_module("llama_cpp")
+    def __init__(self, path: Path, label: str, style: Style) -> None:
+        self._llama: Any = import_module("llama_cpp")
+        self._path, self._top_p = path, style.top_p
+        self._model = self._load(n_ctx=_CONTEXT)
+        self._grammar = self._llama.LlamaGrammar.from_string(_GRAMMAR, verbose=False)
+        self.template, self.min_likelihood = style.template, style.min_likelihood
+        self.name = f"{label}, llama-cpp-python {self._llama.__version__}"
+
+    def _load(self, **options: Any) -> Any:
         try:
-            self._model = llama.Llama(model_path=str(path), n_ctx=_CONTEXT, verbose=False)
+            return self._llama.Llama(model_path=str(self._path), verbose=False, **options)
         except ValueError as error:
-            raise ModelError(f"llama.cpp cannot load this file: {error}", where=str(path)) from error
-        self._grammar = llama.LlamaGrammar.from_string(_GRAMMAR, verbose=False)
-        self._top_p = top_p
-        self.template = template
-        self.name = f"{label}, llama-cpp-python {llama.__version__}"
+            raise ModelError(f"llama.cpp cannot load this file: {error}", where=str(self._path)) from error
 
     def generate(
         self, messages: Sequence[Message], n: int, temperature: float, max_tokens: int, seed: int
@@ -77,3 +84,22 @@ class LlamaCppLLM:
     def token_count(self, text: str) -> int:
         """Tokens of `text`, without a start token."""
         return len(self._model.tokenize(text.encode(), add_bos=False))
+
+    @cached_property
+    def _judge(self) -> Any:
+        """The same model with a short context that keeps the logits of every token."""
+        return self._load(n_ctx=_JUDGE_CONTEXT, logits_all=True)
+
+    def mean_log_likelihood(self, texts: Sequence[str], context: str = "") -> list[float]:
+        """Mean log-likelihood a token (nats) of each text as what follows `context`, or as the start of a document."""
+        start = self._judge.tokenize(context.encode(), add_bos=False) or [self._judge.token_bos()]
+        glue = " " if context else ""
+        return [self._mean(start, self._judge.tokenize(f"{glue}{text}".encode(), add_bos=False)) for text in texts]
+
+    def _mean(self, start: list[int], text: list[int]) -> float:
+        self._judge.reset()
+        self._judge.eval([*start, *text])
+        logits = np.asarray(self._judge.scores[len(start) - 1 : len(start) + len(text) - 1], dtype=np.float64)
+        logits -= logits.max(axis=1, keepdims=True)
+        shares = logits[np.arange(len(text)), text] - np.log(np.exp(logits).sum(axis=1))
+        return float(shares.mean())

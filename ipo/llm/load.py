@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ipo.config import LLMSettings
 from ipo.errors import ConfigError, ModelError, UnknownName
-from ipo.llm.base import LLM
+from ipo.llm.base import LLM, Style
 from ipo.llm.presets import Preset, presets
 
 _SMALL_MODEL = 700_000_000
@@ -30,7 +30,11 @@ def _preset(settings: LLMSettings, offline: bool) -> Preset:
     """The row of a preset name, after its offline or GPU replacement; or a row made of the spec itself."""
     spec, known = settings.spec, presets()
     if spec not in known:
-        if not (spec.startswith(("hf:", "openai:", "package:")) or spec.endswith(".gguf") or Path(spec).is_dir()):
+        if not (
+            spec.startswith(("hf:", "openai:", "package:"))
+            or spec.endswith(".gguf")
+            or Path(spec).expanduser().is_dir()
+        ):
             remedy = "Or give hf:org/model, openai:MODEL, a folder or a .gguf file"
             raise UnknownName("language model", spec, known, remedy)
         return Preset(spec=spec)
@@ -88,7 +92,7 @@ def _source(spec: str, offline: bool) -> tuple[str, str]:
         version = importlib.metadata.version(package.replace("_", "-"))
         return str(Path(found.origin).parent / file), f"{file} from the package {package} {version}"
     if kind != "hf":
-        return spec, spec
+        return str(Path(spec).expanduser()), spec
     from ipo.llm.hub import hub_folder
 
     return str(hub_folder(rest, offline=offline)), spec
@@ -99,20 +103,14 @@ def _load_transformers(source: str, label: str, preset: Preset, settings: LLMSet
     import transformers
 
     from ipo.clip.load import resolve_device
-    from ipo.llm.local import LocalLLM, Style, load_local
+    from ipo.llm.local import LocalLLM, load_local
 
     device = resolve_device(settings.device)
     wanted = settings.dtype if settings.dtype != "auto" else preset.dtype
     dtype = wanted if wanted != "auto" else "float32" if device.type == "cpu" else "bfloat16"
     model, tokenizer = load_local(source, device, getattr(torch, dtype))
     able = tokenizer.chat_template is not None and model.num_parameters() >= _SMALL_MODEL
-    chat = able if preset.chat is None else preset.chat
-    style = Style(
-        chat=chat,
-        template=preset.template or ("ipo.j2" if chat else "continue.j2"),
-        top_p=settings.top_p or preset.top_p or (1.0 if chat else 0.9),
-        min_likelihood=preset.min_likelihood,
-    )
+    style = _style(preset, settings, chat=able if preset.chat is None else preset.chat)
     name = f"{label}, transformers {transformers.__version__}, {dtype} on {device.type}"
     return LocalLLM(model, tokenizer, name, style)
 
@@ -120,4 +118,13 @@ def _load_transformers(source: str, label: str, preset: Preset, settings: LLMSet
 def _load_llama_cpp(path: Path, label: str, preset: Preset, settings: LLMSettings) -> LLM:
     from ipo.llm.llamacpp import LlamaCppLLM
 
-    return LlamaCppLLM(path, label, preset.template or "continue.j2", settings.top_p or preset.top_p or 0.9)
+    return LlamaCppLLM(path, label, _style(preset, settings, chat=False))
+
+
+def _style(preset: Preset, settings: LLMSettings, *, chat: bool) -> Style:
+    return Style(
+        chat=chat,
+        template=preset.template or ("ipo.j2" if chat else "continue.j2"),
+        top_p=settings.top_p or preset.top_p or (1.0 if chat else 0.9),
+        min_likelihood=preset.min_likelihood,
+    )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from importlib import import_module
 from pathlib import Path
@@ -15,22 +14,12 @@ from llguidance import LLTokenizer
 from safetensors import SafetensorError
 
 from ipo.errors import LLMError, ModelError
-from ipo.llm.base import Message, Reply, ReplyForm
+from ipo.llm.base import Message, Reply, ReplyForm, Style
 from ipo.llm.grammar import GrammarMask, prompt_grammar, token_table
 from ipo.llm.sampling import Prefix, Sampler, mean_log_likelihoods, read_prefix, sample
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-
-@dataclass(frozen=True)
-class Style:
-    """How one model is best used: by its chat template or as a continuation, and what its samples need."""
-
-    chat: bool
-    template: str
-    top_p: float = 1.0
-    min_likelihood: float | None = None
 
 
 class LocalLLM:

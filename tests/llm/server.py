@@ -86,9 +86,9 @@ def local_writer() -> Writer:
     from llguidance import LLMatcher
 
     from ipo.config import LLMSettings
-    from ipo.llm.base import Message
+    from ipo.llm.base import Message, Style
     from ipo.llm.load import load_llm
-    from ipo.llm.local import LocalLLM, Style
+    from ipo.llm.local import LocalLLM
     from ipo.llm.sampling import Sampler
 
     base = load_llm(LLMSettings(), offline=True)

@@ -10,9 +10,9 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from ipo.errors import LLMError
-from ipo.llm.base import LikelihoodModel, Message
+from ipo.llm.base import LikelihoodModel, Message, Style
 from ipo.llm.grammar import GrammarMask, prompt_grammar
-from ipo.llm.local import LocalLLM, Style
+from ipo.llm.local import LocalLLM
 from ipo.llm.sampling import Sampler, nucleus
 from ipo.prompt import Prompt
 

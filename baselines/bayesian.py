@@ -2,6 +2,8 @@
 
 CoOp's context plus one Gaussian residual that is shared by all context vectors; the residual's distribution is learned
 by variational inference against a standard normal prior, for all images alike or conditioned on the image.
+At test the reference draws new samples for every image; here all images share one seeded draw, so that a prediction
+does not depend on what was predicted before.
 Shape legend: B batch, C classes, D feature width, M context vectors, N images, S samples, W token embedding width.
 """
 

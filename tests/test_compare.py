@@ -223,6 +223,14 @@ def test_runs_of_ipo_and_of_baselines_are_read_alike(tmp_path):
     assert (found.base, found.new, found.facts["epochs"], found.sentence) == (0.5, None, 3, "a <CLASS>.")
 
 
+def test_fits_on_two_domains_are_two_datasets(tmp_path):
+    for domain in ("photo", "sketch"):
+        folder = write_run(tmp_path / domain, "coop", ["coop"], options={})
+        (folder / "config.toml").write_text(f'[data]\ndomains = ["{domain}"]\n')
+    trials = [read_trials(tmp_path / domain)[0] for domain in ("photo", "sketch")]
+    assert [row.dataset for row in compare(trials)] == ["own@photo", "own@sketch", AVERAGE]
+
+
 def test_command_compares_the_runs_of_a_folder(tmp_path):
     write_run(tmp_path / "runs" / "a", "zero-shot", ["zero-shot"], options={})
     write_run(tmp_path / "runs" / "b", "coop", ["coop"], options={})

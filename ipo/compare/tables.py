@@ -111,6 +111,7 @@ def notes(rows: Sequence[Row], reference: str) -> list[str]:
     lines = ["Test accuracy in percent, mean over seeds ± population standard deviation; H is that of the two means."]
     if any(row.differences for row in rows):
         lines.append(f"Δ: difference from {reference} on the same test images, with a 95% paired bootstrap interval.")
+        lines.append("It is missing where two runs share no seed, or were tested on different images.")
     for source in dict.fromkeys(row.source for row in rows if row.source):
         methods = ", ".join(dict.fromkeys(row.method for row in rows if row.source == source))
         lines.append(f"{DAGGER} published, not measured here: {methods}: {source}.")

@@ -24,6 +24,7 @@ class Trial:
 
     predictor: str
     dataset: str
+    """Its name, with the domains of the fit where it was fitted on some of them: `pacs@photo`."""
     seed: int
     facts: dict[str, Any]
     """Shots, classes, model, and the options that the method ran with."""
@@ -54,13 +55,15 @@ def read_trials(folder: Path, every: bool = False) -> list[Trial]:
 
 def _trial(folder: Path, result: dict[str, Any], correct: dict[str, Any], name: str) -> Trial:
     figures = result["predictors"][name]
+    options = result.get("options")
     reading = result.get("figures", {}).get("reading", {}).get("sentence")
-    options = result["options"] if "options" in result else _search_settings(folder)
+    settings = _settings(folder)
+    domains = "+".join(settings.get("data", {}).get("domains", ()))
     return Trial(
         predictor=name,
-        dataset=result["dataset"],
+        dataset=f"{result['dataset']}@{domains}" if domains else result["dataset"],
         seed=result["seed"],
-        facts={key: result[key] for key in FIXED} | options,
+        facts={key: result[key] for key in FIXED} | (_searching(settings) if options is None else options),
         base=figures["base"]["accuracy"],
         new=figures["new"]["accuracy"] if figures["new"] else None,
         targets={spec: target["accuracy"] for spec, target in figures.get("targets", {}).items()},
@@ -72,12 +75,15 @@ def _trial(folder: Path, result: dict[str, Any], correct: dict[str, Any], name: 
     )
 
 
-def _search_settings(folder: Path) -> dict[str, Any]:
-    """What an IPO run was asked to do, by dotted key."""
+def _settings(folder: Path) -> dict[str, Any]:
     try:
-        settings = tomllib.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
+        return tomllib.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
     except (OSError, tomllib.TOMLDecodeError) as error:
         raise RunError(f"cannot read {CONFIG_FILE}: {error}", where=str(folder)) from error
+
+
+def _searching(settings: dict[str, Any]) -> dict[str, Any]:
+    """What an IPO run was asked to do, by dotted key."""
     return {f"{part}.{key}": value for part in _SEARCH_SECTIONS for key, value in settings.get(part, {}).items()}
 
 

@@ -36,8 +36,8 @@ MALFORMED = [
     (reply("a photo of a cat."), "no prompt: a prompt needs <CLASS> exactly once"),
     (reply("a <CLASS> and a <CLASS>."), "no prompt: a prompt needs <CLASS> exactly once"),
     (reply("<INS>a photo of a cat.</INS>", "free"), "no prompt: a prompt needs <CLASS> exactly once"),
-    (reply("{}", "sides"), "no prompt: no texts `before` and `after` in the JSON object"),
-    (reply('["a", "b"]', "sides"), "no prompt: 0 JSON objects instead of one"),
+    (reply("{}", "sides"), "no prompt: no texts `before` and `after`"),
+    (reply('["a", "b"]', "sides"), "no prompt: no JSON object"),
 ]
 
 

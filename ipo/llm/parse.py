@@ -34,11 +34,7 @@ def _from_tags(text: str) -> Prompt:
 
 
 def _from_sides(text: str) -> Prompt:
-    sides = _only_object(text)
-    before, after = sides.get("before"), sides.get("after")
-    if not isinstance(before, str) or not isinstance(after, str):
-        raise PromptError("no texts `before` and `after` in the JSON object")
-    before, after = well_formed(before), well_formed(after)
+    before, after = map(well_formed, _only_pair(text))
     before, after = before.removesuffix(CLASS_PLACEHOLDER), after.removeprefix(CLASS_PLACEHOLDER)
     if CLASS_PLACEHOLDER in before + after:
         raise PromptError("more than one class slot")
@@ -51,8 +47,23 @@ def _from_sides(text: str) -> Prompt:
     return Prompt.from_sides(before, after)
 
 
-def _only_object(text: str) -> dict[str, Any]:
-    """The one JSON object in a text, whether bare, fenced or among other words."""
+def _only_pair(text: str) -> tuple[str, str]:
+    """The one pair of sides in a text, whether its JSON object is bare, fenced, among other words or repeated."""
+    objects = _objects(text)
+    pairs = {(str(one["before"]), str(one["after"])) for one in objects if _has_sides(one)}
+    if len(pairs) > 1:
+        raise PromptError(f"{len(pairs)} proposals in one reply")
+    if not pairs:
+        raise PromptError("no texts `before` and `after`" if objects else "no JSON object")
+    return pairs.pop()
+
+
+def _has_sides(value: dict[str, Any]) -> bool:
+    return isinstance(value.get("before"), str) and isinstance(value.get("after"), str)
+
+
+def _objects(text: str) -> list[dict[str, Any]]:
+    """All JSON objects in a text, outermost ones only."""
     found, decoder = [], json.JSONDecoder()
     position = text.find("{")
     while position >= 0:
@@ -65,6 +76,4 @@ def _only_object(text: str) -> dict[str, Any]:
         else:
             found.append(value)
         position = text.find("{", end)
-    if len(found) != 1:
-        raise PromptError(f"{len(found)} JSON objects instead of one")
-    return dict(found[0])
+    return found

@@ -173,15 +173,17 @@ def load_settings(file: Path | None = None, overrides: Mapping[str, Any] | None 
             raise ConfigError(f"cannot read settings: {error}", where=str(file)) from error
     try:
         settings = Settings.model_validate(merge(values, overrides or {}))
-        return settings.model_copy(update={"clip": _resolve_clip(settings)})
+        model = clip_model(settings.clip.model, settings.offline)
+        return settings.model_copy(update={"clip": settings.clip.model_copy(update={"model": model})})
     except ValidationError as error:
         raise ConfigError(describe_validation(error), where=str(file or "settings")) from error
 
 
-def _resolve_clip(settings: Settings) -> ClipSettings:
-    if settings.clip.model != "auto":
-        return settings.clip
-    return settings.clip.model_copy(update={"model": OFFLINE_CLIP if settings.offline else DEFAULT_CLIP})
+def clip_model(name: str, offline: bool) -> str:
+    """The CLIP model that a setting names: `auto` is the paper's, and the stand-in offline."""
+    if name != "auto":
+        return name
+    return OFFLINE_CLIP if offline else DEFAULT_CLIP
 
 
 def merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:

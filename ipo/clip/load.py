@@ -7,22 +7,23 @@ import os
 import torch
 
 from ipo.clip.base import ClipModel
-from ipo.config import OFFLINE_CLIP, ClipSettings, Device
+from ipo.config import OFFLINE_CLIP, ClipSettings, Device, clip_model
 from ipo.errors import ConfigError
 
 
 def load_clip(settings: ClipSettings, *, offline: bool) -> ClipModel:
     """The model that `settings.model` names, frozen, on its device. Raises `ModelError` where it cannot be had."""
     device = resolve_device(settings.device)
+    model = clip_model(settings.model, offline)
     # Each model's libraries take seconds to import, and only one of the two is wanted.
-    if settings.model == OFFLINE_CLIP:
+    if model == OFFLINE_CLIP:
         from ipo.clip.mini import load_mini
 
         return load_mini(device=device, precision=settings.precision, text_memory_mb=settings.text_memory_mb)
     from ipo.clip.openclip import load_openclip
 
     return load_openclip(
-        settings.model,
+        model,
         device=device,
         precision=settings.precision,
         text_memory_mb=settings.text_memory_mb,

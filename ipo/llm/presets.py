@@ -51,12 +51,15 @@ def read_tables(shipped: Path, own: Path) -> dict[str, dict[str, object]]:
 
 
 def presets() -> dict[str, Preset]:
-    """All presets by name."""
+    """All presets by name. Raises `ConfigError` naming the row and the field that is wrong."""
     own = user_file("presets")
-    rows = read_tables(SHIPPED, own)
+    return {name: _preset(name, row, own) for name, row in read_tables(SHIPPED, own).items()}
+
+
+def _preset(name: str, row: object, own: Path) -> Preset:
     try:
-        return {name: Preset.model_validate(row) for name, row in rows.items()}
+        return Preset.model_validate(row)
     except ValidationError as error:
         first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"])
+        place = ".".join([name, *(str(part) for part in first["loc"])])
         raise ConfigError(f"a preset is wrong: {place}: {first['msg']}", where=f"{SHIPPED.name} or {own}") from error

@@ -42,7 +42,7 @@ def test_a_users_own_presets_and_prices_win(tmp_path: Path) -> None:
     assert llm.name == "openai:x at http://127.0.0.1:1/v1"
     assert cost(llm.name, 10**6, 10**6) == 3.0
     (tmp_path / "ipo" / "presets.toml").write_text('[mine]\nspec = "openai:x"\ntemprature = 1\n')
-    with pytest.raises(ConfigError, match="temprature"):
+    with pytest.raises(ConfigError, match=r"mine\.temprature"):
         presets()
     (tmp_path / "ipo" / "prices.toml").write_text("[oops")
     with pytest.raises(ConfigError, match=r"prices\.toml"):

@@ -73,7 +73,9 @@ def arguments(description: str) -> argparse.Namespace:
     root = os.environ.get("IPO_TEST_DATA")
     parser.add_argument("--data-root", type=Path, default=Path(root) if root else None, help="folder with caltech-101")
     parser.add_argument("--rounds", type=int, default=3, help="rounds of each timing; the median counts")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="threads of both sides")
     options = parser.parse_args()
+    torch.set_num_threads(options.threads)
     options.rounds = 1 if options.quick else options.rounds
     return options
 

@@ -51,13 +51,15 @@ class LlamaCppLLM:
     ) -> list[Reply]:
         """`n` prompts, one after the other; llama.cpp keeps the prefix that they share."""
         text = "\n\n".join(message.content for message in messages)
-        return [self._reply(text, temperature, max_tokens, (seed + row) % 2**32, row == 0) for row in range(n)]
+        # As tokens, because llama.cpp would read control tokens inside a text as such.
+        prompt = self._model.tokenize(text.encode(), add_bos=False)
+        return [self._reply(prompt, temperature, max_tokens, (seed + row) % 2**32, row == 0) for row in range(n)]
 
-    def _reply(self, text: str, temperature: float, max_tokens: int, seed: int, first: bool) -> Reply:
+    def _reply(self, prompt: list[int], temperature: float, max_tokens: int, seed: int, first: bool) -> Reply:
         started = time.monotonic()
         try:
             answer = self._model.create_completion(
-                text,
+                prompt,
                 max_tokens=max_tokens,
                 temperature=temperature,
                 top_p=self._top_p,

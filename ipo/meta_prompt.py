@@ -26,7 +26,7 @@ def build_messages(
         captions=[" ".join(caption.split()) for caption in captions],
         form=form,
     )
-    return [Message("user", text)]
+    return [Message("user", text.strip())]
 
 
 def _own_file(template: str) -> Path | None:

@@ -50,15 +50,17 @@ def verify(
     if as_json:
         print(json.dumps([verdict.to_json() for verdict in verdicts], indent=2, ensure_ascii=False))
         raise typer.Exit(1 if wrong else 0)
-    view = Table(title=f"{model.fingerprint.name}: test accuracy of fixed prompts, %")
-    for heading in ("dataset", "prompt", "classes", "expected", "got", "difference", "note"):
-        view.add_column(heading, overflow="fold")
+    view = Table(title=f"{model.fingerprint.name}: test accuracy of fixed prompts, %", title_justify="left")
+    for heading in ("dataset", "prompt", "classes", "expected", "got", "difference", "verdict"):
+        view.add_column(heading, overflow="fold", no_wrap=heading == "verdict")
     for row in verdicts:
-        note = row.note or ("" if row.agrees else f"beyond {TOLERANCE} points")
+        verdict = row.note.partition(":")[0] or ("agrees" if row.agrees else f"beyond {TOLERANCE} points")
         figures = (f"{row.expected:.2f}", f"{row.got:.2f}", f"{row.difference:+.2f}")
-        view.add_row(*(Text(text) for text in (row.dataset, row.prompt, row.half, *figures, note)))
-    console = Console(highlight=False)
+        view.add_row(*(Text(text) for text in (row.dataset, row.prompt, row.half, *figures, verdict)))
+    console = Console(highlight=False, soft_wrap=True)
     console.print(view)
+    for dataset, note in dict.fromkeys((row.dataset, row.note) for row in verdicts if row.note):
+        console.print(f"{dataset}: {note}", markup=False)
     compared = sum(not verdict.note for verdict in verdicts)
     console.print(f"{compared - len(wrong)} of {compared} comparable figures agree; {len(names)} datasets are here.")
     raise typer.Exit(1 if wrong else 0)

@@ -103,6 +103,7 @@ def run_fit(fit: Fit, folder: RunFolder) -> dict[str, Any]:
     folder.update(status="running")
     try:
         fitted = fit.method.fit(fit.protocol.task, fit.options, run)
+        seconds = run.seconds
         load_test_features(fit)
         results = evaluate_fitted(fit, fitted)
     except BaseException as error:
@@ -111,7 +112,7 @@ def run_fit(fit: Fit, folder: RunFolder) -> dict[str, Any]:
     if fitted.learned:
         save_tensors(folder.path / LEARNED_FILE, fitted.learned)
     folder.write(CORRECT_FILE, _correct(fit, results))
-    result = _result(fit, fitted, results, run.seconds)
+    result = _result(fit, fitted, results, seconds)
     folder.write(RESULT_FILE, result)
     folder.update(status="done")
     folder.write(RESULT_PAGE, render("result.md.j2", result=result, rows=result_rows(result)) + "\n")

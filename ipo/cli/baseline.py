@@ -178,8 +178,9 @@ def print_result(result: dict[str, Any], folder: Path) -> None:
         table.add_row(row.name, row.base, row.new, row.harmonic_mean, *others)
     console.print(table)
     for figures in result["predictors"].values():
-        for prompt in (figures["prompts"] or [])[:1]:
-            console.print(f"Prompt: {prompt}", markup=False, soft_wrap=True)
+        if figures["prompts"]:
+            more = f" and {len(figures['prompts']) - 1} more" if len(figures["prompts"]) > 1 else ""
+            console.print(f"Prompt: {figures['prompts'][0]}{more}", markup=False, soft_wrap=True)
     if "reading" in result["figures"]:
         console.print(f"Nearest words: {result['figures']['reading']['sentence']}", markup=False, soft_wrap=True)
     for name in ("energy_gap", "feature_distortion"):

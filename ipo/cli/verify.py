@@ -52,7 +52,7 @@ def verify(
         raise typer.Exit(1 if wrong else 0)
     view = Table(title=f"{model.fingerprint.name}: test accuracy of fixed prompts, %", title_justify="left")
     for heading in ("dataset", "prompt", "classes", "expected", "got", "off by", "verdict"):
-        view.add_column(heading, no_wrap=heading != "prompt")
+        view.add_column(heading, overflow="fold", no_wrap=heading != "prompt")
     for row in verdicts:
         verdict = row.note.partition(":")[0] or ("agrees" if row.agrees else f"beyond {TOLERANCE} points")
         figures = (f"{row.expected:.2f}", f"{row.got:.2f}", f"{row.difference:+.2f}")

@@ -93,8 +93,9 @@ class CaptionSettings(Section):
     """`none`, `describe` (what `mini` sees), `hf:org/model` or `openai:MODEL`."""
     base_url: str | None = None
     """Address of an OpenAI-compatible server for `openai:` captioners."""
-    token_budget: NonNegativeInt = 2000
-    """Most tokens of captions in one meta-prompt; as many captions as fit are drawn by the run's seed."""
+    token_budget: NonNegativeInt | None = None
+    """Most tokens of captions in one meta-prompt, by default what suits the LLM (300 for the offline one, else 2000);
+    as many captions as fit are drawn by the run's seed."""
 
 
 class SearchSettings(Section):

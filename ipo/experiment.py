@@ -57,6 +57,7 @@ class Experiment:
         """What the loop is given: the training shots, and as many captions as the token budget allows."""
         settings, task = self.settings, self.protocol.task
         budget = settings.captions.token_budget
+        budget = self.llm.caption_tokens if budget is None else budget
         return Search(
             settings=settings.search,
             sampling=settings.llm,

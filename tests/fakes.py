@@ -49,6 +49,7 @@ class ScriptedLLM:
 
     name = "scripted"
     template = "continue.j2"
+    caption_tokens = 300
 
     def __init__(self, steps: Sequence[Sequence[str]], form: ReplyForm = "line") -> None:
         self.steps = [list(step) for step in steps]

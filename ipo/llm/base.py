@@ -11,6 +11,10 @@ ReplyForm = Literal["line", "sides", "free"]
 `before` and `after` the class slot was asked for; `free`, anything, with the prompt between <INS> and </INS>."""
 
 
+CAPTION_TOKENS = 2000
+"""Tokens of captions that a large model is shown."""
+
+
 @dataclass(frozen=True)
 class Message:
     """One chat message."""
@@ -41,6 +45,7 @@ class Style:
     template: str
     top_p: float = 1.0
     min_likelihood: float | None = None
+    caption_tokens: int = CAPTION_TOKENS
 
 
 class LLM(Protocol):
@@ -57,6 +62,10 @@ class LLM(Protocol):
     @property
     def form(self) -> ReplyForm:
         """The form of reply that it is asked for; the template words the request accordingly."""
+
+    @property
+    def caption_tokens(self) -> int:
+        """Most tokens of captions in one meta-prompt that suit this model."""
 
     def generate(
         self, messages: Sequence[Message], n: int, temperature: float, max_tokens: int, seed: int

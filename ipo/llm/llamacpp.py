@@ -38,6 +38,7 @@ class LlamaCppLLM:
         self._model = self._load(n_ctx=_CONTEXT)
         self._grammar = self._llama.LlamaGrammar.from_string(_GRAMMAR, verbose=False)
         self.template, self.min_likelihood = style.template, style.min_likelihood
+        self.caption_tokens = style.caption_tokens
         self.name = f"{label}, llama-cpp-python {self._llama.__version__}"
 
     def _load(self, **options: Any) -> Any:

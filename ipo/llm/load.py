@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ipo.config import LLMSettings
 from ipo.errors import ConfigError, ModelError, UnknownName
-from ipo.llm.base import LLM, Style
+from ipo.llm.base import CAPTION_TOKENS, LLM, Style
 from ipo.llm.presets import Preset, presets
 
 _SMALL_MODEL = 700_000_000
@@ -127,4 +127,5 @@ def _style(preset: Preset, settings: LLMSettings, *, chat: bool) -> Style:
         template=preset.template or ("ipo.j2" if chat else "continue.j2"),
         top_p=settings.top_p or preset.top_p or (1.0 if chat else 0.9),
         min_likelihood=preset.min_likelihood,
+        caption_tokens=preset.caption_tokens or CAPTION_TOKENS,
     )

@@ -30,6 +30,7 @@ class LocalLLM:
     def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name: str, style: Style) -> None:
         self.model, self.tokenizer, self.style = model, tokenizer, style
         self.name, self.template, self.min_likelihood = name, style.template, style.min_likelihood
+        self.caption_tokens = style.caption_tokens
         self._contexts: dict[str, Prefix] = {}
 
     @cached_property

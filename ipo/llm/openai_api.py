@@ -14,7 +14,7 @@ from openai.types.chat import ChatCompletion
 
 from ipo.config import LLMSettings
 from ipo.errors import LLMError, ModelError, PromptError
-from ipo.llm.base import Message, Reply, ReplyForm
+from ipo.llm.base import CAPTION_TOKENS, Message, Reply, ReplyForm
 from ipo.llm.dialect import Dialect
 from ipo.llm.parse import read_prompt, well_formed
 
@@ -33,7 +33,7 @@ class OpenAILLM:
     """
 
     def __init__(self, model: str, settings: LLMSettings, form: ReplyForm = "sides", template: str = "ipo.j2") -> None:
-        self.form, self.template = form, template
+        self.form, self.template, self.caption_tokens = form, template, CAPTION_TOKENS
         self._settings = settings
         self._base_url = settings.base_url or os.environ.get("OPENAI_BASE_URL") or OPENAI_URL
         self._key = os.environ.get("OPENAI_API_KEY", "")

@@ -28,6 +28,7 @@ class Preset(Section):
     base_url: str | None = None
     top_p: float | None = None
     min_likelihood: float | None = None
+    caption_tokens: int | None = None
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
 
 

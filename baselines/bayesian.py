@@ -52,6 +52,8 @@ class BayesianOptions(ContextOptions):
     """Images a step."""
     conditional: bool = False
     """Condition the residual on the image, by two small nets."""
+    log_variance: float | None = None
+    """Where the log-variance of the residual starts; uniform in [0, 1), or the nets' own start, as published."""
     samples: PositiveInt = 10
     """Residuals drawn at each step, and at test."""
     data_term: Literal["log_mean", "mean_log"] = "log_mean"
@@ -67,10 +69,10 @@ class BayesianOptions(ContextOptions):
 class Residual(nn.Module):
     """The same normal distribution of the residual for every image: its mean (W,) and log-variance (W,)."""
 
-    def __init__(self, clip: ClipModel) -> None:
+    def __init__(self, clip: ClipModel, log_variance: float | None = None) -> None:
         super().__init__()
-        self.mean = nn.Parameter(torch.zeros(clip.width))
-        self.log_variance = nn.Parameter(torch.rand(clip.width))
+        start = torch.rand(clip.width) if log_variance is None else torch.full((clip.width,), log_variance)
+        self.mean, self.log_variance = nn.Parameter(torch.zeros(clip.width)), nn.Parameter(start)
 
     def forward(self, _features: Tensor) -> tuple[Tensor, Tensor]:
         """Mean (1, W) and log-variance (1, W), whatever the image features (B, D)."""
@@ -80,8 +82,9 @@ class Residual(nn.Module):
 class ConditionalResidual(nn.Module):
     """A normal distribution of the residual for each image, by two nets of three layers."""
 
-    def __init__(self, clip: ClipModel, hidden: int = 256) -> None:
+    def __init__(self, clip: ClipModel, log_variance: float | None = None, hidden: int = 256) -> None:
         super().__init__()
+        self.start = log_variance or 0.0
         self.mean_net, self.log_variance_net = (
             nn.Sequential(
                 nn.Linear(clip.dim, hidden),
@@ -95,7 +98,7 @@ class ConditionalResidual(nn.Module):
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Mean (B, W) and log-variance (B, W) for image features (B, D)."""
-        return self.mean_net(features), self.log_variance_net(features)
+        return self.mean_net(features), self.start + self.log_variance_net(features)
 
 
 @dataclass(frozen=True)
@@ -157,7 +160,7 @@ def fit(task: FewShotTask, options: BayesianOptions, run: FitRun) -> Fitted:
     clip = task.clip
     context = first_context(clip, options, task.seed)
     with seeded_torch(task.seed, "residual"):
-        residual = ConditionalResidual(clip) if options.conditional else Residual(clip)
+        residual = (ConditionalResidual if options.conditional else Residual)(clip, options.log_variance)
     residual.to(clip.device, context.dtype)
     noise = _noise(task, options, seeded_generator(task.seed, "test"))
     model = BayesianPredictor(clip, context, residual, noise, options.texts_at_once)

@@ -103,6 +103,7 @@ def test_methods_are_told_apart_by_what_differs_on_one_dataset():
     ]
     assert name_methods(trials) == ["coop (init=random)", "coop (init=a photo of a)", "coop (init=random)", "ft"]
     assert name_methods([trial(shots=1), trial("ft")]) == ["coop (shots=1)", "ft (shots=16)"]
+    assert name_methods([trial(classes="all"), trial(dataset="pets"), trial("ft")]) == ["coop", "coop", "ft"]
 
 
 def test_two_runs_with_one_seed_are_refused():

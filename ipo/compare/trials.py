@@ -12,8 +12,8 @@ from ipo.errors import RunError
 from ipo.run_folder import CONFIG_FILE, RESULT_FILE, read_run_json
 
 CORRECT_FILE = "correct.json"
-FIXED = ("shots", "classes", "model")
-"""What a method's name tells wherever it differs at all; options are told only where they make a difference."""
+FIXED = ("shots", "model")
+"""What every method's name tells where not all runs agree on it."""
 
 _SEARCH_SECTIONS = ("llm", "captions", "search")
 
@@ -63,7 +63,8 @@ def _trial(folder: Path, result: dict[str, Any], correct: dict[str, Any], name: 
         predictor=name,
         dataset=f"{result['dataset']}@{domains}" if domains else result["dataset"],
         seed=result["seed"],
-        facts={key: result[key] for key in FIXED} | (_searching(settings) if options is None else options),
+        facts={key: result[key] for key in (*FIXED, "classes")}
+        | (_searching(settings) if options is None else options),
         base=figures["base"]["accuracy"],
         new=figures["new"]["accuracy"] if figures["new"] else None,
         targets={spec: target["accuracy"] for spec, target in figures.get("targets", {}).items()},

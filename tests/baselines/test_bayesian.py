@@ -119,6 +119,17 @@ def test_published_samples_and_epochs(dataset):
     assert (chosen.batch, chosen.kl_weight, chosen.data_term, chosen.kl) == (1, 0.001, "log_mean", "mean")
 
 
+@pytest.mark.parametrize("kind", [Residual, ConditionalResidual])
+def test_the_log_variance_can_start_elsewhere(task, kind):
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        published = kind(task.clip).double()(task.train.features)[1]
+        torch.manual_seed(0)
+        lower = kind(task.clip, -6.0).double()(task.train.features)[1]
+    assert published.min().item() > -2
+    assert torch.allclose(lower, torch.full_like(lower, -6.0) if kind is Residual else published - 6, atol=1e-6)
+
+
 def test_the_learned_distribution_can_be_inspected(task):
     fitted = METHOD.fit(task, options(), QUIET)
     spread = (0.5 * fitted.learned["residual.log_variance"]).exp()

@@ -104,7 +104,7 @@ class Tuning:
         Returns sums (4,) over the process's images: loss, penalty, right predictions, images.
         """
         penalty_of = self.regulariser(seeded_generator(self.task.seed, "step", step))
-        sums = torch.zeros(4, dtype=torch.double, device=self.device)
+        sums = torch.zeros(4, device=self.device)
         for number, (pixels, labels) in enumerate(chunks, 1):
             pixels, labels = pixels.to(self.device), labels.to(self.device)
             with self._sync(number == len(chunks)):
@@ -115,8 +115,8 @@ class Tuning:
                 # Gradients are averaged over processes, so each one's images count once for every process.
                 share = len(labels) * self.accelerator.num_processes / self.size
                 self.accelerator.backward((loss + penalty) * share)
-            hits = (logits.argmax(dim=-1) == labels).double().mean()
-            means = torch.stack([loss.detach().double(), penalty.detach().double(), hits, torch.ones_like(hits)])
+            hits = (logits.argmax(dim=-1) == labels).float().mean()
+            means = torch.stack([loss.detach().float(), penalty.detach().float(), hits, torch.ones_like(hits)])
             sums += means * len(labels)
         return sums
 
@@ -167,7 +167,7 @@ class Tuning:
         saved, done = run.restore()
         if saved:
             self.load_state(saved)
-        sums = torch.zeros(4, dtype=torch.double, device=self.device)
+        sums = torch.zeros(4, device=self.device)
         with progress_bar() as bar:
             task = bar.add_task("fit", total=self.options.steps, completed=done)
             for step, chunks in enumerate(self.steps(done), done):

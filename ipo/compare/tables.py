@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from rich.console import Console
 from rich.table import Table
 
-from ipo.compare.rows import Difference, Mean, Row
+from ipo.compare.rows import AVERAGE, Difference, Mean, Row
 from ipo.prompt import CLASS_PLACEHOLDER
 
 DAGGER = "†"
@@ -111,7 +111,9 @@ def notes(rows: Sequence[Row], reference: str) -> list[str]:
     lines = ["Test accuracy in percent, mean over seeds ± population standard deviation; H is that of the two means."]
     if any(row.differences for row in rows):
         lines.append(f"Δ: difference from {reference} on the same test images, with a 95% paired bootstrap interval.")
-        lines.append("It is missing where two runs share no seed, or were tested on different images.")
+    measured = [row for row in rows if not row.source and row.dataset != AVERAGE and row.method != reference]
+    if any(not row.differences for row in measured):
+        lines.append("No Δ where runs share no seed with the reference, or were tested on other images.")
     for source in dict.fromkeys(row.source for row in rows if row.source):
         methods = ", ".join(dict.fromkeys(row.method for row in rows if row.source == source))
         lines.append(f"{DAGGER} published, not measured here: {methods}: {source}.")

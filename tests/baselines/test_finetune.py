@@ -187,7 +187,7 @@ def test_two_processes_equal_one(tmp_path, task):
         assert torch.allclose(learned[name], value, atol=1e-9), name
     rows = [[json.loads(line) for line in (f / "curves.jsonl").read_text().splitlines()] for f in (alone, shared)]
     for one, two in zip(*rows, strict=True):
-        assert two == pytest.approx(one, rel=1e-6)
+        assert two == pytest.approx(one, rel=1e-5)
 
 
 def test_energy_gap_and_distortion_are_0_without_movement_and_not_otherwise(task):

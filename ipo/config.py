@@ -17,6 +17,7 @@ OFFLINE_CLIP = "mini"
 
 Device = Literal["auto", "cpu", "cuda", "mps"]
 Precision = Literal["float32", "bfloat16", "float16"]
+TrackerName = Literal["none", "trackio", "wandb"]
 SelectionRule = Literal["accuracy", "loss", "margin", "fold_accuracy", "fold_loss"]
 
 
@@ -141,6 +142,8 @@ class Settings(Section):
     search: SearchSettings = SearchSettings()
     seed: NonNegativeInt = 1
     """The one seed; every random choice of the run derives from it."""
+    tracker: TrackerName = "none"
+    """Experiment tracker that follows the search; it has to be installed (`ipo[trackers]` brings trackio)."""
     offline: bool = Field(default_factory=lambda: offline_by_environment())
     """Use only models that package registries deliver."""
 

@@ -5,7 +5,6 @@ Nothing is written before all models and data are there, so a run that cannot st
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -24,21 +23,20 @@ from ipo.files import append_rows
 from ipo.llm.base import LLM
 from ipo.llm.load import load_llm
 from ipo.llm.prices import cost
-from ipo.methods import FitRun, find_method
 from ipo.optimize import Search, optimize
-from ipo.prompt import HistoryEntry, Prompt
-from ipo.protocols import BaseToNew, BaseToNewResult, evaluate_base_to_new, evaluate_on, load_task, relative_path
+from ipo.prompt import Prompt
+from ipo.protocols import BaseToNew, evaluate_on, load_task, relative_path
 from ipo.record import Record
 from ipo.report import write_reports
+from ipo.results import summarize
 from ipo.run_folder import RESULT_FILE, RUN_FILE, RunFolder
-from ipo.select import greedy_ensemble
+from ipo.tracker import Tracker, require_tracker
 
 Split = Literal["base", "new", "all"]
 CAPTIONS_FILE = "captions.jsonl"
 CORRECT_FILE = "correct.json"
 TEXT_CACHE_FILE = "text_features.sqlite"
-CONTROLS = ("select-80", "ensemble-80")
-"""Methods without a search that stand beside an offline result, as its yardstick."""
+PAPER = "IPO: Interpretable Prompt Optimization for Vision-Language Models, arXiv 2410.15397"
 
 
 @dataclass(frozen=True)
@@ -91,6 +89,7 @@ def prepare(settings: Settings) -> Experiment:
     prompts = tuple(Prompt(text) for text in settings.search.first_prompts)
     if not prompts:
         raise ConfigError("search.first_prompts is empty", remedy='Give at least one, such as "a photo of a <CLASS>."')
+    require_tracker(settings.tracker)
     llm = load_llm(settings.llm, offline=settings.offline)
     if settings.search.max_cost is not None and cost(llm.name, 1, 1) is None:
         raise ConfigError(
@@ -149,88 +148,38 @@ def run(
     experiment: Experiment, folder: RunFolder, record: Record, watch: Callable[[Record], None], controls: bool
 ) -> dict[str, Any]:
     """Search until something stops it, evaluate once on the test images, and write the results and reports."""
+    settings, task = experiment.settings, experiment.protocol.task
+    tracker = Tracker.start(settings.tracker, folder.path.name, settings.model_dump(mode="json"))
+
+    def follow(state: Record) -> None:
+        watch(state)
+        tracker.log(state)
+
     try:
-        reason = optimize(experiment.search, record, watch)
-        result = summarize(experiment, record, reason, folder, controls)
+        reason = optimize(experiment.search, record, follow)
+        figures, correct = summarize(experiment.protocol, settings.search, record.history, controls)
     except BaseException as error:
         folder.update(status=f"stopped: {type(error).__name__}")
         raise
-    folder.write(RESULT_FILE, result)
-    folder.update(status="done")
-    write_reports(folder.path)
-    return result
-
-
-def summarize(experiment: Experiment, record: Record, reason: str, folder: RunFolder, controls: bool) -> dict[str, Any]:
-    """The content of `result.json`. This is the one place of a run where test images are read."""
-    task, search, started = experiment.protocol.task, experiment.settings.search, time.monotonic()
-    best = record.history.best()
-    members, ensemble_score = greedy_ensemble(
-        record.history, experiment.clip, task.train, task.classnames, search.ensemble
-    )
-    results = _evaluate(experiment, best, members, controls)
-    folder.write(CORRECT_FILE, _correct(experiment.protocol, results))
+    finally:
+        tracker.finish()
     usage = record.usage()
-    return {
-        **experiment.facts(),
-        "paper": "IPO (arXiv 2410.15397)",
+    result = experiment.facts() | {
+        "paper": PAPER,
         "model": experiment.clip.fingerprint.name,
         "shots": task.shots,
         "headline": "ipo",
         "stopped": reason,
-        "best": best.to_json(),
-        "ensemble": {"prompts": [entry.text for entry in members], "score": asdict(ensemble_score)},
-        "predictors": {name: result.to_json() | {"prompts": texts} for name, (texts, result) in results.items()},
-        "per_class_gain": _gains(experiment.protocol, results),
+        **figures,
         "usage": asdict(usage),
         "seconds": round(usage.seconds, 1),
-        "evaluation_seconds": round(time.monotonic() - started, 1),
         "cost": cost(experiment.llm.name, usage.prompt_tokens, usage.completion_tokens),
     }
-
-
-Results = dict[str, tuple[list[str] | None, BaseToNewResult]]
-
-
-def _evaluate(experiment: Experiment, best: HistoryEntry, members: list[HistoryEntry], controls: bool) -> Results:
-    """Every predictor of the result on the test images, by name."""
-    task = experiment.protocol.task
-    prompts = {
-        "first": [experiment.settings.search.first_prompts[0]],
-        "hand-crafted": [task.hand_crafted_prompt],
-        "ipo": [best.text],
-        "ipo-ensemble": [entry.text for entry in members],
-    }
-    results: Results = {}
-    for name, texts in prompts.items():
-        predictor = PromptPredictor(experiment.clip, tuple(Prompt(text) for text in texts))
-        results[name] = (texts, evaluate_base_to_new(predictor, experiment.protocol))
-    for name in CONTROLS if controls else ():
-        method = find_method(name)
-        fitted = method.fit(task, method.configure(task.dataset, task.shots), FitRun())
-        results[name] = (None, evaluate_base_to_new(fitted.predictors[fitted.headline], experiment.protocol))
-    return results
-
-
-def _correct(protocol: BaseToNew, results: Results) -> dict[str, Any]:
-    """Each image's verdict under each predictor, for paired comparisons between runs."""
-    images = {"base": protocol.base.paths, "new": protocol.new.paths if protocol.new else None}
-    verdicts = {
-        name: {"base": result.base.correct, "new": result.new.correct if result.new else None}
-        for name, (_, result) in results.items()
-    }
-    return {"images": images, **verdicts}
-
-
-def _gains(protocol: BaseToNew, results: Results) -> list[dict[str, Any]]:
-    """Recall of each base class under the first and the best prompt, largest gain first."""
-    first, best = results["first"][1].base.recall, results["ipo"][1].base.recall
-    rows = [
-        {"class": name, "first": before, "best": after, "gain": after - before}
-        for name, before, after in zip(protocol.base.classnames, first, best, strict=True)
-        if before is not None and after is not None
-    ]
-    return sorted(rows, key=lambda row: -row["gain"])
+    folder.write(CORRECT_FILE, correct)
+    folder.write(RESULT_FILE, result)
+    folder.update(status="done")
+    write_reports(folder.path)
+    return result
 
 
 def evaluate_prompts(settings: Settings, texts: list[str], split: Split, ensemble: bool) -> list[dict[str, Any]]:

@@ -48,7 +48,7 @@ class ScriptedLLM:
     """Answers from a list of steps, each a list of texts, and fails loudly when the script runs out."""
 
     name = "scripted"
-    template = "continue.j2"
+    template = "ipo.j2"
     caption_tokens = 300
 
     def __init__(self, steps: Sequence[Sequence[str]], form: ReplyForm = "line") -> None:

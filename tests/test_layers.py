@@ -12,8 +12,8 @@ import ipo
 PACKAGE = Path(ipo.__file__).parent
 LAYERS = [
     "errors", "files", "progress", "config", "prompt", "words", "render", "data", "clip", "llm", "captions",
-    "meta_prompt", "propose", "metrics", "evaluate", "history", "record", "optimize", "select", "protocols",
-    "methods", "run_folder", "compare", "charts", "report", "experiment", "fit", "verify", "sweep", "cli",
+    "meta_prompt", "propose", "metrics", "evaluate", "history", "record", "tracker", "optimize", "select", "protocols",
+    "methods", "run_folder", "compare", "charts", "report", "results", "experiment", "fit", "verify", "sweep", "cli",
     "__main__",
 ]  # fmt: skip
 MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")

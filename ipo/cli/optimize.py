@@ -109,9 +109,8 @@ def run_search(
     with folder:
         try:
             with Watch(built.settings.search.steps) as watch:
-                result = experiment.run(
-                    built, folder, record, watch, built.settings.offline if controls is None else controls
-                )
+                with_controls = built.settings.offline if controls is None else controls
+                result = experiment.run(built, folder, record, watch, with_controls)
         except BaseException:
             note(f"Everything so far is kept. Go on with: ipo optimize --resume {folder.path}")
             raise

@@ -1,0 +1,87 @@
+"""What a search found: the content of `result.json` and `correct.json`. The one place where test images are read."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict
+from typing import Any
+
+from ipo.config import SearchSettings
+from ipo.evaluate import PromptPredictor
+from ipo.history import History
+from ipo.methods import FitRun, find_method
+from ipo.prompt import HistoryEntry, Prompt
+from ipo.protocols import BaseToNew, BaseToNewResult, evaluate_base_to_new
+from ipo.select import greedy_ensemble
+
+CONTROLS = ("select-80", "ensemble-80")
+"""Methods without a search that stand beside an offline result, as its yardstick."""
+
+Results = dict[str, tuple[list[str] | None, BaseToNewResult]]
+"""For each predictor its evaluation, and its prompts where this run named them."""
+
+
+def summarize(
+    protocol: BaseToNew, settings: SearchSettings, history: History, controls: bool
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The figures of `result.json`, and each test image's verdict for `correct.json`."""
+    task, started = protocol.task, time.monotonic()
+    best = history.best()
+    members, score = greedy_ensemble(history, task.clip, task.train, task.classnames, settings.ensemble)
+    results = _evaluate(protocol, settings.first_prompts[0], best, members)
+    if controls:
+        results |= _evaluate_controls(protocol)
+    figures = {
+        "best": best.to_json(),
+        "ensemble": {"prompts": [entry.text for entry in members], "score": asdict(score)},
+        "predictors": {name: result.to_json() | {"prompts": texts} for name, (texts, result) in results.items()},
+        "per_class_gain": _gains(protocol, results),
+        "evaluation_seconds": round(time.monotonic() - started, 1),
+    }
+    return figures, _correct(protocol, results)
+
+
+def _evaluate(protocol: BaseToNew, first: str, best: HistoryEntry, members: list[HistoryEntry]) -> Results:
+    """The prompts of the run on the test images."""
+    prompts = {
+        "first": [first],
+        "hand-crafted": [protocol.task.hand_crafted_prompt],
+        "ipo": [best.text],
+        "ipo-ensemble": [entry.text for entry in members],
+    }
+    results: Results = {}
+    for name, texts in prompts.items():
+        predictor = PromptPredictor(protocol.task.clip, tuple(Prompt(text) for text in texts))
+        results[name] = (texts, evaluate_base_to_new(predictor, protocol))
+    return results
+
+
+def _evaluate_controls(protocol: BaseToNew) -> Results:
+    task, results = protocol.task, Results()
+    for name in CONTROLS:
+        method = find_method(name)
+        fitted = method.fit(task, method.configure(task.dataset, task.shots), FitRun())
+        evaluation = evaluate_base_to_new(fitted.predictors[fitted.headline], protocol)
+        results[name] = (fitted.prompts(fitted.headline), evaluation)
+    return results
+
+
+def _correct(protocol: BaseToNew, results: Results) -> dict[str, Any]:
+    """Each image's verdict under each predictor, for paired comparisons between runs."""
+    images = {"base": protocol.base.paths, "new": protocol.new.paths if protocol.new else None}
+    verdicts = {
+        name: {"base": result.base.correct, "new": result.new.correct if result.new else None}
+        for name, (_, result) in results.items()
+    }
+    return {"images": images, **verdicts}
+
+
+def _gains(protocol: BaseToNew, results: Results) -> list[dict[str, Any]]:
+    """Recall of each base class under the first and the best prompt, largest gain first."""
+    first, best = results["first"][1].base.recall, results["ipo"][1].base.recall
+    rows = [
+        {"class": name, "first": before, "best": after, "gain": after - before}
+        for name, before, after in zip(protocol.base.classnames, first, best, strict=True)
+        if before is not None and after is not None
+    ]
+    return sorted(rows, key=lambda row: -row["gain"])

@@ -1,0 +1,32 @@
+import sys
+from types import SimpleNamespace
+
+import pytest
+
+from ipo.errors import ConfigError
+from ipo.optimize import optimize
+from ipo.record import Record
+from ipo.tracker import Tracker, require_tracker
+from tests.fakes import ScriptedLLM
+from tests.test_optimize import SCRIPT, make_search
+
+
+def test_a_tracker_gets_one_row_a_step_and_is_closed(monkeypatch):
+    rows, closed = [], []
+    run = SimpleNamespace(log=lambda figures, step: rows.append((step, figures)), finish=lambda: closed.append(True))
+    module = SimpleNamespace(init=lambda **settings: run)
+    monkeypatch.setitem(sys.modules, "trackio", module)
+    tracker, record = Tracker.start("trackio", "name", {"seed": 1}), Record("accuracy")
+    optimize(make_search(ScriptedLLM(SCRIPT)), record, tracker.log)
+    tracker.finish()
+    assert [step for step, _ in rows] == [0, 1, 2, 3]
+    assert rows[-1][1]["scored"] + rows[-1][1]["rejected"] == len(record.history)
+    assert rows[-1][1]["best_training_accuracy"] == record.history.best().score.accuracy
+    assert closed == [True]
+
+
+def test_a_tracker_that_is_not_installed_says_how_to_get_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    with pytest.raises(ConfigError, match="pip install wandb"):
+        require_tracker("wandb")
+    assert require_tracker("none") is None

@@ -169,13 +169,13 @@ def print_result(result: dict[str, Any], folder: Path) -> None:
     from ipo.report import REPORT_PAGE, WEAK_MODEL_NOTE, result_rows, with_interval
 
     console = Console(highlight=False)
-    targets = result["targets"]
+    targets, halves = result["targets"], result["classes"] == "base"
     table = Table(title="Test accuracy, % [95% interval]", title_justify="left")
-    for heading in ("", "base" if result["classes"] == "base" else "all classes", "new", "H", *targets):
+    for heading in ("", *(("base", "new", "H") if halves else ("all classes",)), *targets):
         table.add_column(heading, justify="left" if not heading else "right")
     for row, figures in zip(result_rows(result), result["predictors"].values(), strict=True):
         others = (with_interval(figures["targets"].get(target)) for target in targets)
-        table.add_row(row.name, row.base, row.new, row.harmonic_mean, *others)
+        table.add_row(row.name, row.base, *((row.new, row.harmonic_mean) if halves else ()), *others)
     console.print(table)
     for figures in result["predictors"].values():
         if figures["prompts"]:

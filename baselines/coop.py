@@ -27,7 +27,7 @@ from ipo.protocols import FewShotTask
 
 
 class CoOpOptions(ContextOptions):
-    """Hyper-parameters of CoOp."""
+    """Hyper-parameters of CoOp: those of the base-to-new runs; its few-shot curves have init=random and n_ctx=16."""
 
     class_specific: bool = False
     """A context for each class instead of one for all; such a fit knows its own classes only."""

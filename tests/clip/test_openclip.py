@@ -112,7 +112,7 @@ def test_cached_weights_are_found_and_taken_without_the_network(
     config = hub.pretrained_config("ViT-B-16-quickgelu/openai")
     wanted = config["hf_hub"].rpartition("/")[0]
     monkeypatch.setattr(hub, "try_to_load_from_cache", lambda repository, name: str(tmp_path) * (repository == wanted))
-    monkeypatch.setattr(hub, "reachable", lambda address: pytest.fail("asked the network"))
+    monkeypatch.setattr(hub, "probe", lambda address: pytest.fail("asked the network"))
     with hub.weights_access("ViT-B-16-quickgelu/openai", offline=False):
         assert hub.constants.HF_HUB_OFFLINE
     assert not hub.constants.HF_HUB_OFFLINE

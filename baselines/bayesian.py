@@ -176,6 +176,7 @@ def _step(task: FewShotTask, options: BayesianOptions, model: BayesianPredictor)
     size = chunk_size(options.texts_at_once, texts_each) if options.conditional else options.batch
 
     def step(indices: Tensor, generator: torch.Generator) -> StepResult:
+        """Gradient of one batch, chunk by chunk."""
         noise = _noise(task, options, generator, len(indices) if options.conditional else None)
         total, hits = 0.0, 0
         for rows in torch.split(torch.arange(len(indices)), size):

@@ -74,6 +74,7 @@ def fit(task: FewShotTask, options: CoCoOpOptions, run: FitRun) -> Fitted:
     size = chunk_size(options.texts_at_once, len(task.classnames))
 
     def step(indices: Tensor, _: torch.Generator) -> StepResult:
+        """Gradient of one batch, chunk by chunk."""
         loss, hits = 0.0, 0
         for part in torch.split(indices.to(labels.device), size):
             logits = model.chunk_logits(task.train.features[part], task.classnames)

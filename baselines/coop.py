@@ -73,6 +73,7 @@ def fit(task: FewShotTask, options: CoOpOptions, run: FitRun) -> Fitted:
     training = TrainingFeatures.of(task, options.augment, options.crops)
 
     def step(indices: Tensor, generator: torch.Generator) -> StepResult:
+        """Gradient of one batch."""
         features, labels = training.batch(indices, generator)  # (B, D), (B,)
         text = encode_context(clip, task.classnames, context[None], options.position)[0]  # (C, D)
         logits = clip.logit_scale * features @ text.T

@@ -31,21 +31,21 @@ def weight_distance(_task: FewShotTask, model: TunedClassifier, weight: float) -
     """L2-SP (arXiv 1802.01483): weight/2 times the squared distance of all weights from where they started."""
     start = [parameter.detach().clone() for parameter in model.parameters()]
 
-    def penalty(_: TuningBatch) -> Tensor:
+    def _penalty(_: TuningBatch) -> Tensor:
         pairs = zip(model.parameters(), start, strict=True)
         return weight / 2 * torch.stack([(now - first).pow(2).sum() for now, first in pairs]).sum()
 
-    return lambda _: penalty
+    return lambda _: _penalty
 
 
 def distillation(_task: FewShotTask, model: TunedClassifier, weight: float) -> Regulariser:
     """KD (arXiv 1503.02531): weight times KL(zero-shot class distribution || tuned one)."""
     head, scale = model.head.detach().clone(), model.logit_scale
 
-    def penalty(batch: TuningBatch) -> Tensor:
+    def _penalty(batch: TuningBatch) -> Tensor:
         return weight * divergence(scale * batch.frozen @ head.T, batch.logits)
 
-    return lambda _: penalty
+    return lambda _: _penalty
 
 
 def context_distillation(task: FewShotTask, model: TunedClassifier, weight: float) -> Regulariser:
@@ -56,10 +56,10 @@ def context_distillation(task: FewShotTask, model: TunedClassifier, weight: floa
     contexts = normalize(text_features(task.clip, EIGHTY, task.classnames).mean(dim=1), dim=-1)
     scale = model.logit_scale
 
-    def penalty(batch: TuningBatch) -> Tensor:
+    def _penalty(batch: TuningBatch) -> Tensor:
         return weight * divergence(scale * batch.frozen @ contexts.T, scale * batch.features @ contexts.T)
 
-    return lambda _: penalty
+    return lambda _: _penalty
 
 
 def random_texts(clip: ClipModel, generator: torch.Generator, count: int = 80, length: int = 8) -> Tensor:
@@ -79,14 +79,14 @@ def text_guidance(texts: int, length: int) -> MakeRegulariser:
     As published, inner products are scaled by exp(logit_scale), and all processes draw the same texts.
     """
 
-    def make(task: FewShotTask, _model: TunedClassifier, weight: float) -> Regulariser:
-        def begin(generator: torch.Generator) -> Callable[[TuningBatch], Tensor]:
+    def _make(task: FewShotTask, _model: TunedClassifier, weight: float) -> Regulariser:
+        def _begin(generator: torch.Generator) -> Callable[[TuningBatch], Tensor]:
             drawn = random_texts(task.clip, generator, texts, length)
             return lambda batch: weight * energy_gap(task.clip, batch.features, batch.frozen, drawn)
 
-        return begin
+        return _begin
 
-    return make
+    return _make
 
 
 def divergence(target: Tensor, logits: Tensor) -> Tensor:

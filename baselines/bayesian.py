@@ -19,6 +19,7 @@ from pydantic import NonNegativeFloat, PositiveInt
 from torch import Tensor, nn
 from torch.nn.functional import log_softmax
 
+from baselines.augment import TrainingFeatures
 from baselines.contexts import ContextOptions, chunk_size, encode_context, first_context
 from baselines.reading import read_context
 from baselines.training import Step, StepResult, fit_by_sgd, seeded_generator, seeded_torch
@@ -171,24 +172,22 @@ def fit(task: FewShotTask, options: BayesianOptions, run: FitRun) -> Fitted:
 
 
 def _step(task: FewShotTask, options: BayesianOptions, model: BayesianPredictor) -> Step:
-    labels = task.train.labels
+    training = TrainingFeatures.of(task, options.augment, options.crops)
     texts_each = len(task.classnames) * options.samples
     size = chunk_size(options.texts_at_once, texts_each) if options.conditional else options.batch
 
     def step(indices: Tensor, generator: torch.Generator) -> StepResult:
         """Gradient of one batch, chunk by chunk."""
         noise = _noise(task, options, generator, len(indices) if options.conditional else None)
+        whole = training.batch(indices, generator)
         total, hits = 0.0, 0
-        for rows in torch.split(torch.arange(len(indices)), size):
-            part = indices[rows].to(labels.device)
-            features = task.train.features[part]
-            scores = model.log_probabilities(
-                features, task.classnames, noise[:, rows] if options.conditional else noise
-            )
-            loss = _loss(scores, labels[part], options) + options.kl_weight * _kl(model.residual(features), options)
-            torch.autograd.backward(loss * len(part) / len(indices))
-            total += loss.item() * len(part) / len(indices)
-            hits += int((log_mean(scores).argmax(dim=-1) == labels[part]).sum())
+        for number, (features, labels) in enumerate(zip(*(torch.split(part, size) for part in whole), strict=True)):
+            drawn = noise[:, number * size :][:, : len(labels)] if options.conditional else noise
+            scores = model.log_probabilities(features, task.classnames, drawn)
+            loss = _loss(scores, labels, options) + options.kl_weight * _kl(model.residual(features), options)
+            share = len(labels) / len(indices)
+            torch.autograd.backward(loss * share)
+            total, hits = total + loss.item() * share, hits + int((log_mean(scores).argmax(dim=-1) == labels).sum())
         return StepResult(total, hits)
 
     return step

@@ -15,6 +15,7 @@ from pydantic import PositiveInt
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from baselines.augment import TrainingFeatures
 from baselines.contexts import ContextOptions, chunk_size, encode_context, first_context
 from baselines.reading import read_context
 from baselines.training import StepResult, fit_by_sgd, seeded_torch
@@ -67,20 +68,22 @@ class ConditionalPredictor:
 
 def fit(task: FewShotTask, options: CoCoOpOptions, run: FitRun) -> Fitted:
     """Learn context and meta-net on the training shots."""
-    clip, labels = task.clip, task.train.labels
+    clip = task.clip
     context = first_context(clip, options, task.seed)
     net = meta_net(clip, task.seed)
     model = ConditionalPredictor(clip, context, net, options.texts_at_once)
+    training = TrainingFeatures.of(task, options.augment, options.crops)
     size = chunk_size(options.texts_at_once, len(task.classnames))
 
-    def step(indices: Tensor, _: torch.Generator) -> StepResult:
+    def step(indices: Tensor, generator: torch.Generator) -> StepResult:
         """Gradient of one batch, chunk by chunk."""
         loss, hits = 0.0, 0
-        for part in torch.split(indices.to(labels.device), size):
-            logits = model.chunk_logits(task.train.features[part], task.classnames)
-            part_loss = cross_entropy(logits, labels[part], reduction="sum") / len(indices)
+        whole = training.batch(indices, generator)
+        for features, labels in zip(*(torch.split(part, size) for part in whole), strict=True):
+            logits = model.chunk_logits(features, task.classnames)
+            part_loss = cross_entropy(logits, labels, reduction="sum") / len(indices)
             torch.autograd.backward(part_loss)
-            loss, hits = loss + part_loss.item(), hits + int((logits.argmax(dim=-1) == labels[part]).sum())
+            loss, hits = loss + part_loss.item(), hits + int((logits.argmax(dim=-1) == labels).sum())
         return StepResult(loss, hits)
 
     parameters = {"context": context, **{f"meta_net.{name}": value for name, value in net.named_parameters()}}

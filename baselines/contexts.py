@@ -12,6 +12,7 @@ import torch
 from pydantic import PositiveInt
 from torch import Tensor
 
+from baselines.augment import Augment
 from baselines.training import SgdOptions, seeded_generator
 from ipo.clip.base import ClipModel
 from ipo.errors import ConfigError
@@ -23,12 +24,16 @@ RANDOM = "random"
 
 
 class ContextOptions(SgdOptions):
-    """How the context vectors start."""
+    """How the context vectors start, and what they are trained on."""
 
     init: str = "a photo of a"
     """Words whose token embeddings the context starts from, or `random` for N(0, 0.02^2)."""
     n_ctx: PositiveInt | None = None
     """Context vectors; as many as `init` has tokens, or 16 for a random start."""
+    augment: Augment = "none"
+    """Random crops and flips, as published: `cached` draws from a few crops' features, `fly` encodes each anew."""
+    crops: PositiveInt = 8
+    """Crops of each image to draw from when they are cached."""
 
 
 def first_context(clip: ClipModel, options: ContextOptions, seed: int, rows: int = 1) -> Tensor:

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
-from pydantic import PositiveInt
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
@@ -33,10 +32,6 @@ class CoOpOptions(ContextOptions):
     """A context for each class instead of one for all; such a fit knows its own classes only."""
     position: Position = "end"
     """Place of the class name: after the context, in its middle, or before it."""
-    augment: Literal["none", "cached", "fly"] = "none"
-    """Random crops and flips, as published: `cached` draws from a few crops' features, `fly` encodes each anew."""
-    crops: PositiveInt = 8
-    """Crops of each image to draw from when they are cached."""
 
 
 @dataclass(frozen=True)

@@ -63,3 +63,10 @@ def test_fit_trains_context_and_meta_net(task):
     start = {"context": first_context(task.clip, options(), 1), "meta_net.0.weight": meta_net(task.clip, 1)[0].weight}
     for name, value in start.items():
         assert not torch.allclose(fitted.learned[name], value, atol=1e-6), name
+
+
+def test_crops_can_be_trained_on(task):
+    plain, cropped = (
+        METHOD.fit(task, options(augment=a, crops=2), QUIET).learned["context"] for a in ("none", "cached")
+    )
+    assert not torch.equal(plain, cropped)

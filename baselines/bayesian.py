@@ -26,6 +26,7 @@ from baselines.training import Step, StepResult, fit_by_sgd, seeded_generator, s
 from ipo.clip.base import ClipModel
 from ipo.evaluate import ImageSet
 from ipo.methods import FitRun, Fitted, Method
+from ipo.progress import track
 from ipo.protocols import FewShotTask
 
 PUBLISHED = {
@@ -115,11 +116,11 @@ class BayesianPredictor:
     def logits(self, images: ImageSet, classnames: Sequence[str]) -> Tensor:
         """Log-probabilities (N, C): the log of the mean probability over the samples."""
         if isinstance(self.residual, Residual):
-            size = len(images)
+            size = max(1, len(images))
         else:
             size = chunk_size(self.texts_at_once, len(classnames) * len(self.noise))
+        parts = track(torch.split(images.features, size), "predictions", math.ceil(len(images) / size))
         with torch.no_grad():
-            parts = torch.split(images.features, size) if len(images) else (images.features,)
             return torch.cat([log_mean(self.log_probabilities(part, classnames, self.noise)) for part in parts])
 
     def log_probabilities(self, features: Tensor, classnames: Sequence[str], noise: Tensor) -> Tensor:

@@ -22,6 +22,7 @@ from baselines.training import StepResult, fit_by_sgd, seeded_torch
 from ipo.clip.base import ClipModel
 from ipo.evaluate import ImageSet
 from ipo.methods import FitRun, Fitted, Method
+from ipo.progress import track
 from ipo.protocols import FewShotTask
 
 
@@ -56,8 +57,9 @@ class ConditionalPredictor:
     def logits(self, images: ImageSet, classnames: Sequence[str]) -> Tensor:
         """Logits (N, C), a chunk of images at a time."""
         size = chunk_size(self.texts_at_once, len(classnames))
+        parts = torch.split(images.features, size)
         with torch.no_grad():
-            return torch.cat([self.chunk_logits(part, classnames) for part in torch.split(images.features, size)])
+            return torch.cat([self.chunk_logits(part, classnames) for part in track(parts, "predictions", len(parts))])
 
     def chunk_logits(self, features: Tensor, classnames: Sequence[str]) -> Tensor:
         """Logits (B, C) of image features (B, D), with gradient."""

@@ -42,6 +42,9 @@ class DataSettings(Section):
     """Optimise on the base half of the classes, or on all; `auto` is base for benchmarks, all for one's own data."""
     domains: tuple[str, ...] = ()
     """Domains to use, where the dataset has several; none named means all."""
+    names: Path | None = None
+    """JSON or TOML file that maps the classes of one's own data to names; by default a classnames.json or .toml beside
+    them, else the folder names or labels themselves."""
     skip_unreadable: bool = False
     """Leave unreadable images out (they are named and counted) instead of stopping."""
 

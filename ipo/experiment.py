@@ -16,7 +16,6 @@ from ipo.clip.features import ImageFeatureStore
 from ipo.clip.load import load_clip
 from ipo.config import Settings, cache_folder
 from ipo.data.fewshot import class_half
-from ipo.data.load import load_dataset
 from ipo.errors import ConfigError, RunError
 from ipo.evaluate import ImageSet, PromptPredictor
 from ipo.files import append_rows
@@ -25,7 +24,7 @@ from ipo.llm.load import load_llm
 from ipo.llm.prices import cost
 from ipo.optimize import Search, optimize
 from ipo.prompt import Prompt
-from ipo.protocols import BaseToNew, evaluate_on, load_task, relative_path
+from ipo.protocols import BaseToNew, evaluate_on, load_task, named_dataset, relative_path
 from ipo.record import Record
 from ipo.report import write_reports
 from ipo.results import summarize
@@ -186,8 +185,7 @@ def evaluate_prompts(settings: Settings, texts: list[str], split: Split, ensembl
     """Test accuracy of each prompt, and of their ensemble, among the classes of `split`: one row each."""
     prompts = [Prompt(text) for text in texts]
     clip = load_clip(settings.clip, offline=settings.offline)
-    data = settings.data
-    dataset = load_dataset(data.dataset, data.root, seed=settings.seed, domains=data.domains)
+    dataset = named_dataset(settings)
     half = class_half(dataset, split)
     images = ImageSet(*feature_store(settings, clip).load(half.take(dataset.test)))
     trials: list[tuple[str, tuple[Prompt, ...]]] = [

@@ -122,7 +122,7 @@ class BaseToNewResult:
 def load_task(settings: Settings, clip: ClipModel, store: FeatureStore) -> BaseToNew:
     """The task that `settings` describe. Shots are drawn over all classes first and filtered to the half afterwards."""
     data = settings.data
-    dataset = load_dataset(data.dataset, data.root, seed=settings.seed, domains=data.domains)
+    dataset = named_dataset(settings)
     train, val = draw_shots(dataset, data.shots, settings.seed)
     use_all = data.classes == "all" or (data.classes == "auto" and dataset.own)
     half = class_half(dataset, "all" if use_all else "base")
@@ -139,6 +139,12 @@ def load_task(settings: Settings, clip: ClipModel, store: FeatureStore) -> BaseT
     base = _held_out(dataset, half, store)
     new = None if use_all else _held_out(dataset, class_half(dataset, "new"), store)
     return BaseToNew(task, base, new, dataset)
+
+
+def named_dataset(settings: Settings) -> Dataset:
+    """The dataset that the settings name."""
+    data = settings.data
+    return load_dataset(data.dataset, data.root, seed=settings.seed, domains=data.domains, names_file=data.names)
 
 
 def load_target(spec: str, settings: Settings, store: FeatureStore) -> HeldOut:

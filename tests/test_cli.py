@@ -104,3 +104,19 @@ def test_a_whole_offline_run_on_own_pictures_and_its_resume(pictures, tmp_path):
 
     done = ipo("history", str(run), "--json", "--by", "step")
     assert json.loads(done.stdout.splitlines()[0])["step"] == 0
+
+
+@pytest.mark.offline_models
+def test_own_class_names_come_from_a_map(pictures, tmp_path):
+    (tmp_path / "names.json").write_text(
+        '{"apple": "red fruit", "banana": "yellow fruit", "pea pod": "green vegetable"}'
+    )
+    done = ipo(
+        "evaluate", "-p", "a <CLASS>", "-d", f"folder:{pictures}", "--offline", "--json",
+        "--set", f"data.names={tmp_path / 'names.json'}",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)[0]["n"] > 0
+    done = ipo("evaluate", "-p", "a <CLASS>", "-d", f"folder:{pictures}", "--offline", "--set", "data.names=gone.json")
+    assert done.returncode == 2
+    assert "gone.json" in done.stderr

@@ -16,6 +16,7 @@ from ipo.clip.features import ImageFeatureStore
 from ipo.clip.load import load_clip
 from ipo.config import Settings, cache_folder
 from ipo.data.fewshot import class_half
+from ipo.data.load import require_known
 from ipo.errors import ConfigError, RunError
 from ipo.evaluate import ImageSet, PromptPredictor
 from ipo.files import append_rows
@@ -89,6 +90,7 @@ def prepare(settings: Settings) -> Experiment:
     if not prompts:
         raise ConfigError("search.first_prompts is empty", remedy='Give at least one, such as "a photo of a <CLASS>."')
     require_tracker(settings.tracker)
+    require_known(settings.data.dataset)
     llm = load_llm(settings.llm, offline=settings.offline)
     if settings.search.max_cost is not None and cost(llm.name, 1, 1) is None:
         raise ConfigError(

@@ -13,6 +13,7 @@ from typing import Any
 
 from ipo.clip.load import load_clip
 from ipo.config import Section, Settings, load_settings
+from ipo.data.load import require_known
 from ipo.errors import RunError
 from ipo.experiment import CORRECT_FILE, feature_store
 from ipo.methods import FitRun, Fitted, Method, find_method, save_tensors
@@ -69,6 +70,7 @@ def prepare_fit(
     """Load the method, the model, the data and the features of the shots. Writes to the cache folder only."""
     method = find_method(name)
     method.configure(settings.data.dataset, settings.data.shots, overrides)
+    require_known(settings.data.dataset)
     clip = load_clip(settings.clip, offline=settings.offline)
     store = feature_store(settings, clip)
     protocol = load_task(settings, clip, store)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, redirect_stderr
+from io import StringIO
 from typing import TypeVar
 
 from rich.console import Console
@@ -16,6 +19,16 @@ def progress_bar() -> Progress:
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+
+
+@contextmanager
+def silent_pipes() -> Iterator[None]:
+    """Inside, bars of other libraries show on a terminal only; they would fill a log with lines."""
+    if sys.stderr.isatty():
+        yield
+        return
+    with redirect_stderr(StringIO()):
+        yield
 
 
 def track(items: Iterable[T], description: str, total: int | None = None) -> Iterator[T]:

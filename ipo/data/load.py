@@ -39,15 +39,23 @@ def load_dataset(
     `names_file` maps the classes of one's own data to names; by default, a classnames.json or .toml beside them does.
     Raises `DataError` if it is missing or broken, `UnknownName` for an unknown dataset or domain.
     """
+    require_known(spec)
     kind, colon, place = spec.partition(":")
     if colon:
-        if kind not in OWN_KINDS:
-            raise UnknownName("kind of dataset", kind, OWN_KINDS, "Or a name of the catalogue (`ipo datasets`)")
         dataset = OWN_KINDS[kind](place, seed, names_file)
     else:
         entry = catalogue_entry(spec)
         dataset = read_entry(entry, locate(entry, data_root(root)), seed)
     return in_domains(dataset, domains) if domains else dataset
+
+
+def require_known(spec: str) -> None:
+    """Raise `UnknownName` for a spec that names no dataset, without looking for its files."""
+    kind, colon, _ = spec.partition(":")
+    if not colon:
+        catalogue_entry(spec)
+    elif kind not in OWN_KINDS:
+        raise UnknownName("kind of dataset", kind, OWN_KINDS, "Or a name of the catalogue (`ipo datasets`)")
 
 
 def dataset_states(root: Path | None = None) -> dict[str, str]:

@@ -11,6 +11,7 @@ from typing import Any
 
 from ipo.config import cache_folder
 from ipo.errors import ModelError
+from ipo.progress import silent_pipes
 
 
 def file_hash(path: Path) -> str:
@@ -54,8 +55,9 @@ def _convert(path: Path, folder: Path) -> None:
     transformers.utils.logging.disable_progress_bar()
     source = {"pretrained_model_name_or_path": str(path.parent), "gguf_file": path.name}
     try:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(**source)
-        model = transformers.AutoModelForCausalLM.from_pretrained(**source, dtype=torch.float32)
+        with silent_pipes():
+            tokenizer = transformers.AutoTokenizer.from_pretrained(**source)
+            model = transformers.AutoModelForCausalLM.from_pretrained(**source, dtype=torch.float32)
     except (OSError, ValueError, KeyError, ImportError, NotImplementedError) as error:
         raise ModelError(
             f"transformers cannot read this GGUF file: {' '.join(str(error).split())[:200]}",

@@ -35,6 +35,8 @@ def table(context: typer.Context, data_root: options.DataRoot = None, as_json: o
       ipo datasets draw caltech101 --shots 1 --seed 1
     """
     if context.invoked_subcommand:
+        if data_root is not None:
+            os.environ["IPO_DATA"] = str(data_root)  # the default root of the command that follows
         return
     from ipo.data.locate import data_root as resolve
 

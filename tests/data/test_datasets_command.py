@@ -111,3 +111,12 @@ def test_every_command_has_help_with_examples(command):
     done = run(command, "--help")
     assert done.exit_code == 0
     assert "Examples" in done.output
+
+
+def test_the_data_root_may_stand_before_the_command(root, monkeypatch):
+    monkeypatch.setenv("IPO_DATA", "/nowhere")
+    before = run("--data-root", root, "draw", "dtd", "--shots", 1, "--json").output
+    monkeypatch.setenv("IPO_DATA", "/nowhere")
+    behind = run("draw", "dtd", "--shots", 1, "--json", "--data-root", root).output
+    assert len(json.loads(before)["train"]) == 3
+    assert before == behind

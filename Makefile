@@ -12,7 +12,7 @@ demo: $(READY)
 		$(BIN)/python -m ipo optimize --resume runs/demo; \
 	else \
 		$(BIN)/python -m ipo optimize --dataset stamps --classes base --llm local-llama --offline --captioner describe \
-			--steps 12 --out runs/demo; \
+			--steps 8 --out runs/demo; \
 	fi
 	$(BIN)/python -m ipo history runs/demo --top 10
 

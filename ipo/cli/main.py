@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import Annotated
 
@@ -10,6 +11,9 @@ import typer
 from ipo import __version__
 from ipo.cli import baseline, compare, datasets, doctor, evaluate, history, optimize, verify
 from ipo.errors import IpoError
+
+SPINS = "20000"
+"""Turns that a torch thread waits busily for the others: torch's default loses many seconds where cores are shared."""
 
 app = typer.Typer(
     name="ipo",
@@ -45,6 +49,7 @@ def _main(
 
 def main() -> None:
     """Entry point: errors with a remedy become one line on standard error and an exit status."""
+    os.environ.setdefault("GOMP_SPINCOUNT", SPINS)  # read when torch is imported, which is later
     try:
         app()
     except IpoError as error:

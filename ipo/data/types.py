@@ -33,7 +33,7 @@ class Dataset:
     hand_crafted_prompt: str
     """The prompt that the papers use for this dataset, with `<CLASS>` for the class name."""
     split_source: str
-    """Where the split is from, in words, such as `published (FILE)`, `seeded (SEED)` or `folders`; every result names it."""
+    """Where the split is from, such as `published (FILE)`, `seeded (SEED)` or `folders`; every result names it."""
     split_hash: str
     """sha256 over the relative paths and labels of the three splits."""
     own: bool = False

@@ -131,7 +131,7 @@ def curve_charts(rows: list[dict[str, Any]]) -> list[Chart]:
     charts = []
     for name in names:
         points = [(float(row["epoch"]), float(row[name])) for row in rows if name in row]
-        charts.append(make_chart((name, "epoch", name), [], [(name, points)]))
+        charts.append(make_chart((name, "epoch", ""), [], [(name, points)]))
     return charts
 
 

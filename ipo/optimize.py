@@ -97,6 +97,7 @@ def _ask(search: Search, record: Record, step: int, shown: Sequence[HistoryEntry
         temperature=search.sampling.temperature,
         max_tokens=search.sampling.max_tokens,
         seed=step_seed(search.seed, step),
+        known=record.history.keys(),
     )
     record.log_replies(step, messages, replies, time.monotonic() - started)
     return replies

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 from pathlib import Path
 
 import torch
@@ -57,7 +58,13 @@ class ScriptedLLM:
         self.asked: list[tuple[list[Message], int]] = []
 
     def generate(
-        self, messages: Sequence[Message], n: int, temperature: float, max_tokens: int, seed: int
+        self,
+        messages: Sequence[Message],
+        n: int,
+        temperature: float,
+        max_tokens: int,
+        seed: int,
+        known: AbstractSet[str] = frozenset(),
     ) -> list[Reply]:
         assert len(self.asked) < len(self.steps), "the script has run out"
         texts = self.steps[len(self.asked)]

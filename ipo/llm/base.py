@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Literal, Protocol, runtime_checkable
 
@@ -68,9 +69,18 @@ class LLM(Protocol):
         """Most tokens of captions in one meta-prompt that suit this model."""
 
     def generate(
-        self, messages: Sequence[Message], n: int, temperature: float, max_tokens: int, seed: int
+        self,
+        messages: Sequence[Message],
+        n: int,
+        temperature: float,
+        max_tokens: int,
+        seed: int,
+        known: AbstractSet[str] = frozenset(),
     ) -> list[Reply]:
-        """`n` independent replies to `messages`. Raises `LLMError` only when no reply at all can be had."""
+        """`n` replies to `messages`; a model that can, proposes nothing of `known` (`ipo.prompt.text_key` of texts).
+
+        Raises `LLMError` only when no reply at all can be had.
+        """
 
     def token_count(self, text: str) -> int:
         """Tokens of `text`: exact for local models, an estimate from the length for remote ones."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 from typing import TYPE_CHECKING
 
 import llguidance.hf
@@ -12,7 +13,7 @@ import torch
 from llguidance import LLMatcher, LLTokenizer
 
 from ipo.errors import LLMError
-from ipo.prompt import CLASS_PLACEHOLDER
+from ipo.prompt import CLASS_PLACEHOLDER, text_key
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 MAX_WORDS_BEFORE = 8
 MAX_WORDS_AFTER = 9
+END = "."
+"""What every proposal ends with."""
 _SHORTEST_LIMIT = 24
 
 
@@ -40,10 +43,36 @@ def token_table(tokenizer: PreTrainedTokenizerBase, width: int) -> LLTokenizer:
     return llguidance.hf.from_tokenizer(tokenizer, n_vocab=width)
 
 
+class Novelty:
+    """Keeps texts from ending as one that is known, so that a sample goes on until it is something new."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, known: AbstractSet[str]) -> None:
+        self._tokenizer, self._known = tokenizer, set(known)
+        names = tokenizer.convert_ids_to_tokens(list(range(len(tokenizer))))
+        self._ends = torch.tensor([index for index, name in enumerate(names) if name and name.endswith(END)])
+
+    def forbid(self, allowed: Tensor, texts: Sequence[Sequence[int] | None]) -> None:
+        """Clear in `allowed` (rows, width) what would end a text as a known one, unless nothing else is left."""
+        for row, ids in zip(allowed, texts, strict=True):
+            ends = [] if ids is None else self._ends[row[self._ends]].tolist()
+            known = [end for end in ends if self._key([*(ids or ()), end]) in self._known]
+            if known and int(row.sum()) > len(known):
+                row[known] = False
+
+    def learn(self, ids: Sequence[int]) -> None:
+        """Count a finished text among the known ones."""
+        self._known.add(self._key(ids))
+
+    def _key(self, ids: Sequence[int]) -> str:
+        return text_key(str(self._tokenizer.decode(list(ids), skip_special_tokens=True)))
+
+
 class GrammarMask:
     """Which tokens may come next, for each of several texts written side by side."""
 
-    def __init__(self, table: LLTokenizer, grammar: str, rows: int) -> None:
+    def __init__(self, table: LLTokenizer, grammar: str, rows: int, novelty: Novelty | None = None) -> None:
+        self._novelty = novelty
+        self._texts: list[list[int]] = [[] for _ in range(rows)]
         self._matchers = [LLMatcher(table, grammar) for _ in range(rows)]
         self._bits = llguidance.numpy.allocate_token_bitmask(rows, table.vocab_size)
 
@@ -55,11 +84,20 @@ class GrammarMask:
             else:
                 llguidance.numpy.fill_next_token_bitmask(matcher, self._bits, row)
         bits = np.unpackbits(self._bits.view(np.uint8), axis=1, bitorder="little")[:, :width]
-        return torch.from_numpy(bits.astype(bool))
+        mask = torch.from_numpy(bits.astype(bool))
+        if self._novelty is not None:
+            pairs = zip(self._texts, self._matchers, strict=True)
+            self._novelty.forbid(mask, [None if matcher.is_stopped() else text for text, matcher in pairs])
+        return mask
 
     def advance(self, tokens: Sequence[int]) -> list[bool]:
         """Append one token to each text that is not complete; whether each text is complete now."""
-        for matcher, token in zip(self._matchers, tokens, strict=True):
-            if not matcher.is_stopped() and not matcher.consume_token(token):
+        for matcher, text, token in zip(self._matchers, self._texts, tokens, strict=True):
+            if matcher.is_stopped():
+                continue
+            if not matcher.consume_token(token):
                 raise LLMError(f"the grammar broke: {matcher.get_error()}", remedy="Lower llm.max_tokens")
+            text.append(token)
+            if self._novelty is not None and matcher.is_stopped():
+                self._novelty.learn(text)
         return [matcher.is_stopped() for matcher in self._matchers]

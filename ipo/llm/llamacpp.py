@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 from functools import cached_property
 from importlib import import_module
 from pathlib import Path
@@ -48,9 +49,16 @@ class LlamaCppLLM:
             raise ModelError(f"llama.cpp cannot load this file: {error}", where=str(self._path)) from error
 
     def generate(
-        self, messages: Sequence[Message], n: int, temperature: float, max_tokens: int, seed: int
+        self,
+        messages: Sequence[Message],
+        n: int,
+        temperature: float,
+        max_tokens: int,
+        seed: int,
+        known: AbstractSet[str] = frozenset(),
     ) -> list[Reply]:
         """`n` prompts, one after the other; llama.cpp keeps the prefix that they share."""
+        del known  # its grammars cannot change while a text is written; repeats are turned down later
         text = "\n\n".join(message.content for message in messages)
         # As tokens, because llama.cpp would read control tokens inside a text as such.
         prompt = self._model.tokenize(text.encode(), add_bos=False)

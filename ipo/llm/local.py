@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 from functools import cached_property
 from importlib import import_module
 from pathlib import Path
@@ -15,7 +16,7 @@ from safetensors import SafetensorError
 
 from ipo.errors import LLMError, ModelError
 from ipo.llm.base import Message, Reply, ReplyForm, Style
-from ipo.llm.grammar import GrammarMask, prompt_grammar, token_table
+from ipo.llm.grammar import GrammarMask, Novelty, prompt_grammar, token_table
 from ipo.llm.sampling import Prefix, Sampler, mean_log_likelihoods, read_prefix, sample
 
 if TYPE_CHECKING:
@@ -38,21 +39,33 @@ class LocalLLM:
         return token_table(self.tokenizer, self.model.config.get_text_config().vocab_size)
 
     def generate(
-        self, messages: Sequence[Message], n: int, temperature: float, max_tokens: int, seed: int
+        self,
+        messages: Sequence[Message],
+        n: int,
+        temperature: float,
+        max_tokens: int,
+        seed: int,
+        known: AbstractSet[str] = frozenset(),
     ) -> list[Reply]:
-        """`n` prompts in one batch. The tokens of the meta-prompt, read once, are counted with the first reply."""
-        return self.write(
-            messages, prompt_grammar(max_tokens - 1), n, max_tokens, Sampler(temperature, self.style.top_p, seed)
-        )
+        """`n` new prompts in one batch. The tokens of the meta-prompt, read once, are counted with the first reply."""
+        sampler = Sampler(temperature, self.style.top_p, seed)
+        novelty = Novelty(self.tokenizer, known)
+        return self.write(messages, prompt_grammar(max_tokens - 1), n, max_tokens, sampler, novelty)
 
     def write(
-        self, messages: Sequence[Message], grammar: str, n: int, max_tokens: int, sampler: Sampler
+        self,
+        messages: Sequence[Message],
+        grammar: str,
+        n: int,
+        max_tokens: int,
+        sampler: Sampler,
+        novelty: Novelty | None = None,
     ) -> list[Reply]:
         """`n` replies in the language of any `grammar` (llguidance's Lark, regex or JSON form)."""
         started = time.monotonic()
         prefix = self.encode(messages)
         self._check_room(len(prefix) + max_tokens)
-        mask = GrammarMask(self._table, grammar, n)
+        mask = GrammarMask(self._table, grammar, n, novelty)
         texts = sample(self.model, read_prefix(self.model, prefix), mask, n, max_tokens, sampler)
         seconds = round((time.monotonic() - started) / n, 4)
         return [

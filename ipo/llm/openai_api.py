@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
@@ -53,9 +54,16 @@ class OpenAILLM:
         self._settled = False
 
     def generate(
-        self, messages: Sequence[Message], n: int, temperature: float, max_tokens: int, seed: int
+        self,
+        messages: Sequence[Message],
+        n: int,
+        temperature: float,
+        max_tokens: int,
+        seed: int,
+        known: AbstractSet[str] = frozenset(),
     ) -> list[Reply]:
         """`n` replies, as many requests; a request that failed is a reply with `error`. `LLMError` if all failed."""
+        del known  # no server can be told; repeats are turned down later
         options: dict[str, Any] = {"temperature": temperature, "max_tokens": max_tokens}
         if self._settings.top_p is not None:
             options["top_p"] = self._settings.top_p

@@ -11,10 +11,10 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from ipo.errors import LLMError
 from ipo.llm.base import LikelihoodModel, Message, Style
-from ipo.llm.grammar import GrammarMask, prompt_grammar
+from ipo.llm.grammar import GrammarMask, Novelty, prompt_grammar
 from ipo.llm.local import LocalLLM
 from ipo.llm.sampling import Sampler, nucleus
-from ipo.prompt import Prompt
+from ipo.prompt import Prompt, text_key
 
 ASK = [Message("user", "score 40: a photo of a <CLASS>.\nscore 41:")]
 CONTINUE = Style(chat=False, template="continue.j2", top_p=0.9, min_likelihood=-2.0)
@@ -180,3 +180,29 @@ def test_a_token_outside_the_grammar_is_an_error_and_not_an_end() -> None:
     outside = int((~mask.allowed(300)[0]).nonzero()[0])
     with pytest.raises(LLMError, match="grammar"):
         mask.advance([outside])
+
+
+def test_known_texts_are_not_written_again() -> None:
+    first = [reply.text for reply in tiny_llm().generate(ASK, 8, 1.0, 64, seed=5)]
+    known = {text_key(text) for text in first}
+    again = [reply.text for reply in tiny_llm().generate(ASK, 8, 1.0, 64, seed=5, known=known)]
+    # The random model fills the grammar's room, and a text without room for another word may repeat.
+    assert len(known & {text_key(text) for text in again}) < len(known)
+    assert all(Prompt(text) for text in again)
+
+
+def test_a_known_text_may_end_where_nothing_else_is_left() -> None:
+    tokenizer = tiny_tokenizer()
+    ids = tokenizer("a photo of a <CLASS>")["input_ids"]
+    stop = tokenizer.convert_tokens_to_ids(".")
+    other = tokenizer.convert_tokens_to_ids("a")
+    novelty = Novelty(tokenizer, {text_key("a photo of a <CLASS>.")})
+    allowed = torch.zeros(3, len(tokenizer), dtype=torch.bool)
+    allowed[:, stop] = True
+    allowed[0, other] = True
+    novelty.forbid(allowed, [ids, ids, None])
+    assert allowed[:, stop].tolist() == [False, True, True]
+    novelty.learn(tokenizer("a new <CLASS>.")["input_ids"])
+    allowed[0, stop] = True
+    novelty.forbid(allowed[:1], [tokenizer("a new <CLASS>")["input_ids"]])
+    assert not allowed[0, stop]

@@ -33,6 +33,14 @@ def test_its_proposals_are_valid_and_repeat_with_the_seed(llm: LocalLLM) -> None
     assert len({Prompt(text).key() for text in first}) == 4
 
 
+def test_what_is_known_is_not_proposed_again(llm: LocalLLM) -> None:
+    messages = build_messages(llm.template, [], [], llm.form)
+    known = {Prompt(reply.text).key() for reply in llm.generate(messages, 4, 1.0, 96, seed=7)}
+    again = {Prompt(reply.text).key() for reply in llm.generate(messages, 4, 1.0, 96, seed=7, known=known)}
+    assert len(again) == 4
+    assert not again & known
+
+
 def test_its_likelihood_bound_tells_sensible_prompts_from_nonsense(llm: LocalLLM) -> None:
     assert isinstance(llm, LikelihoodModel)
     assert llm.min_likelihood is not None

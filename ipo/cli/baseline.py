@@ -61,9 +61,8 @@ def baseline(
         print_options(method) if method else print_methods()
         return
     own, general = split_assignments(assignments or [])
-    chosen = {"dataset": dataset, "root": data_root, "shots": shots, "classes": classes}
     flags = {
-        "data": {**chosen, "domains": options.split_commas(domains)},
+        "data": options.data_flags(dataset, data_root, domains, shots, classes),
         "clip": {"model": clip, "device": device},
         "seed": seed,
         "offline": offline or None,
@@ -112,7 +111,7 @@ def fit_and_test(
     if not fits.is_first_process():
         fits.assist_fit(fit, resume)
         return Path(), {}
-    words = (settings.data.dataset.rstrip("/").rpartition("/")[2], fit.method.name, f"{settings.data.shots}shot")
+    words = (Path(settings.data.dataset).name, fit.method.name, f"{settings.data.shots}shot")
     path = resume or out or new_run_path(Path("runs"), *words, f"seed{settings.seed}")
     note(describe(fit))
     with RunFolder.open(path) if resume else fits.start_fit(fit, path) as folder:

@@ -33,7 +33,11 @@ def verify(
 
       ipo verify --data-root ~/data --set clip.precision=float16
     """
-    flags = {"data": {"root": data_root}, "clip": {"model": clip, "device": device}, "offline": offline or None}
+    flags = {
+        "data": {"root": options.absolute(data_root)},
+        "clip": {"model": clip, "device": device},
+        "offline": offline or None,
+    }
     settings = options.make_settings(config, assignments, flags)
 
     from ipo.clip.load import load_clip

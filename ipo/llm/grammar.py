@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from collections.abc import Set as AbstractSet
-from typing import TYPE_CHECKING
 
-import llguidance.hf
 import llguidance.numpy
 import numpy as np
 import torch
 from llguidance import LLMatcher, LLTokenizer
+from torch import Tensor
 
 from ipo.errors import LLMError
 from ipo.prompt import CLASS_PLACEHOLDER, text_key
-
-if TYPE_CHECKING:
-    from torch import Tensor
-    from transformers import PreTrainedTokenizerBase
 
 MAX_WORDS_BEFORE = 8
 MAX_WORDS_AFTER = 9
@@ -38,18 +33,16 @@ def prompt_grammar(max_characters: int) -> str:
     return f"start: PROMPT\nPROMPT: /{before}{CLASS_PLACEHOLDER}{after}/ & /.{{1,{limit}}}/"
 
 
-def token_table(tokenizer: PreTrainedTokenizerBase, width: int) -> LLTokenizer:
-    """llguidance's view of a Hugging Face tokenizer; `width` is that of the logits. Takes about half a second."""
-    return llguidance.hf.from_tokenizer(tokenizer, n_vocab=width)
+def ends(pieces: Sequence[str]) -> Tensor:
+    """Which of the tokens with these texts can end a proposal: their ids."""
+    return torch.tensor([index for index, piece in enumerate(pieces) if piece.endswith(END)], dtype=torch.long)
 
 
 class Novelty:
     """Keeps texts from ending as one that is known, so that a sample goes on until it is something new."""
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, known: AbstractSet[str]) -> None:
-        self._tokenizer, self._known = tokenizer, set(known)
-        names = tokenizer.convert_ids_to_tokens(list(range(len(tokenizer))))
-        self._ends = torch.tensor([index for index, name in enumerate(names) if name and name.endswith(END)])
+    def __init__(self, ends: Tensor, decode: Callable[[Sequence[int]], str], known: AbstractSet[str]) -> None:
+        self._ends, self._decode, self._known = ends, decode, set(known)
 
     def forbid(self, allowed: Tensor, texts: Sequence[Sequence[int] | None]) -> None:
         """Clear in `allowed` (rows, width) what would end a text as a known one, unless nothing else is left."""
@@ -64,7 +57,7 @@ class Novelty:
         self._known.add(self._key(ids))
 
     def _key(self, ids: Sequence[int]) -> str:
-        return text_key(str(self._tokenizer.decode(list(ids), skip_special_tokens=True)))
+        return text_key(self._decode(ids))
 
 
 class GrammarMask:

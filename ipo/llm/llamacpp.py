@@ -1,116 +1,266 @@
-"""Language models in `.gguf` files through llama-cpp-python, for those who have it (extra `gguf`)."""
+"""Language models in `.gguf` files through llama.cpp, by the C interface that llama-cpp-python (extra `gguf`) exposes.
+
+Its own sampling writes one text at a time; here N texts grow side by side from one prefix, so the weights are read once
+for all of them, and the grammar is that of every local model.
+Shape legend: N texts, T tokens, V vocabulary.
+"""
 
 from __future__ import annotations
 
-import time
+import ctypes
+import logging
+import warnings
+import weakref
 from collections.abc import Sequence
-from collections.abc import Set as AbstractSet
 from functools import cached_property
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from llguidance import LLTokenizer
+from numpy.typing import NDArray
+from torch import Tensor
 
 from ipo.errors import LLMError, ModelError
-from ipo.llm.base import Message, Reply, ReplyForm, Style
-from ipo.prompt import CLASS_PLACEHOLDER
+from ipo.llm.base import Message, Style
+from ipo.llm.local import LocalLLM
+from ipo.llm.sampling import Step
 
 _CONTEXT = 8192
-_JUDGE_CONTEXT = 512
-_GRAMMAR = f"""
-root ::= " "? (capital | word) (","? " " word){{0,7}} " {CLASS_PLACEHOLDER}" (","? " " word){{0,9}} "."
-capital ::= [A-Z] [a-z]{{0,14}}
-word ::= "a" | [a-z]{{2,14}} ("-" [a-z]{{2,12}})? "'s"?
-"""
+"""Most tokens of a meta-prompt: about 1 GB of memory for a model of 8 billion parameters."""
+_JUDGED_AT_ONCE = 16
+_JUDGE_CONTEXT = 4096
+_BATCH = 512
 
 
-class LlamaCppLLM:
-    """A model that goes on with a text, under a grammar: every whole reply is a valid prompt (form `line`).
+class LlamaFile:
+    """The weights and the vocabulary of a `.gguf` file. Raises `ModelError` where llama.cpp cannot load it."""
 
-    The words are bounded, the text as a whole is not, so a reply may be cut at the token limit; it says so then.
-    """
+    def __init__(self, path: Path, *, on_gpu: bool) -> None:
+        self.api: Any = import_module("llama_cpp")
+        logging.getLogger("llama-cpp-python").setLevel(logging.ERROR)  # by default llama.cpp tells all it does
+        self.api.llama_backend_init()
+        params = self.api.llama_model_default_params()
+        if not on_gpu:
+            params.n_gpu_layers = 0
+        if not path.is_file():
+            raise ModelError("no such GGUF file", where=str(path), remedy="Check the path")
+        self.model: Any = self.api.llama_model_load_from_file(str(path).encode(), params)
+        if not self.model:
+            raise ModelError("llama.cpp cannot load this file", where=str(path), remedy="See its message above")
+        weakref.finalize(self, self.api.llama_model_free, self.model)
+        self._vocab: Any = self.api.llama_model_get_vocab(self.model)
+        self.width = int(self.api.llama_vocab_n_tokens(self._vocab))
 
-    form: ReplyForm = "line"
+    @property
+    def parameters(self) -> int:
+        """How many parameters the model has."""
+        return int(self.api.llama_model_n_params(self.model))
 
-    def __init__(self, path: Path, label: str, style: Style) -> None:
-        self._llama: Any = import_module("llama_cpp")
-        self._path, self._top_p = path, style.top_p
-        self._model = self._load(n_ctx=_CONTEXT)
-        self._grammar = self._llama.LlamaGrammar.from_string(_GRAMMAR, verbose=False)
-        self.template, self.min_likelihood = style.template, style.min_likelihood
-        self.caption_tokens = style.caption_tokens
-        self.name = f"{label}, llama-cpp-python {self._llama.__version__}"
+    @property
+    def trained_context(self) -> int:
+        """Tokens of the longest texts that the model was trained on."""
+        return int(self.api.llama_model_n_ctx_train(self.model))
 
-    def _load(self, **options: Any) -> Any:
-        try:
-            return self._llama.Llama(model_path=str(self._path), verbose=False, **options)
-        except ValueError as error:
-            raise ModelError(f"llama.cpp cannot load this file: {error}", where=str(self._path)) from error
-
-    def generate(
-        self,
-        messages: Sequence[Message],
-        n: int,
-        temperature: float,
-        max_tokens: int,
-        seed: int,
-        known: AbstractSet[str] = frozenset(),
-    ) -> list[Reply]:
-        """`n` prompts, one after the other; llama.cpp keeps the prefix that they share."""
-        del known  # its grammars cannot change while a text is written; repeats are turned down later
-        text = "\n\n".join(message.content for message in messages)
-        # As tokens, because llama.cpp would read control tokens inside a text as such.
-        prompt = self._model.tokenize(text.encode(), add_bos=False)
-        return [self._reply(prompt, temperature, max_tokens, (seed + row) % 2**32, row == 0) for row in range(n)]
-
-    def _reply(self, prompt: list[int], temperature: float, max_tokens: int, seed: int, first: bool) -> Reply:
-        started = time.monotonic()
-        try:
-            answer = self._model.create_completion(
-                prompt,
-                max_tokens=max_tokens,
-                temperature=temperature,
-                top_p=self._top_p,
-                top_k=0,
-                min_p=0.0,
-                repeat_penalty=1.0,
-                seed=seed,
-                grammar=self._grammar,
-            )
-        except ValueError as error:
-            raise LLMError(
-                str(error), where=self.name, remedy="Lower captions.token_budget or search.history"
-            ) from error
-        choice, usage = answer["choices"][0], answer["usage"]
-        return Reply(
-            text=choice["text"].strip(),
-            form=self.form,
-            finish_reason=choice["finish_reason"],
-            prompt_tokens=usage["prompt_tokens"] if first else 0,
-            completion_tokens=usage["completion_tokens"],
-            seconds=round(time.monotonic() - started, 4),
-        )
-
-    def token_count(self, text: str) -> int:
-        """Tokens of `text`, without a start token."""
-        return len(self._model.tokenize(text.encode(), add_bos=False))
+    @property
+    def chat_template(self) -> str | None:
+        """The Jinja template of a chat that the file carries."""
+        found = self.api.llama_model_chat_template(self.model, None)
+        return found.decode() if found else None
 
     @cached_property
-    def _judge(self) -> Any:
-        """The same model with a short context that keeps the logits of every token."""
-        return self._load(n_ctx=_JUDGE_CONTEXT, logits_all=True)
+    def pieces(self) -> list[bytes]:
+        """The bytes of each token; none for a control token."""
+        return [self._piece(token, special=False) for token in range(self.width)]
+
+    @cached_property
+    def control_texts(self) -> list[str]:
+        """How control tokens are written."""
+        control = (token for token in range(self.width) if self.api.llama_vocab_is_control(self._vocab, token))
+        return [self._piece(token, special=True).decode(errors="replace") for token in control]
+
+    @cached_property
+    def token_table(self) -> LLTokenizer:
+        """llguidance's view of the vocabulary. Takes about a second."""
+        with warnings.catch_warnings():
+            warnings.simplefilter(
+                "ignore", DeprecationWarning
+            )  # llguidance calls a function of llama.cpp by its old name
+            table: LLTokenizer = import_module("llguidance.llamacpp").lltokenizer_from_vocab(self._vocab)
+        return table
+
+    @property
+    def start(self) -> tuple[int, str]:
+        """The token that begins a document, and how it is written; that which ends one, for lack of such."""
+        token = int(self.api.llama_vocab_bos(self._vocab))
+        token = token if token >= 0 else int(self.api.llama_vocab_eos(self._vocab))
+        return token, self._piece(token, special=True).decode()
+
+    @property
+    def end_text(self) -> str:
+        """How the token that ends a document is written."""
+        token = int(self.api.llama_vocab_eos(self._vocab))
+        return self._piece(token, special=True).decode() if token >= 0 else ""
+
+    def tokenize(self, text: str, *, start: bool, control: bool = False) -> list[int]:
+        """Token ids of `text`: with a start token if the model has one, and with control tokens read as such or not."""
+        raw = text.encode()
+        ids = self._ids(len(raw) + 2)
+        count = self.api.llama_tokenize(self._vocab, raw, len(raw), ids, len(ids), start, control)
+        return list(ids[:count])
+
+    def _ids(self, count: int) -> Any:
+        return (self.api.llama_token * count)()
+
+    def _piece(self, token: int, *, special: bool) -> bytes:
+        buffer = ctypes.create_string_buffer(256)
+        length = self.api.llama_token_to_piece(self._vocab, token, buffer, len(buffer), 0, special)
+        return buffer.raw[: max(0, length)]
+
+
+class Branches:
+    """What a model remembers of one prefix (sequence 0) and of the texts that go on from it (sequences 1 to N)."""
+
+    def __init__(self, file: LlamaFile, *, tokens: int, texts: int) -> None:
+        self.tokens, self.texts = tokens, texts
+        self._api, self._width = file.api, file.width
+        params = self._api.llama_context_default_params()
+        params.n_ctx, params.n_batch, params.n_ubatch = tokens, _BATCH, _BATCH
+        params.n_seq_max, params.kv_unified = texts + 1, True  # one store for all, so that the prefix is kept once
+        params.n_threads = params.n_threads_batch = torch.get_num_threads()
+        self._context: Any = self._api.llama_init_from_model(file.model, params)
+        if not self._context:
+            raise LLMError(f"llama.cpp has no room for {tokens} tokens", remedy="Use a smaller model")
+        weakref.finalize(self, self._api.llama_free, self._context)
+        self._memory: Any = self._api.llama_get_memory(self._context)
+        self._batch: Any = self._api.llama_batch_init(_BATCH, 0, 1)
+        weakref.finalize(self, self._api.llama_batch_free, self._batch)
+        self._lengths: list[int] = []
+
+    def read(self, prefix: Sequence[int]) -> NDArray[np.float32]:
+        """Forget everything and read `prefix`: the logits (V,) of the token after it.
+
+        Nothing of an earlier prefix is used again, since that would change the last bits of the result, and with them
+        what a resumed run writes.
+        """
+        self._api.llama_memory_clear(self._memory, True)
+        self._lengths = [len(prefix)]
+        places = [(token, position, 0) for position, token in enumerate(prefix)]
+        logits: NDArray[np.float32] = self._decode(places, wanted=1)[0]
+        return logits
+
+    def start(self, texts: int) -> None:
+        """Begin so many texts after the prefix, in place of those before."""
+        for text in range(1, len(self._lengths)):
+            self._api.llama_memory_seq_rm(self._memory, text, -1, -1)
+        self._lengths = self._lengths[:1] * (texts + 1)
+        for text in range(1, texts + 1):
+            self._api.llama_memory_seq_cp(self._memory, 0, text, -1, -1)
+
+    def extend(self, texts: Sequence[Sequence[int]]) -> NDArray[np.float32]:
+        """Append tokens to each text: the logits (sum of all T, V) after each of them, text after text."""
+        places = []
+        for text, tokens in enumerate(texts, 1):
+            places += [(token, self._lengths[text] + offset, text) for offset, token in enumerate(tokens)]
+            self._lengths[text] += len(tokens)
+        return self._decode(places, wanted=len(places))
+
+    def _decode(self, places: Sequence[tuple[int, int, int]], wanted: int) -> NDArray[np.float32]:
+        """Run (token, position, sequence); logits (wanted, V) of the last of them."""
+        logits = np.empty((wanted, self._width), dtype=np.float32)
+        first = len(places) - wanted
+        for begin in range(0, len(places), _BATCH):
+            part = places[begin : begin + _BATCH]
+            self._batch.n_tokens = len(part)
+            for row, (token, position, sequence) in enumerate(part):
+                self._batch.token[row], self._batch.pos[row] = token, position
+                self._batch.seq_id[row][0], self._batch.n_seq_id[row] = sequence, 1
+                self._batch.logits[row] = begin + row >= first
+            status = self._api.llama_decode(self._context, self._batch)
+            if status:
+                raise LLMError(f"llama.cpp could not go on (status {status})", remedy="Lower search.history")
+            out = range(max(begin, first) - first, begin + len(part) - first)
+            if out:
+                found = self._api.llama_get_logits(self._context)
+                logits[out.start : out.stop] = np.ctypeslib.as_array(found, shape=(len(out), self._width))
+        return logits
+
+
+class LlamaCppLLM(LocalLLM):
+    """A `.gguf` file run as it is."""
+
+    def __init__(self, file: LlamaFile, label: str, style: Style) -> None:
+        room = min(file.trained_context, _CONTEXT)
+        super().__init__(f"{label}, llama-cpp-python {file.api.__version__}", style, room)
+        self._file = file
+        self._writer: Branches | None = None
+        self._context: tuple[str, NDArray[np.float32]] | None = None
+
+    @cached_property
+    def token_table(self) -> LLTokenizer:
+        """llguidance's view of the tokenizer."""
+        return self._file.token_table
+
+    def pieces(self) -> Sequence[str]:
+        """The text of each token."""
+        return [piece.decode(errors="replace") for piece in self._file.pieces]
+
+    def encode(self, messages: Sequence[Message]) -> list[int]:
+        """Token ids of the messages; see `LocalLLM`."""
+        if not self.style.chat:
+            return self._file.tokenize("\n\n".join(message.content for message in messages), start=True)
+        formatter = import_module("llama_cpp.llama_chat_format").Jinja2ChatFormatter(
+            template=self._file.chat_template or "", eos_token=self._file.end_text, bos_token=self._file.start[1]
+        )
+        chat = [{"role": message.role, "content": self._harmless(message.content)} for message in messages]
+        return self._file.tokenize(formatter(messages=chat).prompt, start=False, control=True)
+
+    def _harmless(self, text: str) -> str:
+        """The text with a space in whatever would be read as a control token."""
+        for control in self._file.control_texts:
+            if len(control) > 1:
+                text = text.replace(control, f"{control[0]} {control[1:]}")
+        return text
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of token ids, without control tokens."""
+        return b"".join(self._file.pieces[token] for token in ids).decode(errors="replace")
+
+    def branch(self, prefix: Sequence[int], n: int, max_tokens: int) -> tuple[Tensor, Step]:
+        """Logits (N, V) after `prefix`, and how to go on; see `LocalLLM`."""
+        tokens = _CONTEXT + n * max_tokens
+        writer = self._writer
+        if writer is None or writer.tokens < tokens or writer.texts < n:
+            writer = self._writer = Branches(self._file, tokens=tokens, texts=n)
+        first = torch.from_numpy(writer.read(prefix)).expand(n, -1)
+        writer.start(n)
+        return first, lambda tokens: torch.from_numpy(writer.extend([[token] for token in tokens]))
+
+    def token_count(self, text: str) -> int:
+        """Tokens of `text`, without start and end tokens."""
+        return len(self._file.tokenize(text, start=False))
+
+    @cached_property
+    def _judge(self) -> Branches:
+        return Branches(self._file, tokens=_JUDGE_CONTEXT, texts=_JUDGED_AT_ONCE)
 
     def mean_log_likelihood(self, texts: Sequence[str], context: str = "") -> list[float]:
-        """Mean log-likelihood a token (nats) of each text as what follows `context`, or as the start of a document."""
-        start = self._judge.tokenize(context.encode(), add_bos=False) or [self._judge.token_bos()]
+        """Mean log-likelihood a token (nats) of each text after `context`; see `LocalLLM`."""
+        if not texts:
+            return []
+        if self._context is None or self._context[0] != context:
+            ids = self._file.tokenize(context, start=True) or [self._file.start[0]]
+            self._context = (context, self._judge.read(ids))
         glue = " " if context else ""
-        return [self._mean(start, self._judge.tokenize(f"{glue}{text}".encode(), add_bos=False)) for text in texts]
+        rows = [self._file.tokenize(glue + text, start=False) for text in texts]
+        groups = (rows[start : start + _JUDGED_AT_ONCE] for start in range(0, len(rows), _JUDGED_AT_ONCE))
+        return [value for group in groups for value in self._likelihoods(group, self._context[1])]
 
-    def _mean(self, start: list[int], text: list[int]) -> float:
-        self._judge.reset()
-        self._judge.eval([*start, *text])
-        logits = np.asarray(self._judge.scores[len(start) - 1 : len(start) + len(text) - 1], dtype=np.float64)
-        logits -= logits.max(axis=1, keepdims=True)
-        shares = logits[np.arange(len(text)), text] - np.log(np.exp(logits).sum(axis=1))
-        return float(shares.mean())
+    def _likelihoods(self, rows: Sequence[Sequence[int]], first: NDArray[np.float32]) -> list[float]:
+        """Mean log-likelihoods of texts after the context, whose next token has the logits `first` (V,)."""
+        self._judge.start(len(rows))
+        rest = np.split(self._judge.extend([row[:-1] for row in rows]), np.cumsum([len(row) - 1 for row in rows])[:-1])
+        shares = [torch.from_numpy(np.vstack([first, after])).double().log_softmax(-1) for after in rest]
+        return [float(share[range(len(row)), row].mean()) for share, row in zip(shares, rows, strict=True)]

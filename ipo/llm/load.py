@@ -70,12 +70,16 @@ def _load_local(preset: Preset, settings: LLMSettings, offline: bool) -> LLM:
         raise ConfigError("llm.base_url is set, but the model is not an openai: one", where=settings.spec)
     source, label = _source(preset.spec, offline)
     if source.endswith(".gguf"):
-        if importlib.util.find_spec("llama_cpp") is not None:
+        if _has_llama_cpp():
             return _load_llama_cpp(Path(source), label, preset, settings)
         from ipo.llm.gguf import converted
 
         source = str(converted(Path(source)))
     return _load_transformers(source, label, preset, settings)
+
+
+def _has_llama_cpp() -> bool:
+    return importlib.util.find_spec("llama_cpp") is not None
 
 
 def _source(spec: str, offline: bool) -> tuple[str, str]:
@@ -103,25 +107,26 @@ def _load_transformers(source: str, label: str, preset: Preset, settings: LLMSet
     import transformers
 
     from ipo.clip.load import resolve_device
-    from ipo.llm.local import LocalLLM, load_local
+    from ipo.llm.huggingface import HuggingFaceLLM, load_huggingface
 
     device = resolve_device(settings.device)
     wanted = settings.dtype if settings.dtype != "auto" else preset.dtype
     dtype = wanted if wanted != "auto" else "float32" if device.type == "cpu" else "bfloat16"
-    model, tokenizer = load_local(source, device, getattr(torch, dtype))
-    able = tokenizer.chat_template is not None and model.num_parameters() >= _SMALL_MODEL
-    style = _style(preset, settings, chat=able if preset.chat is None else preset.chat)
+    model, tokenizer = load_huggingface(source, device, getattr(torch, dtype))
+    style = _style(preset, settings, tokenizer.chat_template is not None, model.num_parameters())
     name = f"{label}, transformers {transformers.__version__}, {dtype} on {device.type}"
-    return LocalLLM(model, tokenizer, name, style)
+    return HuggingFaceLLM(model, tokenizer, name, style)
 
 
 def _load_llama_cpp(path: Path, label: str, preset: Preset, settings: LLMSettings) -> LLM:
-    from ipo.llm.llamacpp import LlamaCppLLM
+    from ipo.llm.llamacpp import LlamaCppLLM, LlamaFile
 
-    return LlamaCppLLM(path, label, _style(preset, settings, chat=False))
+    file = LlamaFile(path, on_gpu=settings.device != "cpu")
+    return LlamaCppLLM(file, label, _style(preset, settings, file.chat_template is not None, file.parameters))
 
 
-def _style(preset: Preset, settings: LLMSettings, *, chat: bool) -> Style:
+def _style(preset: Preset, settings: LLMSettings, has_chat: bool, parameters: int) -> Style:
+    chat = has_chat and parameters >= _SMALL_MODEL if preset.chat is None else preset.chat
     return Style(
         chat=chat,
         template=preset.template or ("ipo.j2" if chat else "continue.j2"),

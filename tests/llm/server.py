@@ -91,9 +91,9 @@ def local_writer() -> Writer:
     from ipo.llm.local import LocalLLM
     from ipo.llm.sampling import Sampler
 
-    base = load_llm(LLMSettings(), offline=True)
-    assert isinstance(base, LocalLLM)
-    llm = LocalLLM(base.model, base.tokenizer, base.name, Style(chat=True, template="ipo.j2"))
+    llm = load_llm(LLMSettings(), offline=True)
+    assert isinstance(llm, LocalLLM)
+    llm.style = Style(chat=True, template="ipo.j2")
     one_at_a_time = threading.Lock()
 
     def write(request: dict[str, Any]) -> str:

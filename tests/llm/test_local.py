@@ -11,8 +11,8 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from ipo.errors import LLMError
 from ipo.llm.base import LikelihoodModel, Message, Style
-from ipo.llm.grammar import GrammarMask, Novelty, prompt_grammar
-from ipo.llm.local import LocalLLM
+from ipo.llm.grammar import GrammarMask, Novelty, ends, prompt_grammar
+from ipo.llm.huggingface import HuggingFaceLLM
 from ipo.llm.sampling import Sampler, nucleus
 from ipo.prompt import Prompt, text_key
 
@@ -41,7 +41,7 @@ def tiny_tokenizer() -> PreTrainedTokenizerFast:
 
 
 @cache
-def tiny_llm(chat: bool = False) -> LocalLLM:
+def tiny_llm(chat: bool = False) -> HuggingFaceLLM:
     torch.manual_seed(0)
     config = LlamaConfig(
         vocab_size=300,
@@ -54,7 +54,7 @@ def tiny_llm(chat: bool = False) -> LocalLLM:
         bos_token_id=0,
         eos_token_id=1,
     )
-    return LocalLLM(LlamaForCausalLM(config).eval(), tiny_tokenizer(), "tiny", replace(CONTINUE, chat=chat))
+    return HuggingFaceLLM(LlamaForCausalLM(config).eval(), tiny_tokenizer(), "tiny", replace(CONTINUE, chat=chat))
 
 
 @pytest.mark.parametrize("max_tokens", [24, 48, 96])
@@ -104,7 +104,7 @@ def test_greedy_sampling_equals_a_full_forward_pass_at_each_token() -> None:
     """The oracle has no cache, no batch and no sampler: the likeliest allowed token, one forward pass each."""
     llm = tiny_llm()
     ids, start = llm.encode(ASK), len(llm.encode(ASK))
-    mask = GrammarMask(llm._table, prompt_grammar(63), 1)
+    mask = GrammarMask(llm.token_table, prompt_grammar(63), 1)
     while True:
         with torch.inference_mode():
             logits = llm.model(torch.tensor([ids])).logits[0, -1]
@@ -176,7 +176,7 @@ def test_token_count_is_the_tokenizers() -> None:
 
 
 def test_a_token_outside_the_grammar_is_an_error_and_not_an_end() -> None:
-    mask = GrammarMask(tiny_llm()._table, prompt_grammar(60), 1)
+    mask = GrammarMask(tiny_llm().token_table, prompt_grammar(60), 1)
     outside = int((~mask.allowed(300)[0]).nonzero()[0])
     with pytest.raises(LLMError, match="grammar"):
         mask.advance([outside])
@@ -196,7 +196,7 @@ def test_a_known_text_may_end_where_nothing_else_is_left() -> None:
     ids = tokenizer("a photo of a <CLASS>")["input_ids"]
     stop = tokenizer.convert_tokens_to_ids(".")
     other = tokenizer.convert_tokens_to_ids("a")
-    novelty = Novelty(tokenizer, {text_key("a photo of a <CLASS>.")})
+    novelty = Novelty(ends(tiny_llm().pieces()), tiny_llm().decode, {text_key("a photo of a <CLASS>.")})
     allowed = torch.zeros(3, len(tokenizer), dtype=torch.bool)
     allowed[:, stop] = True
     allowed[0, other] = True

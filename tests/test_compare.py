@@ -248,3 +248,13 @@ def test_command_says_where_there_is_no_run(tmp_path):
     result = CliRunner().invoke(app, ["compare", str(tmp_path)])
     assert result.exit_code != 0
     assert str(tmp_path) in str(result.exception)
+
+
+def test_command_leaves_out_what_is_not_finished_and_says_so(tmp_path):
+    write_run(tmp_path / "a", "zero-shot", ["zero-shot"], options={})
+    (tmp_path / "b").mkdir()
+    (tmp_path / "notes.txt").write_text("")
+    result = CliRunner().invoke(app, ["compare", *map(str, sorted(tmp_path.iterdir()))])
+    assert result.exit_code == 0, result.output
+    assert "zero-shot" in result.stdout
+    assert [line.rpartition("/")[2] for line in result.stderr.splitlines()] == ["b", "notes.txt"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -73,13 +74,19 @@ def compare(
 
 
 def find_runs(paths: list[Path]) -> list[Path]:
-    """Finished runs among `paths` and one level below them, in order of their names. Raises where a path has none."""
-    found = []
+    """Finished runs among `paths` and one level below them, in order of their names; paths without one are named.
+
+    Raises `ConfigError` where no path has any.
+    """
+    found: list[Path] = []
     for path in paths:
         inside = [path] if (path / "result.json").is_file() else [file.parent for file in path.glob("*/result.json")]
         if not inside:
-            raise ConfigError(f"no finished run in '{path}'", remedy="Give folders that hold result.json")
+            print(f"left out, since it holds no result.json: {path}", file=sys.stderr)
         found += sorted(inside)
+    if not found:
+        names = ", ".join(f"'{path}'" for path in paths)
+        raise ConfigError(f"no finished run in {names}", remedy="Give folders that hold result.json")
     return list(dict.fromkeys(found))
 
 

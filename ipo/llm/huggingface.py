@@ -20,6 +20,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 from torch.nn.utils.rnn import pad_sequence
+from transformers.cache_utils import DynamicCache, DynamicLayer
 
 from ipo.errors import ModelError
 from ipo.llm.base import Message, Style
@@ -27,7 +28,7 @@ from ipo.llm.local import LocalLLM
 from ipo.llm.sampling import Step
 
 if TYPE_CHECKING:
-    from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
 @dataclass(frozen=True)
@@ -38,11 +39,46 @@ class Prefix:
     logits: Tensor
     length: int
 
-    def repeated(self, rows: int) -> tuple[DynamicCache, Tensor]:
-        """A cache of its own for so many rows, and the logits (rows, V)."""
-        cache = copy.deepcopy(self.cache)
-        cache.batch_repeat_interleave(rows)
+    def repeated(self, rows: int, room: int) -> tuple[DynamicCache, Tensor]:
+        """A cache of its own for so many rows, each with room for so many more tokens, and the logits (rows, V)."""
+        cache = copy.copy(self.cache)
+        cache.layers = [_with_room(layer, rows, room) for layer in self.cache.layers]
         return cache, self.logits.expand(rows, -1)
+
+
+class _RoomyLayer(DynamicLayer):
+    """A cache layer that writes new tokens behind the old ones, where a plain one copies all of them at each token."""
+
+    def __init__(self, layer: Any, rows: int, room: int) -> None:
+        vars(self).update(vars(layer))
+        self._used = int(layer.keys.shape[-2])
+        self._all = [_enlarged(part, rows, room) for part in (layer.keys, layer.values)]
+        self.keys, self.values = (part[:, :, : self._used] for part in self._all)
+
+    def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
+        """Append keys and values (N, H, T, D); all of them so far."""
+        old, self._used = self._used, self._used + key_states.shape[-2]
+        for part, states in zip(self._all, (key_states, value_states), strict=True):
+            part[:, :, old : self._used] = states
+        keys, values = (part[:, :, : self._used] for part in self._all)
+        self.keys, self.values = keys, values
+        return keys, values
+
+
+def _enlarged(states: Tensor, rows: int, room: int) -> Tensor:
+    """Keys or values (1, H, T, D) repeated for so many rows, with unused places at the end."""
+    _, heads, length, width = states.shape
+    whole = states.new_empty(rows, heads, length + room, width)
+    whole[:, :, :length] = states
+    return whole
+
+
+def _with_room(layer: Any, rows: int, room: int) -> Any:
+    if type(layer) is DynamicLayer:
+        return _RoomyLayer(layer, rows, room)
+    layer = copy.deepcopy(layer)  # some other kind, such as a sliding window: as transformers does it
+    layer.batch_repeat_interleave(rows)
+    return layer
 
 
 class HuggingFaceLLM(LocalLLM):
@@ -81,8 +117,7 @@ class HuggingFaceLLM(LocalLLM):
     @torch.inference_mode()
     def branch(self, prefix: Sequence[int], n: int, max_tokens: int) -> tuple[Tensor, Step]:
         """Logits (N, V) after `prefix`, and how to go on; see `LocalLLM`."""
-        del max_tokens  # the cache grows as needed
-        cache, logits = self._read(prefix).repeated(n)
+        cache, logits = self._read(prefix).repeated(n, room=max_tokens)
 
         @torch.inference_mode()
         def step(tokens: Sequence[int]) -> Tensor:
@@ -122,8 +157,8 @@ class HuggingFaceLLM(LocalLLM):
 @torch.inference_mode()
 def mean_log_likelihoods(model: PreTrainedModel, prefix: Prefix, texts: Sequence[Sequence[int]]) -> list[float]:
     """Mean log-likelihood (nats) a token of each text after `prefix`; the padding on the right is not counted."""
-    cache, first = prefix.repeated(len(texts))
     ids = pad_sequence([torch.tensor(text) for text in texts], batch_first=True)  # (N, T)
+    cache, first = prefix.repeated(len(texts), room=ids.shape[1])
     counted = torch.arange(ids.shape[1]) < torch.tensor([len(text) for text in texts])[:, None]
     seen = torch.cat([torch.ones(len(texts), prefix.length, dtype=torch.bool), counted], dim=1)
     rest = model(ids.to(model.device), past_key_values=cache, attention_mask=seen.long().to(model.device)).logits

@@ -1,13 +1,14 @@
 """Local models under a grammar, on a tiny random one: the hardest case, since it wants to write anything else."""
 
 import re
+from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
 
 import pytest
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM, PreTrainedTokenizerFast
 
 from ipo.errors import LLMError
 from ipo.llm.base import LikelihoodModel, Message, Style
@@ -100,9 +101,29 @@ def test_the_global_random_state_is_left_alone() -> None:
     assert torch.rand(1) == expected
 
 
-def test_greedy_sampling_equals_a_full_forward_pass_at_each_token() -> None:
+@cache
+def tiny_llm_with_a_window() -> HuggingFaceLLM:
+    """A model whose layers look back eight tokens only, and so have caches of another kind."""
+    torch.manual_seed(0)
+    config = MistralConfig(
+        vocab_size=300,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=512,
+        sliding_window=8,
+        bos_token_id=0,
+        eos_token_id=1,
+    )
+    return HuggingFaceLLM(MistralForCausalLM(config).eval(), tiny_tokenizer(), "tiny", CONTINUE)
+
+
+@pytest.mark.parametrize("make", [tiny_llm, tiny_llm_with_a_window])
+def test_greedy_sampling_equals_a_full_forward_pass_at_each_token(make: Callable[[], HuggingFaceLLM]) -> None:
     """The oracle has no cache, no batch and no sampler: the likeliest allowed token, one forward pass each."""
-    llm = tiny_llm()
+    llm = make()
     ids, start = llm.encode(ASK), len(llm.encode(ASK))
     mask = GrammarMask(llm.token_table, prompt_grammar(63), 1)
     while True:

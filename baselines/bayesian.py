@@ -18,6 +18,7 @@ import torch
 from pydantic import NonNegativeFloat, PositiveInt
 from torch import Tensor, nn
 from torch.nn.functional import log_softmax
+from torch.utils.checkpoint import checkpoint
 
 from baselines.augment import TrainingFeatures
 from baselines.contexts import ContextOptions, chunk_size, encode_context, first_context
@@ -137,8 +138,13 @@ class BayesianPredictor:
         return log_softmax(self.clip.logit_scale * cosine, dim=-1)
 
     def _encode(self, classnames: Sequence[str], contexts: Tensor) -> Tensor:
-        size = chunk_size(self.texts_at_once, len(classnames))
-        return torch.cat([encode_context(self.clip, classnames, part[:, None]) for part in torch.split(contexts, size)])
+        def encode(part: Tensor) -> Tensor:
+            return encode_context(self.clip, classnames, part[:, None])
+
+        parts = torch.split(contexts, chunk_size(self.texts_at_once, len(classnames)))
+        # Activations of several parts are not kept for the backward pass but computed again.
+        again = len(parts) > 1 and torch.is_grad_enabled()
+        return torch.cat([checkpoint(encode, part, use_reentrant=False) if again else encode(part) for part in parts])
 
 
 def log_mean(log_probabilities: Tensor) -> Tensor:

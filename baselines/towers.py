@@ -55,7 +55,9 @@ class TunedPredictor:
 
     def logits(self, images: ImageSet, classnames: Sequence[str]) -> Tensor:
         """Logits (N, C). Where the head lacks a name, all names are judged by the prompt ensemble."""
-        if set(classnames) <= set(self.classnames):
+        if tuple(classnames) == self.classnames:  # by place: two classes may share a name, as in ImageNet
+            head = self.model.head
+        elif set(classnames) <= set(self.classnames):
             head = self.model.head[[self.classnames.index(name) for name in classnames]]
         else:
             head = zero_shot_head(self.clip, classnames)

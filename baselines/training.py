@@ -14,6 +14,7 @@ from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveIn
 from torch import Tensor
 
 from ipo.config import Section
+from ipo.errors import RunError
 from ipo.methods import FitRun
 from ipo.progress import progress_bar
 
@@ -88,10 +89,21 @@ def fit_by_sgd(
                 result = step(indices, generator)
                 optimizer.step()
                 loss, hits, count = loss + result.loss * len(indices), hits + result.hits, count + len(indices)
+                require_finite(loss, f"epoch {epoch}", run)
                 text = f"epoch {epoch} loss {loss / count:.3f} accuracy {100 * hits / count:.1f}%"
                 bar.update(task, advance=1, description=text)
             run.log({"epoch": epoch, "rate": rate, "loss": loss / count, "accuracy": hits / count})
             run.save(_state(parameters, optimizer), epoch)
+
+
+def require_finite(loss: float, when: str, run: FitRun) -> None:
+    """Raise `RunError` where a fit has diverged, before anything of it is saved."""
+    if not math.isfinite(loss):
+        raise RunError(
+            f"the loss became {loss} in {when}",
+            where=str(run.folder) if run.folder else "",
+            remedy="Start a new run with a lower learning_rate (--set learning_rate=...)",
+        )
 
 
 def shuffled_batches(size: int, batch: int, generator: torch.Generator) -> list[Tensor]:

@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from baselines.towers import TunedClassifier
-from baselines.training import describe_seconds, seeded_generator, shuffled_batches
+from baselines.training import describe_seconds, require_finite, seeded_generator, shuffled_batches
 from baselines.views import ViewKey, Views, load_views
 from ipo.config import Section
 from ipo.errors import ConfigError
@@ -30,10 +30,10 @@ from ipo.progress import progress_bar
 from ipo.protocols import FewShotTask
 
 CURVE_ROWS = 100
-"""About how many rows the curve of a fit has; a multiple of CHECKPOINTS, so that no row is half in a checkpoint."""
+"""About how many rows the curve of a fit has."""
 
-CHECKPOINTS = 10
-"""About how many times a fit is saved."""
+ROWS_A_CHECKPOINT = 10
+"""A fit is saved after so many rows of its curve, and so never within one."""
 
 
 class TuningOptions(Section):
@@ -108,9 +108,9 @@ class Tuning:
         for number, (pixels, labels) in enumerate(chunks, 1):
             pixels, labels = pixels.to(self.device), labels.to(self.device)
             with self._sync(number == len(chunks)):
-                with self.autocast:
+                with self.autocast:  # the frozen features too: before the first update they equal the others
                     features, logits = self.wrapped(pixels)
-                frozen = self.task.clip.encode_images(pixels)
+                    frozen = self.task.clip.encode_images(pixels)
                 loss, penalty = cross_entropy(logits, labels), penalty_of(TuningBatch(features, frozen, logits))
                 # Gradients are averaged over processes, so each one's images count once for every process.
                 share = len(labels) * self.accelerator.num_processes / self.size
@@ -175,12 +175,14 @@ class Tuning:
                     self._report_estimate(run, step, chunks)
                 sums += self._update(step, chunks)
                 bar.advance(task)
-                if self._is_due(step + 1, CURVE_ROWS):
+                steps_a_row = math.ceil(self.options.steps / CURVE_ROWS)
+                if self._is_due(step + 1, steps_a_row):
                     row = self._row(step + 1, sums)
+                    require_finite(row["loss"] + row["penalty"], f"step {step + 1}", run)
                     run.log(row)
                     sums.zero_()
                     bar.update(task, description=f"loss {row['loss']:.3f} accuracy {100 * row['accuracy']:.1f}%")
-                if self._is_due(step + 1, CHECKPOINTS):
+                if self._is_due(step + 1, steps_a_row * ROWS_A_CHECKPOINT):
                     run.save(self.state(), step + 1)
 
     def _update(self, step: int, chunks: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
@@ -191,9 +193,9 @@ class Tuning:
         self.optimizer.zero_grad()
         return sums
 
-    def _is_due(self, done: int, times: int) -> bool:
-        """Whether something that happens about `times` times in a fit, the last one included, happens now."""
-        return done % math.ceil(self.options.steps / times) == 0 or done == self.options.steps
+    def _is_due(self, done: int, every: int) -> bool:
+        """Whether something that happens every so many steps, and after the last one, happens now."""
+        return done % every == 0 or done == self.options.steps
 
     def _report_estimate(self, run: FitRun, step: int, chunks: Sequence[tuple[Tensor, Tensor]]) -> None:
         """Time one step, without an update, and say how long all of them will take."""

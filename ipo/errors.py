@@ -7,7 +7,7 @@ IpoError                 anything below; the command prints one line and exits w
 |- DataError             a dataset, split, image or archive is missing or broken
 |- ModelError            CLIP or LLM weights are missing, mismatched or unreachable
 |- LLMError              a language model answered with an error, or not at all
-`- RunError              a run folder cannot be made, read or resumed
+`- RunError              a run cannot be started, read, resumed or brought to its end
 """
 
 from __future__ import annotations
@@ -62,4 +62,4 @@ class LLMError(IpoError):
 
 
 class RunError(IpoError):
-    """A run folder cannot be made, read or resumed."""
+    """A run cannot be started, read, resumed or brought to its end."""

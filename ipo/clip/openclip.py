@@ -198,7 +198,8 @@ class ImageTower(nn.Module):
     def forward(self, pixels: Tensor) -> Tensor:
         """Pixels (B, 3, H, W) to unit-length features (B, D)."""
         output = self.visual(pixels)
-        return normalize(output[0] if isinstance(output, tuple) else output, dim=-1)
+        features = output[0] if isinstance(output, tuple) else output
+        return normalize(features.to(torch.promote_types(features.dtype, torch.float32)), dim=-1)
 
 
 def weights_hash(module: nn.Module) -> str:

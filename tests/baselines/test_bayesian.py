@@ -94,13 +94,28 @@ def test_log_mean_of_equal_rows_is_the_row():
     assert math.isclose(float(log_mean(torch.tensor([0.5, 0.25]).log())), math.log(0.375), rel_tol=1e-6)
 
 
+@pytest.mark.parametrize("conditional", [False, True])
 @pytest.mark.parametrize("texts_at_once", [9, 27, 1000])
-def test_conditional_batches_in_chunks_equal_one_by_one(task, texts_at_once):
+def test_batches_in_chunks_equal_one_by_one(task, texts_at_once, conditional):
     fits = [
-        METHOD.fit(task, options(conditional=True, texts_at_once=size), QUIET).learned for size in (1, texts_at_once)
+        METHOD.fit(task, options(conditional=conditional, texts_at_once=size), QUIET).learned
+        for size in (1, texts_at_once)
     ]
     for name, value in fits[0].items():
         assert torch.allclose(fits[1][name], value, atol=1e-10), name
+
+
+def test_fewer_texts_at_once_take_less_memory(task):
+    kept = {}
+    for size in (3, 1000):
+        residual = Residual(task.clip).double()
+        context = task.clip.embed_words("a photo of a")[None].clone().requires_grad_()
+        model = BayesianPredictor(task.clip, context, residual, torch.zeros(1), texts_at_once=size)
+        noise, sizes = torch.randn(40, task.clip.width, dtype=torch.double), []
+        with torch.autograd.graph.saved_tensors_hooks(lambda t, sizes=sizes: sizes.append(t.numel()) or t, lambda t: t):
+            model.log_probabilities(task.train.features, CLASSNAMES, noise)
+        kept[size] = sum(sizes)
+    assert kept[3] < kept[1000] / 2
 
 
 @pytest.mark.parametrize("conditional", [False, True])

@@ -16,7 +16,7 @@ from baselines.towers import TunedPredictor, first_classifier, interpolate
 from baselines.training import seeded_generator
 from baselines.tuning import Tuning, TuningBatch, TuningOptions, step_batches, tuning_rate
 from baselines.zero_shot import EIGHTY
-from ipo.errors import ConfigError
+from ipo.errors import ConfigError, RunError
 from ipo.evaluate import PromptPredictor
 from ipo.methods import FitRun, load_tensors
 from tests.baselines.tiny import CLASSNAMES, NEW_NAMES
@@ -28,6 +28,38 @@ FAST = {"steps": 6, "batch": 5, "learning_rate": 0.01, "warmup": 0.0, "workers":
 
 def fit(method, task, run=QUIET, **values):
     return method.fit(task, method.configure("tiny", 4, {**FAST, **values}), run)
+
+
+def test_two_classes_of_one_name_keep_a_head_row_each(task):
+    model, names = first_classifier(task), ("crane", "green", "crane")
+    with torch.no_grad():
+        model.head.copy_(torch.randn(model.head.shape, dtype=torch.double, generator=seeded_generator(2)))
+    predictor = TunedPredictor(task.clip, model, names)
+    expected = task.clip.logit_scale * predictor.features(task.train) @ model.head.T
+    assert torch.allclose(predictor.logits(task.train, names), expected)
+
+
+def test_a_fit_that_diverges_ends_with_an_error_and_no_checkpoint(task, tmp_path):
+    with pytest.raises(RunError, match=r"loss became (nan|inf).*learning_rate"):
+        fit(finetune.FT, task, FitRun(tmp_path, report=lambda _: None), learning_rate=1e308)
+    assert not (tmp_path / "checkpoint.safetensors").exists()
+
+
+def test_a_curve_row_is_never_within_a_checkpoint(task, tmp_path):
+    options = finetune.FT.configure("tiny", 4, {**FAST, "steps": 150})
+    model = first_classifier(task)
+    tuning = Tuning(task, options, model, regularisers.no_penalty(task, model, 0.0))
+    seen = []
+    tuning._update = lambda step, chunks: torch.ones(4)
+    run = FitRun(report=lambda _: None)
+    run.log = lambda row: seen.append(("row", row["step"]))
+    run.save = lambda tensors, done: seen.append(("checkpoint", done))
+    tuning.run(run)
+    rows = {step for kind, step in seen if kind == "row"}
+    saved = [step for kind, step in seen if kind == "checkpoint"]
+    assert saved[-1] == 150
+    assert len(saved) > 3
+    assert rows.issuperset(saved)
 
 
 def test_untuned_tower_is_the_zero_shot_ensemble(task):
@@ -85,9 +117,13 @@ def test_lipsum_regulariser_is_half_the_mean_squared_change_of_scaled_inner_prod
 
 
 def test_random_texts_are_drawn_anew_every_step_and_alike_for_the_same_step(task):
-    first, again, second = (regularisers.random_texts(task.clip, seeded_generator(1, "step", s)) for s in (0, 0, 1))
-    assert torch.equal(first, again)
-    assert not torch.allclose(first, second)
+    model = first_classifier(task)
+    regulariser = regularisers.text_guidance(80, 8)(task, model, 1.0)
+    moved = torch.randn(task.train.features.shape, dtype=torch.double, generator=seeded_generator(5))
+    batch = TuningBatch(moved, task.train.features, moved @ model.head.T)
+    first, again, second = (float(regulariser(seeded_generator(1, "step", s))(batch)) for s in (0, 0, 1))
+    assert first == again
+    assert first != pytest.approx(second, rel=1e-6)
 
 
 def test_kl_is_that_of_probabilities():

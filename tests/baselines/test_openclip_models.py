@@ -5,8 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 
+from baselines import finetune
 from baselines.contexts import first_context
 from baselines.coop import ContextPredictor, CoOpOptions
+from baselines.regularisers import text_guidance
+from baselines.towers import first_classifier
+from baselines.tuning import Tuning
 from ipo.clip.load import load_clip
 from ipo.config import ClipSettings
 from ipo.evaluate import PromptPredictor
@@ -54,6 +58,16 @@ def test_recomputed_activations_and_small_chunks_give_the_same_tower(openclip_ta
     features = plain.features(openclip_task.train)
     assert torch.allclose(features, other.features(openclip_task.train), atol=1e-4)
     assert not torch.allclose(features, openclip_task.train.features, atol=1e-2)
+
+
+def test_in_bfloat16_too_the_penalty_is_0_at_the_start(openclip_task):
+    options = finetune.LIPSUM_FT.configure("tiny", 4, {"workers": 0, "precision": "bfloat16", "augment": False})
+    model = first_classifier(openclip_task)
+    tuning = Tuning(openclip_task, options, model, text_guidance(80, 8)(openclip_task, model, 1.0))
+    chunks = next(iter(tuning.steps(0)))
+    assert float(tuning.gradient(0, chunks)[1]) == 0
+    model.tower.visual.proj.data += 0.1
+    assert float(tuning.gradient(0, chunks)[1]) > 0
 
 
 def test_bfloat16_tunes_near_float32(openclip_task):

@@ -8,6 +8,7 @@ import torch
 from torch.nn import Parameter
 
 from baselines.training import SgdOptions, StepResult, epoch_rate, fit_by_sgd, seeded_generator, shuffled_batches
+from ipo.errors import RunError
 from ipo.methods import FitRun
 
 
@@ -82,6 +83,26 @@ def test_a_fit_that_was_interrupted_equals_an_unbroken_one(tmp_path):
     assert torch.equal(resumed, expected)
     assert (broken / "curves.jsonl").read_bytes() == (whole / "curves.jsonl").read_bytes()
     assert [json.loads(line)["epoch"] for line in (whole / "curves.jsonl").read_text().splitlines()] == [1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_fit_that_diverges_ends_with_an_error_and_keeps_the_last_sound_checkpoint(tmp_path, value):
+    parameter, step = quadratic(torch.zeros(8, 3, dtype=torch.double))
+    calls = iter(range(100))
+
+    def diverging(indices, generator):
+        return StepResult(value, 0) if next(calls) > 4 else step(indices, generator)
+
+    with pytest.raises(RunError, match=r"epoch 3.*learning_rate"):
+        fit_by_sgd(
+            {"w": parameter},
+            diverging,
+            8,
+            SgdOptions(epochs=4, batch=4),
+            FitRun(tmp_path, report=lambda _: None),
+            seed=1,
+        )
+    assert FitRun(tmp_path, report=lambda _: None).restore()[1] == 2
 
 
 def test_the_time_is_estimated_before_the_first_update():

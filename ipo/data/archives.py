@@ -23,7 +23,7 @@ from filelock import FileLock, Timeout
 from ipo.errors import DataError
 
 MAX_MEMBERS = 3_000_000
-"""Most files of one archive (ImageNet, the largest known here, has 1.3 million)."""
+"""Most files and folders of one archive (ImageNet, the largest known here, has 1.3 million)."""
 MAX_RATIO = 20
 """Most that an archive may grow when extracted; images hardly shrink in an archive, so real ones stay near 1."""
 MIN_ALLOWANCE = 1 << 30
@@ -79,20 +79,6 @@ def staging(folder: Path) -> Iterator[Path]:
         raise disk_error(error, folder) from error
 
 
-@contextmanager
-def landing(folder: Path) -> Iterator[Path]:
-    """A staged folder that takes the place of `folder` when the block ends well, and vanishes otherwise.
-
-    What lay at `folder` before stays until the last moment, and for good if the block fails.
-    """
-    with staging(folder) as staged:
-        yield staged
-        if folder.exists():
-            folder.rename(staged.with_name(f"{staged.name}.previous"))
-        staged.rename(folder)
-        shutil.rmtree(staged.with_name(f"{staged.name}.previous"), ignore_errors=True)
-
-
 def made_once(folder: Path, fill: Callable[[Path], None]) -> Path:
     """The folder, whose content `fill` writes if it is not there yet.
 
@@ -102,8 +88,9 @@ def made_once(folder: Path, fill: Callable[[Path], None]) -> Path:
         return folder
     with locked(folder):
         if not folder.is_dir():
-            with landing(folder) as staged:
+            with staging(folder) as staged:
                 fill(staged)
+                staged.rename(folder)
     return folder
 
 
@@ -124,7 +111,7 @@ def unpack(archive: Path, folder: Path) -> None:
             with target.open("wb") as output, reader() as source:
                 budget.copy(source, output)
     except BROKEN_ARCHIVE as error:
-        raise DataError(f"archive is broken: {error}", where=str(archive), remedy="Fetch it again") from error
+        raise broken_archive(archive, error) from error
     except OSError as error:
         raise disk_error(error, archive) from error
 
@@ -159,6 +146,11 @@ def safe_target(folder: Path, name: str, archive: Path) -> Path:
     return folder.joinpath(*path.parts)
 
 
+def broken_archive(archive: Path, error: Exception) -> DataError:
+    """One of `BROKEN_ARCHIVE` as a `DataError` with a remedy."""
+    return DataError(f"archive is broken: {error}", where=str(archive), remedy="Remove it and fetch it again")
+
+
 def disk_error(error: OSError, path: Path) -> DataError:
     """An operating system's error about files as a `DataError` with a remedy."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
@@ -167,28 +159,32 @@ def disk_error(error: OSError, path: Path) -> DataError:
 
 
 class Budget:
-    """Counts members and bytes written, and stops archives that outgrow their bound or the disk."""
+    """Counts bytes written, and stops archives that outgrow their bound or the disk; without archives only the disk."""
 
     def __init__(self, archives: Sequence[Path], folder: Path) -> None:
         self._where = ", ".join(str(archive) for archive in archives)
-        allowance = max(MIN_ALLOWANCE, MAX_RATIO * sum(archive.stat().st_size for archive in archives))
         free = shutil.disk_usage(folder).free
-        self._limit = min(allowance, free)
-        self._reason = "the disk has room for" if free < allowance else f"{MAX_RATIO} times its size"
-        self._members = self._bytes = 0
+        allowance = max(MIN_ALLOWANCE, MAX_RATIO * sum(archive.stat().st_size for archive in archives))
+        self._bounded = bool(archives) and allowance <= free
+        self._limit = allowance if self._bounded else free
+        self._bytes = 0
 
     def copy(self, source: IO[bytes], output: IO[bytes]) -> None:
         """Copy one member within the bounds; raises `DataError` beyond them."""
-        self._members += 1
         while chunk := source.read(_CHUNK):
             self._bytes += len(chunk)
-            if self._bytes > self._limit or self._members > MAX_MEMBERS:
-                raise DataError(
-                    f"archive unpacks to more than {self._reason} ({self._limit:,} bytes) or {MAX_MEMBERS:,} files",
-                    where=self._where,
-                    remedy="Nothing was extracted",
-                )
+            if self._bytes > self._limit:
+                raise self._exceeded()
             output.write(chunk)
+
+    def _exceeded(self) -> DataError:
+        bound = f"{MAX_RATIO} times its size" if self._bounded else "the disk has room for"
+        remedy = "do not trust this archive" if self._bounded else "free some space, then run the command again"
+        return DataError(
+            f"the content takes more than {bound} ({self._limit:,} bytes)",
+            where=self._where,
+            remedy=f"Nothing was extracted; {remedy}",
+        )
 
 
 Member = tuple[str, bool, Callable[[], IO[bytes]]]
@@ -196,8 +192,19 @@ Member = tuple[str, bool, Callable[[], IO[bytes]]]
 
 
 def members(archive: Path) -> Iterator[Member]:
-    """Files and folders of a tar or zip archive, in order. Raises `DataError` at a link or a device."""
-    return _zip_members(archive) if zipfile.is_zipfile(archive) else _tar_members(archive)
+    """Files and folders of a tar or zip archive, in order.
+
+    Raises `DataError` at a link or a device, and past `MAX_MEMBERS`.
+    """
+    found = _zip_members(archive) if zipfile.is_zipfile(archive) else _tar_members(archive)
+    for count, member in enumerate(found, 1):
+        if count > MAX_MEMBERS:
+            raise DataError(
+                f"archive holds more than {MAX_MEMBERS:,} files and folders",
+                where=str(archive),
+                remedy="Nothing was extracted",
+            )
+        yield member
 
 
 def _tar_members(archive: Path) -> Iterator[Member]:

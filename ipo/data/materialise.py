@@ -55,7 +55,7 @@ def materialised(
     """The table of a source whose images are in the cache; put there now by `fill`, which returns the class names.
 
     Another `identity` (content, version) is another folder. Nothing is left if `fill` fails; safe between processes.
-    The archives in `sources` bound how much is written.
+    The archives in `sources` bound how much is written; without any, only the free disk does.
     """
     key = hashlib.sha256(identity.encode("utf-8", "surrogateescape")).hexdigest()[:16]
     readable = "".join(letter if letter.isalnum() else "-" for letter in name).strip("-")[-40:]

@@ -58,12 +58,24 @@ def read_folder(place: str, seed: int, names_file: Path | None = None) -> Datase
 
 
 def split_folders(root: Path) -> dict[Split, Path]:
-    """The folder of each split; empty if there are others too, since then `train` may be a class of railways."""
+    """The folder of each split; empty where `train` is no split but a class of railways.
+
+    It is a split if it holds folders and there are none but splits beside it. Raises `DataError` for another folder
+    beside two splits that hold folders, since it would make classes of them all.
+    """
     folders = {name: split_named(name) for name in class_folders(root)}
     splits = {split: root / name for name, split in folders.items() if split}
-    if "train" not in splits or not all(folders.values()) or not class_folders(splits["train"]):
+    if "train" not in splits or not class_folders(splits["train"]):
         return {}
-    return splits
+    others = [name for name, split in folders.items() if not split]
+    if others and sum(bool(class_folders(folder)) for folder in splits.values()) > 1:
+        known = ", ".join(name for name, split in folders.items() if split)
+        raise DataError(
+            f"{', '.join(others)} beside the split folders {known}",
+            where=str(root),
+            remedy="Move it elsewhere; beside train/, val/ and test/ there may be no other folder",
+        )
+    return {} if others else splits
 
 
 def with_test(parts: Parts, source: str, seed: int) -> tuple[Parts, str]:

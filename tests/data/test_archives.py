@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from ipo.data import archives
-from ipo.data.archives import landing, unpack, verify
+from ipo.data.archives import made_once, members, staging, unpack, verify
 from ipo.errors import DataError
 from tests.data.builders import everything, pack_tar, pack_zip
 
@@ -51,7 +51,7 @@ def test_a_malicious_archive_is_refused_and_nothing_escapes(kind, tmp_path):
     before = everything(tmp_path)
     with (
         pytest.raises(DataError, match=r"outside its folder|a link or a device") as caught,
-        landing(tmp_path / "out" / "data") as staged,
+        staging(tmp_path / "out" / "data") as staged,
     ):
         unpack(archive, staged)
     assert str(archive) in str(caught.value)
@@ -83,7 +83,7 @@ def test_an_archive_cannot_grow_beyond_its_bound(tmp_path, monkeypatch):
     monkeypatch.setattr(archives, "MIN_ALLOWANCE", 1000)
     monkeypatch.setattr(archives, "_CHUNK", 4096)
     (tmp_path / "out").mkdir()
-    with pytest.raises(DataError, match="unpacks to more than 20 times its size"):
+    with pytest.raises(DataError, match="takes more than 20 times its size"):
         unpack(archive, tmp_path / "out")
     assert sum(map(len, everything(tmp_path / "out").values())) <= 20 * archive.stat().st_size
 
@@ -92,7 +92,22 @@ def test_an_archive_cannot_hold_endless_members(tmp_path, monkeypatch):
     archive = pack_tar(tmp_path / "many.tar", {f"{index}": b"x" for index in range(20)}, "w")
     monkeypatch.setattr(archives, "MAX_MEMBERS", 10)
     (tmp_path / "out").mkdir()
-    with pytest.raises(DataError, match="10 files"):
+    with pytest.raises(DataError, match="more than 10 files and folders"):
+        unpack(archive, tmp_path / "out")
+
+
+@pytest.mark.parametrize("kind", ["folders", "empty files"])
+@pytest.mark.parametrize("pack", [pack_tar, pack_zip])
+def test_empty_files_and_folders_are_counted_too(pack, kind, tmp_path, monkeypatch):
+    folders = kind == "folders"
+    tar_folder = {f"{index}": header(f"{index}", tarfile.DIRTYPE) for index in range(11)}
+    empty = {f"{index}{'/' if folders else ''}": b"" for index in range(11)}
+    archive = pack(tmp_path / "many", tar_folder if folders and pack is pack_tar else empty)
+    (tmp_path / "out").mkdir()
+    monkeypatch.setattr(archives, "MAX_MEMBERS", 11)
+    assert [is_folder for _, is_folder, _ in members(archive)] == [folders] * 11
+    monkeypatch.setattr(archives, "MAX_MEMBERS", 10)
+    with pytest.raises(DataError, match=r"more than 10 files and folders \(.*many"):
         unpack(archive, tmp_path / "out")
 
 
@@ -111,7 +126,7 @@ def test_a_broken_archive_is_named_and_nothing_lands(name, tmp_path):
     content = {"cut": whole.read_bytes()[:-60], "junk": b"no archive at all" * 50, "empty": b""}[name.split(".")[0]]
     archive.write_bytes(content)
     (tmp_path / "out").mkdir()
-    with pytest.raises(DataError, match="archive is broken") as caught, landing(tmp_path / "out" / "data") as staged:
+    with pytest.raises(DataError, match="archive is broken") as caught, staging(tmp_path / "out" / "data") as staged:
         unpack(archive, staged)
     assert name in str(caught.value)
     assert list((tmp_path / "out").iterdir()) == []
@@ -128,27 +143,25 @@ def test_an_encrypted_zip_is_an_error(tmp_path):
         unpack(archive, tmp_path / "out")
 
 
-def test_a_full_disk_is_one_error_and_the_old_folder_stays(tmp_path):
-    folder = tmp_path / "data"
-    folder.mkdir()
-    (folder / "old").write_text("old")
-
+def test_a_full_disk_is_one_error_and_nothing_stays(tmp_path):
     def fill(staged: Path) -> None:
         (staged / "half").write_text("half")
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    with pytest.raises(DataError, match=r"the disk is full.*Free some space"), landing(folder) as staged:
-        fill(staged)
-    assert everything(tmp_path) == {"data/old": b"old"}
+    with pytest.raises(DataError, match=r"the disk is full.*Free some space"):
+        made_once(tmp_path / "data", fill)
+    assert everything(tmp_path) == {}
+    assert not (tmp_path / "data").exists()
 
 
-def test_a_landing_replaces_the_old_folder_in_one_step(tmp_path):
+def test_a_folder_is_filled_once_and_seen_only_when_it_is_whole(tmp_path):
     folder = tmp_path / "data"
-    folder.mkdir()
-    (folder / "old").write_text("old")
-    with landing(folder) as staged:
+
+    def fill(staged: Path) -> None:
         (staged / "new").write_text("new")
-        assert everything(folder) == {"old": b"old"}
+        assert not folder.exists()
+
+    assert made_once(folder, fill) == made_once(folder, lambda _: pytest.fail("filled twice")) == folder
     assert everything(tmp_path) == {"data/new": b"new"}
 
 

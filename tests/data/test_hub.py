@@ -5,6 +5,7 @@ from types import ModuleType, SimpleNamespace
 
 import pytest
 
+from ipo.data import archives
 from ipo.data.load import load_dataset
 from ipo.errors import DataError
 from tests.data.builders import class_tree, encoded
@@ -106,6 +107,18 @@ def test_a_changed_dataset_is_copied_again(hub):
     first = load_dataset("hf:x")
     hub["x", None] = Split(FEATURES, rows(0, 1, 1), "new")
     assert load_dataset("hf:x").root != first.root
+
+
+def test_only_the_free_disk_bounds_what_has_no_archive(hub, monkeypatch):
+    hub["x", None] = Split(FEATURES, rows(0, 1))
+    size = 2 * len(encoded("PNG"))
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=size - 1))
+    with pytest.raises(DataError, match="more than the disk has room for"):
+        load_dataset("hf:x")
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=size))
+    monkeypatch.setattr(archives, "MIN_ALLOWANCE", 1)
+    monkeypatch.setattr(archives, "MAX_MEMBERS", 1)
+    assert len(load_dataset("hf:x").train) == 2
 
 
 def test_options_name_the_configuration_and_the_columns(hub):

@@ -48,6 +48,25 @@ def test_a_class_may_be_called_train(tmp_path):
     assert load_dataset(f"folder:{tmp_path}").classnames == ("bus", "train", "tram")
 
 
+@pytest.mark.parametrize("split", ["test", "val"])
+def test_a_folder_beside_split_folders_is_named_and_no_class(split, tmp_path):
+    for name in ("train", split):
+        class_tree(tmp_path / name, {"a": 2, "b": 2})
+    (tmp_path / ".cache").mkdir()
+    assert load_dataset(f"folder:{tmp_path}").classnames == ("a", "b")
+    for name in ("docs", "raw"):
+        (tmp_path / name).mkdir()
+    with pytest.raises(
+        DataError, match=rf"docs, raw beside the split folders {', '.join(sorted([split, 'train']))} .*Move"
+    ):
+        load_dataset(f"folder:{tmp_path}")
+
+
+def test_a_class_called_train_may_have_folders_of_its_own(tmp_path):
+    class_tree(tmp_path, {"train/steam": 4, "test": 4, "bus": 4})
+    assert load_dataset(f"folder:{tmp_path}").classnames == ("bus", "test", "train")
+
+
 def test_classes_that_only_one_split_has_keep_their_label(tmp_path):
     class_tree(tmp_path / "train", {"a": 2, "c": 2})
     class_tree(tmp_path / "test", {"b": 1, "c": 1})

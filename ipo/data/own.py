@@ -71,7 +71,7 @@ def split_folders(root: Path) -> dict[Split, Path]:
     if others and sum(bool(class_folders(folder)) for folder in splits.values()) > 1:
         known = ", ".join(name for name, split in folders.items() if split)
         raise DataError(
-            f"{', '.join(others)} beside the split folders {known}",
+            f"{', '.join(others[:5])} beside the split folders {known}",
             where=str(root),
             remedy="Move it elsewhere; beside train/, val/ and test/ there may be no other folder",
         )

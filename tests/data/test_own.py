@@ -56,9 +56,8 @@ def test_a_folder_beside_split_folders_is_named_and_no_class(split, tmp_path):
     assert load_dataset(f"folder:{tmp_path}").classnames == ("a", "b")
     for name in ("docs", "raw"):
         (tmp_path / name).mkdir()
-    with pytest.raises(
-        DataError, match=rf"docs, raw beside the split folders {', '.join(sorted([split, 'train']))} .*Move"
-    ):
+    splits = ", ".join(sorted(("train", split)))
+    with pytest.raises(DataError, match=rf"docs, raw beside the split folders {splits} .*Move"):
         load_dataset(f"folder:{tmp_path}")
 
 

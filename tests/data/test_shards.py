@@ -110,5 +110,5 @@ def test_a_broken_shard_and_no_shard_are_errors(tmp_path):
 def test_a_shard_cannot_fill_the_disk(tmp_path, monkeypatch):
     shard = pack_tar(tmp_path / "toy.tar.gz", {"a.jpg": bytes(300_000), "a.cls": b"1"})
     monkeypatch.setattr(archives, "MIN_ALLOWANCE", 1000)
-    with pytest.raises(DataError, match="unpacks to more than"):
+    with pytest.raises(DataError, match="takes more than"):
         load_dataset(f"wds:{shard}")

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from ipo.errors import RunError
+
+T = TypeVar("T")
 
 
 def write_atomic(path: Path, data: str | bytes) -> None:
@@ -34,27 +36,40 @@ def write_json(path: Path, value: Any) -> None:
     write_atomic(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
+def json_lines(rows: Iterable[Mapping[str, Any]]) -> str:
+    """The rows as text, one JSON object a line."""
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+
+
 def append_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """Append JSON lines in one write and wait until the disk has them."""
-    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
     with path.open("ab") as file:
-        file.write(text.encode())
+        file.write(json_lines(rows).encode())
         file.flush()
         os.fsync(file.fileno())
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
     """The JSON lines of a log. A torn last line, left by a crash, is passed over; damage elsewhere is an error."""
+    return parse_rows(path, dict)
+
+
+def parse_rows(path: Path, parse: Callable[[dict[str, Any]], T]) -> list[T]:
+    """`parse` of each of `read_rows`. A row that it cannot take (TypeError, ValueError, KeyError) is damage, too."""
     if not path.exists():
         return []
-    lines = path.read_bytes().split(b"\n")
     rows = []
-    for number, line in enumerate(lines[:-1], 1):
+    for number, line in enumerate(path.read_bytes().split(b"\n")[:-1], 1):
         try:
-            rows.append(json.loads(line))
-        except ValueError as error:
+            row = json.loads(line)
+            if not isinstance(row, dict):
+                raise TypeError("not a JSON object")
+            rows.append(parse(row))
+        except (ValueError, TypeError, KeyError) as error:
             raise RunError(
-                "a line of the log is damaged", where=f"{path}:{number}", remedy="Restore the file, or start a new run"
+                f"a line of the log is damaged: {f'no {error}' if isinstance(error, KeyError) else error}",
+                where=f"{path}:{number}",
+                remedy="Restore the file, or start a new run",
             ) from error
     return rows
 

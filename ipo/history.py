@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from ipo.config import SelectionRule
 from ipo.errors import RunError
-from ipo.files import append_rows, read_rows, truncate_rows
+from ipo.files import append_rows, parse_rows, truncate_rows
 from ipo.prompt import HistoryEntry, Score, text_key
 
 RULES: dict[SelectionRule, Callable[[Score], tuple[float, float]]] = {
@@ -35,10 +36,7 @@ class History:
     def read(cls, rule: SelectionRule, path: Path) -> History:
         """The history on disk, as far as it was written."""
         history = cls(rule, path)
-        try:
-            history.entries = [HistoryEntry.from_json(row) for row in read_rows(path)]
-        except TypeError as error:
-            raise RunError(f"the history has an unknown shape: {error}", where=str(path)) from error
+        history.entries = parse_rows(path, _entry)
         return history
 
     def __iter__(self) -> Iterator[HistoryEntry]:
@@ -89,3 +87,10 @@ class History:
     def _value(self, entry: HistoryEntry) -> tuple[float, float]:
         assert entry.score is not None
         return self.rule(entry.score)
+
+
+def _entry(row: dict[str, Any]) -> HistoryEntry:
+    entry = HistoryEntry.from_json(row)
+    if not isinstance(entry.step, int) or not isinstance(entry.text, str):
+        raise TypeError("step is no number, or text no text")
+    return entry

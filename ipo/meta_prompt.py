@@ -8,7 +8,7 @@ from typing import Any
 
 from ipo.llm.base import Message, ReplyForm
 from ipo.prompt import HistoryEntry
-from ipo.render import render, templates_folder
+from ipo.render import is_shipped, render
 
 
 def build_messages(
@@ -32,8 +32,7 @@ def build_messages(
 def _own_file(template: str) -> Path | None:
     """The path of somebody's own template; None for a shipped one, whose name goes first, and for none at all."""
     path = Path(template).expanduser()
-    shipped = path.name == template and (templates_folder() / template).is_file()
-    return path if path.is_file() and not shipped else None
+    return path if path.is_file() and not is_shipped(template) else None
 
 
 def _row(entry: HistoryEntry) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,9 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from ipo.errors import ConfigError
 
+_FAILURES = (TypeError, ValueError, ArithmeticError, LookupError, AttributeError, RecursionError)
+"""What an expression in a template can raise besides Jinja's own errors; a file that is not UTF-8 is a ValueError."""
+
 
 def templates_folder() -> Path:
     """Where the shipped templates lie: beside the package in a checkout, inside it in a wheel."""
@@ -18,9 +22,27 @@ def templates_folder() -> Path:
     return packaged if packaged.is_dir() else Path(__file__).parent.parent / "templates"
 
 
+def is_shipped(template: str) -> bool:
+    """Whether this is the name of a shipped template."""
+    return Path(template).name == template and (templates_folder() / template).is_file()
+
+
+def code(text: str) -> str:
+    """A text as a Markdown code span on one line, whatever backticks it holds."""
+    line = " ".join(text.split())
+    fence = "`" * (1 + max(map(len, re.findall("`+", line)), default=0))
+    pad = " " if "`" in (line[:1], line[-1:]) else ""
+    return f"{fence}{pad}{line}{pad}{fence}" if line else ""
+
+
+def cell(text: str) -> str:
+    """A text as a code span in a cell of a Markdown table."""
+    return code(text).replace("|", "\\|")
+
+
 @cache
 def _environment() -> jinja2.Environment:
-    return ImmutableSandboxedEnvironment(
+    environment = ImmutableSandboxedEnvironment(
         loader=jinja2.FileSystemLoader(templates_folder()),
         undefined=jinja2.StrictUndefined,
         autoescape=lambda name: bool(name and name.endswith((".html", ".html.j2"))),
@@ -28,6 +50,8 @@ def _environment() -> jinja2.Environment:
         lstrip_blocks=True,
         keep_trailing_newline=False,
     )
+    environment.filters |= {"code": code, "cell": cell}
+    return environment
 
 
 def render(template: str | Path, **values: Any) -> str:
@@ -47,8 +71,10 @@ def render(template: str | Path, **values: Any) -> str:
         ) from error
     except jinja2.TemplateNotFound as error:
         known = ", ".join(sorted(path.name for path in templates_folder().glob("*.j2")))
-        raise ConfigError(f"no template '{template}'", remedy=f"Shipped: {known}; or give a path") from error
+        raise ConfigError(f"no template '{error.name}'", remedy=f"Shipped: {known}; or give a path") from error
     except jinja2.TemplateError as error:
         raise ConfigError(f"template does not render: {error}", where=str(template)) from error
     except OSError as error:
         raise ConfigError(f"cannot read template: {error.strerror}", where=str(template)) from error
+    except _FAILURES as error:
+        raise ConfigError(f"template does not render: {error}", where=str(template)) from error

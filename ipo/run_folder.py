@@ -9,6 +9,8 @@ import json
 import platform
 import re
 import time
+from collections.abc import Mapping
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -38,17 +40,21 @@ class RunFolder:
             raise RunError(
                 "another process works on this run", where=str(path), remedy="Wait for it, or end it"
             ) from None
+        except OSError as error:
+            raise _unwritable(path, error) from error
 
     @classmethod
-    def create(cls, path: Path, settings: Settings, facts: dict[str, Any]) -> RunFolder:
-        """A new folder with `config.toml` and `run.json` (versions and `facts`); never over an existing run."""
-        if path.exists() and any(path.iterdir()):
-            raise RunError(
-                "the folder is not empty", where=str(path), remedy=f"Go on with --resume {path}, or give another --out"
-            )
-        path.mkdir(parents=True, exist_ok=True)
+    def create(
+        cls, path: Path, settings: Settings, facts: dict[str, Any], texts: Mapping[str, str] | None = None
+    ) -> RunFolder:
+        """A new folder with `config.toml` and further `texts` by file name; never over an existing run.
+
+        `run.json` (versions and `facts`) comes last: with it the run has begun, and can be resumed.
+        """
+        _make_empty(path)
         folder = cls(path)
-        write_atomic(path / CONFIG_FILE, to_toml(settings))
+        for name, text in {CONFIG_FILE: to_toml(settings), **(texts or {})}.items():
+            write_atomic(path / name, text)
         run: dict[str, Any] = {"ipo": __version__, "python": platform.python_version(), "machine": platform.machine()}
         run |= {"versions": _versions(), "started": _now(), **facts, "status": "running"}
         write_json(path / RUN_FILE, run)
@@ -66,7 +72,7 @@ class RunFolder:
         """The settings that the run was started with."""
         return read_settings(self.path)
 
-    def read(self, name: str) -> Any:
+    def read(self, name: str) -> dict[str, Any]:
         """A JSON file of the folder. Raises `RunError` where it is missing or damaged."""
         return read_run_json(self.path, name)
 
@@ -94,21 +100,48 @@ class RunFolder:
         self.close()
 
 
+def require_free(path: Path) -> None:
+    """Raise `RunError` unless a run can be created at `path`; nothing is left behind by the attempt."""
+    missing = [folder for folder in (path, *path.parents) if not folder.exists()]
+    _make_empty(path)
+    with suppress(OSError):  # another run may have come to lie beside this one meanwhile
+        for folder in missing:
+            folder.rmdir()
+
+
+def _make_empty(path: Path) -> None:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        if any(path.iterdir()):
+            remedy = f"Go on with --resume {path}, or give another --out"
+            raise RunError("the folder is not empty", where=str(path), remedy=remedy)
+    except OSError as error:
+        raise _unwritable(path, error) from error
+
+
+def _unwritable(path: Path, error: OSError) -> RunError:
+    reason = "not a folder" if isinstance(error, FileExistsError | NotADirectoryError) else error.strerror
+    return RunError(f"no run can be written here: {reason}", where=str(path), remedy="Give another folder")
+
+
 def read_settings(folder: Path) -> Settings:
     """The settings that a run was started with, without locking it."""
     return load_settings(folder / CONFIG_FILE)
 
 
-def read_run_json(folder: Path, name: str) -> Any:
+def read_run_json(folder: Path, name: str) -> dict[str, Any]:
     """A JSON file of a run folder, without locking it."""
     path = folder / name
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(content, dict):
+            raise TypeError("not a JSON object")
+        return content
     except FileNotFoundError:
         raise RunError(
             f"{name} is missing", where=str(folder), remedy="Is this the folder of a finished run?"
         ) from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, TypeError) as error:
         raise RunError(f"cannot read {name}: {error}", where=str(folder)) from error
 
 

@@ -35,6 +35,9 @@ def test_damage_before_the_last_line_is_an_error_with_its_place(tmp_path):
     path.write_text('{"a": 1}\n{"a"\n{"a": 3}\n')
     with pytest.raises(RunError, match=r"log\.jsonl:2"):
         read_rows(path)
+    path.write_text('{"a": 1}\n{"a": 2}\n[3]\n')
+    with pytest.raises(RunError, match=r"not a JSON object.*log\.jsonl:3"):
+        read_rows(path)
 
 
 def test_rows_are_readable_json_lines(tmp_path):

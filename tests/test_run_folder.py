@@ -4,7 +4,7 @@ import pytest
 
 from ipo.config import load_settings
 from ipo.errors import RunError
-from ipo.run_folder import RunFolder, new_run_path, read_run_json
+from ipo.run_folder import RunFolder, new_run_path, read_run_json, require_free
 
 
 def test_a_new_folder_tells_settings_versions_and_status(tmp_path):
@@ -26,6 +26,34 @@ def test_an_existing_run_is_never_overwritten(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
 
 
+@pytest.mark.parametrize("place", ["file", "file/run", "/proc/nope/run"])
+def test_a_place_where_no_run_can_be_is_an_error(tmp_path, place):
+    (tmp_path / "file").write_text("mine")
+    for attempt in (require_free, lambda path: RunFolder.create(path, load_settings(), {})):
+        with pytest.raises(RunError, match="no run can be written here"):
+            attempt(tmp_path / place)
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_looking_whether_a_place_is_free_leaves_nothing_behind(tmp_path):
+    require_free(tmp_path / "a" / "b")
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "empty").mkdir()
+    require_free(tmp_path / "empty")
+    assert [path.name for path in tmp_path.iterdir()] == ["empty"]
+    (tmp_path / "empty" / "notes.txt").write_text("mine")
+    with pytest.raises(RunError, match="not empty"):
+        require_free(tmp_path / "empty")
+
+
+def test_run_json_is_written_last(tmp_path):
+    with pytest.raises(TypeError), RunFolder.create(tmp_path / "run", load_settings(), {"a": {1}}, {"b.txt": "text"}):
+        pass
+    assert (tmp_path / "run" / "b.txt").read_text() == "text"
+    with pytest.raises(RunError, match="no run here"):
+        RunFolder.open(tmp_path / "run")
+
+
 def test_two_processes_cannot_work_on_one_run(tmp_path):
     with (
         RunFolder.create(tmp_path / "run", load_settings(), {}),
@@ -40,6 +68,9 @@ def test_a_folder_without_a_run_says_so(tmp_path):
         RunFolder.open(tmp_path)
     (tmp_path / "result.json").write_text("{")
     with pytest.raises(RunError, match=r"cannot read result\.json"):
+        read_run_json(tmp_path, "result.json")
+    (tmp_path / "result.json").write_text("[]")
+    with pytest.raises(RunError, match=r"cannot read result\.json: not a JSON object"):
         read_run_json(tmp_path, "result.json")
 
 

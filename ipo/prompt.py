@@ -9,12 +9,28 @@ from typing import Any
 from ipo.errors import PromptError
 
 CLASS_PLACEHOLDER = "<CLASS>"
-_ODD_CHARACTERS = re.compile(r"[\x00-\x1f\x7f<>{}]")
+_INVISIBLE = (
+    r"\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e"
+    r"\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufffb\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff"
+)
+"""Control characters that are no space, and what Unicode lets a renderer pass over (Default_Ignorable_Code_Point)."""
+_UNSEEN = re.compile(f"[{_INVISIBLE}]")
+_ODD_CHARACTERS = re.compile(rf"[{_INVISIBLE}\t-\r\x1c-\x1f\x85\u2028\u2029<>{{}}]")
+
+
+def visible(text: str) -> str:
+    """The text without characters that nobody sees, such as a zero-width space or a change of direction."""
+    return _UNSEEN.sub("", text)
+
+
+def one_line(text: str) -> str:
+    """The visible text with brackets and all that is white as single spaces."""
+    return re.sub(r"[\s<>{}]+", " ", visible(text))
 
 
 def text_key(text: str) -> str:
-    """Normal form under which texts that differ only in case, spaces or a final stop are the same."""
-    return re.sub(r"\s+", " ", text).strip().rstrip(".").rstrip().casefold()
+    """Normal form under which texts that differ only in case, spaces, invisible characters or a final stop are one."""
+    return re.sub(r"\s+", " ", visible(text)).strip().rstrip(".").rstrip().casefold()
 
 
 @dataclass(frozen=True)
@@ -31,13 +47,14 @@ class Prompt:
                 remedy=f'Write it like "a photo of a {CLASS_PLACEHOLDER}."',
             )
         if _ODD_CHARACTERS.search(self.before + self.after):
-            raise PromptError("a prompt holds no angle brackets, braces or line breaks", where=repr(self.text))
+            raise PromptError(
+                "a prompt holds no angle brackets, braces, line breaks or invisible characters", where=repr(self.text)
+            )
 
     @classmethod
     def from_sides(cls, before: str, after: str) -> Prompt:
-        """The prompt with `before` and `after` around the slot; brackets and line breaks in them are dropped."""
-        sides = (re.sub(r"\s+", " ", _ODD_CHARACTERS.sub(" ", side)) for side in (before, after))
-        left, right = (side.replace(" .", ".") for side in sides)
+        """The prompt with `before` and `after` around the slot, each made `one_line`."""
+        left, right = (one_line(side).replace(" .", ".") for side in (before, after))
         return cls(f"{left}{CLASS_PLACEHOLDER}{right}".strip())
 
     @property
@@ -55,7 +72,7 @@ class Prompt:
         return self.text.replace(CLASS_PLACEHOLDER, classname)
 
     def key(self) -> str:
-        """What two prompts share that differ only in case, spaces or a final stop."""
+        """What two prompts share that differ only in case, spaces, invisible characters or a final stop."""
         return text_key(self.text)
 
 

@@ -1,9 +1,30 @@
+import json
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ipo.captions.base import clean
 from ipo.errors import PromptError
+from ipo.llm.base import Reply
+from ipo.llm.parse import read_prompt
 from ipo.prompt import HistoryEntry, Prompt, Score, text_key
+from ipo.propose import Checks, accept
+
+UNSEEN = [
+    "\0",
+    "\x1b",
+    "\x7f",
+    "\x9b",
+    "\xad",
+    "\u200b",
+    "\u200d",
+    "\u202e",
+    "\u2066",
+    "\ufe0f",
+    "\ufeff",
+    "\U000e0041",
+]
 
 
 @pytest.mark.parametrize(
@@ -31,6 +52,36 @@ def test_sides_lose_brackets_and_line_breaks():
 def test_near_identical_prompts_share_a_key():
     keys = {text_key(text) for text in ("A photo of a <CLASS>.", "a  photo of a <CLASS>", " a photo of a <class> .")}
     assert len(keys) == 1
+
+
+@pytest.mark.parametrize("odd", UNSEEN)
+def test_what_nobody_sees_is_no_part_of_a_prompt_a_key_or_a_caption(odd):
+    seen, hidden = "a photo of a <CLASS>.", f"a{odd} pho{odd}to of a <CLASS>{odd}."
+    with pytest.raises(PromptError, match="invisible"):
+        Prompt(hidden)
+    assert text_key(hidden) == text_key(seen)
+    assert Prompt.from_sides(f"a pho{odd}to of a ", f"{odd}.").text == seen
+    assert clean(f"a pho{odd}to{odd}") == "a photo"
+    assert read_prompt(hidden, "line").text == seen
+    assert read_prompt(f"<INS>{hidden}</INS>", "free").text == seen
+    for ascii_only in (True, False):
+        sides = json.dumps({"before": f"a photo of a{odd}", "after": f"{odd}."}, ensure_ascii=ascii_only)
+        assert read_prompt(sides, "sides").text == seen
+
+
+def test_replies_that_differ_in_what_nobody_sees_are_one_proposal():
+    checks = Checks(token_count=len, context_length=77, longest_classname="cat")
+    replies = [Reply(f"a photo{odd} of a <CLASS>.", "line", "stop") for odd in ("", *UNSEEN)]
+    first, *others = accept(replies, set(), checks)
+    assert first == Prompt("a photo of a <CLASS>.")
+    assert {other.reason for other in others} == {"duplicate"}
+
+
+def test_what_is_seen_stays():
+    assert (
+        Prompt.from_sides("une photo d\u2019un\u00a0été, 写真 ", " \U0001f600.").text
+        == "une photo d\u2019un été, 写真 <CLASS> \U0001f600."
+    )
 
 
 def test_history_entries_survive_json():

@@ -15,12 +15,12 @@ from typing import Protocol
 from ipo.clip.contents import ContentHashes
 from ipo.errors import DataError, RunError
 from ipo.progress import track
+from ipo.prompt import one_line
 
 MAX_CHARACTERS = 400
 """Longest caption that is kept; the paper's run to about 360."""
 
 _TAG = re.compile(r"<[^<>\s][^<>\n]{0,80}>")
-_ODD_CHARACTERS = re.compile(r"[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff<>{}\s]+")
 _LOOKUP = 500
 
 _log = logging.getLogger(__name__)
@@ -111,8 +111,8 @@ def short_hash(text: str) -> str:
 
 
 def clean(answer: str) -> str:
-    """A model's answer as one harmless line: without tags, control characters and brackets, and bounded in length."""
-    line = _ODD_CHARACTERS.sub(" ", _TAG.sub(" ", answer)).strip()
+    """A model's answer as one harmless line: without tags, invisible characters and brackets, and bounded in length."""
+    line = one_line(_TAG.sub(" ", answer)).strip()
     if len(line) <= MAX_CHARACTERS:
         return line
     return line[:MAX_CHARACTERS].rpartition(" ")[0] or line[:MAX_CHARACTERS]

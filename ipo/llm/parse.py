@@ -8,13 +8,14 @@ from typing import Any
 
 from ipo.errors import PromptError
 from ipo.llm.base import ReplyForm
-from ipo.prompt import CLASS_PLACEHOLDER, Prompt
+from ipo.prompt import CLASS_PLACEHOLDER, Prompt, visible
 
 _TAGGED = re.compile(r"<INS>(.*?)</INS>", re.DOTALL)
 
 
 def read_prompt(text: str, form: ReplyForm) -> Prompt:
-    """The prompt in a whole reply. Raises `PromptError` saying what is missing."""
+    """The prompt in a whole reply, without its invisible characters. Raises `PromptError` saying what is missing."""
+    text = visible(text)
     if form == "line":
         return Prompt(" ".join(text.split()))
     answer = text.rpartition("</think>")[2]  # reasoning models put their thoughts first
@@ -34,7 +35,7 @@ def _from_tags(text: str) -> Prompt:
 
 
 def _from_sides(text: str) -> Prompt:
-    before, after = map(well_formed, _only_pair(text))
+    before, after = (visible(well_formed(side)) for side in _only_pair(text))
     before, after = before.removesuffix(CLASS_PLACEHOLDER), after.removeprefix(CLASS_PLACEHOLDER)
     if CLASS_PLACEHOLDER in before + after:
         raise PromptError("more than one class slot")

@@ -49,16 +49,16 @@ def download(url: str, target: Path, accept: Accept) -> Path:
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         _fetch(url, part)
-    except _NETWORK_ERRORS as error:
+    except (*_NETWORK_ERRORS, ValueError) as error:  # the last for an address that is none
         reason = getattr(error, "reason", None) or error
         raise DataError(f"cannot download {url}: {reason}", remedy="Run the command again to go on") from error
     except OSError as error:
         raise disk_error(error, part) from error
     try:
         accept(part)
-    except DataError:
+    except DataError as error:
         part.unlink(missing_ok=True)
-        raise
+        raise DataError(error.what, where=url, remedy=error.remedy) from error
     part.replace(target)
     return target
 

@@ -30,7 +30,7 @@ class Place:
             raise DataError(
                 f"missing {' or '.join(names)}",
                 where=", ".join(str(folder) for folder in folders),
-                remedy="`ipo datasets` says where it comes from",
+                remedy="`ipo datasets prepare` fetches it, or says where it comes from",
             )
         return found
 

@@ -7,7 +7,8 @@ from functools import partial
 from pathlib import Path
 from urllib.parse import unquote, urlparse
 
-from ipo.data.archives import is_archive, locked, staging, verify
+from ipo.data.accept import accept
+from ipo.data.archives import is_archive, locked, staging
 from ipo.data.catalogue import Archive, CatalogueEntry, catalogue_entry
 from ipo.data.check import require_complete
 from ipo.data.download import download
@@ -18,18 +19,20 @@ from ipo.data.splits import SPLITS, read_split_file, split_hash
 from ipo.data.stamps import build_stamps
 from ipo.data.types import Dataset
 from ipo.errors import DataError
+from ipo.files import write_atomic
 
 DRIVE_URL = "https://drive.usercontent.google.com/download?export=download&confirm=t&id="
 """Where Google Drive serves a file by its id."""
 
 
 def prepare(name: str, root: Path | None = None, source: str | None = None, *, seed: int = 1) -> Dataset:
-    """Put a catalogue dataset into its folder below `root` and return it; what is there already is only checked.
+    """Put a catalogue dataset into its folder below `root` and return it.
 
-    `source` is an archive or a folder that holds the archives, as a path or `file:` address, or an `https:` address
-    of an archive; without it, archives lying in the data root are used and the others downloaded. All is verified
-    and counted before it takes its place. Raises `DataError`, with manual steps where a file cannot be had; what was
-    there before stays as it was.
+    Images that are there already are only checked; a split file or list that they lack is fetched. `source` is an
+    archive or a folder that holds the archives, as a path or `file:` address, or an `https:` address of an archive;
+    without it, archives lying in the data root are used and the others downloaded. All is verified and counted
+    before it takes its place. Raises `DataError`, with manual steps where a file cannot be had; what was there
+    before stays as it was.
     """
     return prepare_entry(catalogue_entry(name), data_root(root), source, seed=seed)
 
@@ -38,15 +41,25 @@ def prepare_entry(entry: CatalogueEntry, root: Path, source: str | None = None, 
     """`prepare` for any row, in a catalogue or not."""
     folder = root / entry.folder
     with locked(folder):
-        present = is_present(entry, folder)
-        if not present:
-            try:
-                _build(entry, root, source, seed)
-            finally:
-                _remove_if_empty(folder)
-        dataset = read_entry(entry, Place(folder, find_split_file(entry, root), (root / "imagenet",)), seed)
-        if present:
-            require_complete(entry, dataset)
+        if is_present(entry, folder):
+            return _completed(entry, root, source, seed)
+        try:
+            _build(entry, root, source, seed)
+        finally:
+            _remove_if_empty(folder)
+        return read_entry(entry, Place(folder, find_split_file(entry, root), (root / "imagenet",)), seed)
+
+
+def _completed(entry: CatalogueEntry, root: Path, source: str | None, seed: int) -> Dataset:
+    """The dataset whose images are there, checked, after its missing split file and lists are fetched."""
+    folder = root / entry.folder
+    with staging(folder) as staged:
+        _take_split_file(entry, root, source, staged)
+        split_file = find_split_file(entry, root) or find_split_file(entry, staged)
+        _fetch_lists(entry, root, source, split_file is not None)
+        dataset = read_entry(entry, Place(folder, split_file, (root / "imagenet",)), seed)
+        require_complete(entry, dataset)
+        _move_in(entry, staged, folder)
     return dataset
 
 
@@ -55,16 +68,18 @@ def _build(entry: CatalogueEntry, root: Path, source: str | None, seed: int) -> 
     folder = root / entry.folder
     fetched: list[Path] = []
     with staging(folder) as staged:
+        _take_split_file(entry, root, source, staged)
+        split_file = find_split_file(entry, root) or find_split_file(entry, staged)
         if entry.layout == "classes":
             build_stamps(staged, local_path(source) if source else None)
         else:
-            _take_split_file(entry, root, source, staged)
             given = _named_archives(entry, folder, source) if source else {}
             lying = lying_archives(entry, [folder, root])
             files = given | {file: row for file, row in lying.items() if row not in given.values()}
-            fetched = _fetch_missing(entry, root, files, bool(find_split_file(entry, staged)))
+            fetched = _fetch_archives(entry, folder, files, split_file is not None)
+            _fetch_lists(entry, root, source, split_file is not None)
             unpack_bundle(files, staged)
-        split_file = find_split_file(entry, root) or find_split_file(entry, staged)
+            split_file = split_file or find_split_file(entry, staged)
         require_complete(entry, read_entry(entry, Place(staged, split_file, (folder, root / "imagenet")), seed))
         _move_in(entry, staged, folder)
     for file in fetched:
@@ -85,19 +100,21 @@ def _move_in(entry: CatalogueEntry, staged: Path, folder: Path) -> None:
             path.rename(folder / path.name)
 
 
+def _is_web(source: str) -> bool:
+    return source.startswith(("http://", "https://"))
+
+
 def local_path(source: str) -> Path:
     """A path or a `file:` address as a path."""
-    address = urlparse(source)
-    return Path(unquote(address.path)) if address.scheme == "file" else Path(source).expanduser()
+    return Path(unquote(urlparse(source).path)) if source.startswith("file:") else Path(source).expanduser()
 
 
 def _named_archives(entry: CatalogueEntry, folder: Path, source: str) -> dict[Path, Archive]:
     """The archives that `source` names: one by its address or path, or all of the dataset's in a folder."""
-    address = urlparse(source)
-    if address.scheme in ("http", "https"):
-        name = Path(unquote(address.path)).name
+    if _is_web(source):
+        name = unquote(source.partition("?")[0].rpartition("/")[2])
         row = _row_of(entry, name)
-        return {download(source, folder / name, partial(verify, checksum=row.checksum)): row}
+        return {download(source, folder / name, partial(accept, entry, row)): row}
     path = local_path(source)
     files = lying_archives(entry, [path]) if path.is_dir() else {path: _row_of(entry, path.name)}
     if not files or not (path.is_dir() or path.is_file()):
@@ -116,49 +133,73 @@ def _row_of(entry: CatalogueEntry, file_name: str) -> Archive:
     return (rows or archives)[0]
 
 
-def _fetch_missing(entry: CatalogueEntry, root: Path, files: dict[Path, Archive], have_split: bool) -> list[Path]:
+def _fetch_archives(entry: CatalogueEntry, folder: Path, files: dict[Path, Archive], have_split: bool) -> list[Path]:
     """Download the needed archives that are not among `files`, and add them; returns the new ones.
 
-    Lists that are no archives go straight to their place. Raises `DataError` with the manual steps for a file without
-    a public address.
+    Raises `DataError` with the manual steps, before any download, for those without a public address.
+    """
+    needed = [row for row in entry.archives if is_archive(Path(row.file)) and row not in files.values()]
+    needed = [row for row in needed if not row.optional or (row.url and not have_split)]
+    by_hand = [row for row in needed if not row.url]
+    if by_hand:
+        task = "fetched and unpacked" if any(row.by_hand for row in by_hand) else "fetched"
+        names = ", ".join(row.file for row in by_hand)
+        raise DataError(
+            f"the images of '{entry.name}' have to be {task} by hand: {names}", remedy=manual_steps(entry, folder)
+        )
+    fetched = {_fetch(entry, row, folder): row for row in needed}
+    files.update(fetched)
+    return list(fetched)
+
+
+def _fetch_lists(entry: CatalogueEntry, root: Path, source: str | None, have_split: bool) -> None:
+    """Put the needed files that are no archives into their places: from beside `source`, or from their addresses.
+
+    Lists of domains whose images are missing while others are there are left out. Raises `DataError` for a file that
+    is there but cannot be the right one.
     """
     folder = root / entry.folder
-    have_split = have_split or find_split_file(entry, root) is not None
-    fetched: list[Path] = []
+    absent = [domain for domain in entry.domains if not (folder / domain).is_dir()] if is_present(entry, folder) else []
+    unneeded = tuple(f"{domain}_" for domain in absent)
     for row in entry.archives:
-        target = folder / row.into / row.file
-        if row in files.values() or (row.optional and have_split) or _lies(row, target, root):
+        if is_archive(Path(row.file)) or (row.optional and have_split) or row.file.startswith(unneeded):
             continue
-        if not row.url:
-            if row.optional:
-                continue
-            raise DataError(f"'{row.file}' has to be fetched by hand", remedy=manual_steps(entry, folder))
-        try:
-            got = download(row.url, target, partial(verify, checksum=row.checksum))
-        except DataError as error:
-            raise DataError(
-                error.what, where=error.where, remedy=f"{error.remedy}. {manual_steps(entry, folder)}"
-            ) from error
-        if is_archive(got):
-            files[got] = row
-            fetched.append(got)
-    return fetched
+        target = folder / row.into / row.file
+        places = (target, root / "imagenet" / row.file, _beside(source, row.file))
+        file = next((place for place in places if place and place.is_file()), None)
+        if file:
+            accept(entry, row, file)
+            if file == places[-1]:
+                write_atomic(target, file.read_bytes())
+        elif row.url:
+            _fetch(entry, row, folder)
 
 
-def _lies(row: Archive, target: Path, root: Path) -> bool:
-    return not is_archive(target) and (target.is_file() or (root / "imagenet" / row.file).is_file())
+def _fetch(entry: CatalogueEntry, row: Archive, folder: Path) -> Path:
+    try:
+        return download(row.url, folder / row.into / row.file, partial(accept, entry, row))
+    except DataError as error:
+        raise DataError(
+            error.what, where=error.where, remedy=f"{error.remedy}. {manual_steps(entry, folder)}"
+        ) from error
+
+
+def _beside(source: str | None, name: str) -> Path | None:
+    """Where a file called `name` would lie beside the archives at `source`; None if that is no place on the disk."""
+    if source is None or _is_web(source):
+        return None
+    path = local_path(source)
+    return (path if path.is_dir() else path.parent) / name
 
 
 def _take_split_file(entry: CatalogueEntry, root: Path, source: str | None, staged: Path) -> None:
     """Get the published split file: from beside `source`, or from its authors. Without it the split is seeded."""
     if not entry.split_file or find_split_file(entry, root):
         return
-    if source is not None and urlparse(source).scheme not in ("http", "https"):
-        path = local_path(source)
-        beside = (path if path.is_dir() else path.parent) / entry.split_file
-        if beside.is_file():
-            shutil.copyfile(beside, staged / entry.split_file)
-            return
+    beside = _beside(source, entry.split_file)
+    if beside and beside.is_file():
+        shutil.copyfile(beside, staged / entry.split_file)
+        return
     if not entry.split_drive_id:
         return
     try:

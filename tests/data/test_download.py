@@ -133,6 +133,13 @@ def test_an_unreachable_site_is_one_error(tmp_path):
     assert files(tmp_path) == {}
 
 
+@pytest.mark.parametrize("url", ["http://[bad/a.zip", "http://host:port/a.zip", "http://a b/a.zip"])
+def test_an_address_that_is_none_is_one_error(url, tmp_path):
+    with pytest.raises(DataError, match="cannot download http://"):
+        download(url, tmp_path / "a.zip", accept)
+    assert files(tmp_path) == {}
+
+
 def test_too_little_room_is_found_before_the_transfer(httpserver, tmp_path, monkeypatch):
     httpserver.expect_request("/a.zip").respond_with_data(BODY)
     monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": 100}))

@@ -56,7 +56,7 @@ class TunedPredictor:
     def logits(self, images: ImageSet, classnames: Sequence[str]) -> Tensor:
         """Logits (N, C). Where the head lacks a name, all names are judged by the prompt ensemble."""
         if tuple(classnames) == self.classnames:  # by place: two classes may share a name, as in ImageNet
-            head = self.model.head
+            head: Tensor = self.model.head
         elif set(classnames) <= set(self.classnames):
             head = self.model.head[[self.classnames.index(name) for name in classnames]]
         else:

@@ -42,6 +42,8 @@ class DataSettings(Section):
     """Optimise on the base half of the classes, or on all; `auto` is base for benchmarks, all for one's own data."""
     domains: tuple[str, ...] = ()
     """Domains to use, where the dataset has several; none named means all."""
+    targets: tuple[str, ...] = ()
+    """Other datasets to test the result on: `NAME`, or `NAME@DOMAIN` for one domain of it."""
     names: Path | None = None
     """JSON or TOML file that maps the classes of one's own data to names; by default a classnames.json or .toml beside
     them, else the folder names or labels themselves."""
@@ -121,6 +123,8 @@ class SearchSettings(Section):
     """Jinja file of the meta-prompt; by default the one that fits the LLM."""
     first_prompts: tuple[str, ...] = ("a photo of a <CLASS>.",)
     """Prompts scored before the first step."""
+    controls: bool | None = None
+    """Test the best and the mean of 80 hand-made prompts beside the result; by default under `--offline` only."""
     min_likelihood: float | None = None
     """Reject a proposal whose mean log-likelihood a token under the local LLM is lower; by default the preset's."""
     english_only: bool = True

@@ -81,6 +81,7 @@ class Experiment:
             "llm": self.llm.name,
             "seed": self.settings.seed,
             "offline": self.settings.offline,
+            "targets": [target.dataset for target in self.protocol.targets],
         }
 
 
@@ -146,10 +147,11 @@ def reopen(experiment: Experiment, folder: RunFolder) -> Record:
 
 
 def run(
-    experiment: Experiment, folder: RunFolder, record: Record, watch: Callable[[Record], None], controls: bool
+    experiment: Experiment, folder: RunFolder, record: Record, watch: Callable[[Record], None]
 ) -> dict[str, Any]:
     """Search until something stops it, evaluate once on the test images, and write the results and reports."""
     settings, task = experiment.settings, experiment.protocol.task
+    controls = settings.offline if settings.search.controls is None else settings.search.controls
     tracker = Tracker.start(settings.tracker, folder.path.name, settings.model_dump(mode="json"))
 
     def follow(state: Record) -> None:

@@ -6,8 +6,8 @@ Nothing is written before all models and data are there, so a run that cannot st
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,18 +17,9 @@ from ipo.data.load import require_known
 from ipo.errors import RunError
 from ipo.experiment import CORRECT_FILE, feature_store
 from ipo.methods import FitRun, Fitted, Method, find_method, save_tensors
-from ipo.protocols import (
-    BaseToNew,
-    BaseToNewResult,
-    Evaluation,
-    HeldOut,
-    evaluate_base_to_new,
-    evaluate_held_out,
-    load_target,
-    load_task,
-)
+from ipo.protocols import BaseToNew, BaseToNewResult, evaluate_base_to_new, load_task, verdicts
 from ipo.render import render
-from ipo.report import result_rows, write_reports
+from ipo.report import result_columns, result_rows, write_reports
 from ipo.run_folder import CONFIG_FILE, RESULT_FILE, RUN_FILE, RunFolder, read_run_json
 
 LEARNED_FILE = "learned.safetensors"
@@ -43,8 +34,6 @@ class Fit:
     options: Section
     settings: Settings
     protocol: BaseToNew
-    targets: tuple[HeldOut, ...]
-    """Other datasets or domains to test on."""
 
     def facts(self) -> dict[str, Any]:
         """What `run.json` records of the method, the model and the data."""
@@ -60,13 +49,11 @@ class Fit:
             "clip": asdict(task.clip.fingerprint),
             "seed": task.seed,
             "offline": self.settings.offline,
-            "targets": [target.dataset for target in self.targets],
+            "targets": [target.dataset for target in self.protocol.targets],
         }
 
 
-def prepare_fit(
-    name: str, settings: Settings, overrides: Mapping[str, Any] | None = None, targets: Sequence[str] = ()
-) -> Fit:
+def prepare_fit(name: str, settings: Settings, overrides: Mapping[str, Any] | None = None) -> Fit:
     """Load the method, the model, the data and the features of the shots. Writes to the cache folder only."""
     method = find_method(name)
     method.configure(settings.data.dataset, settings.data.shots, overrides)
@@ -75,7 +62,7 @@ def prepare_fit(
     store = feature_store(settings, clip)
     protocol = load_task(settings, clip, store)
     options = method.configure(protocol.task.dataset, settings.data.shots, overrides)
-    return Fit(method, options, settings, protocol, tuple(load_target(spec, settings, store) for spec in targets))
+    return Fit(method, options, settings, protocol)
 
 
 def start_fit(fit: Fit, path: Path) -> RunFolder:
@@ -88,7 +75,7 @@ def reopen_fit(path: Path) -> Fit:
     run = read_run_json(path, RUN_FILE)
     if "options" not in run:
         raise RunError("not a run of `ipo baseline`", where=str(path), remedy="See: ipo optimize --resume")
-    fit = prepare_fit(run["method"], load_settings(path / CONFIG_FILE), run["options"], run["targets"])
+    fit = prepare_fit(run["method"], load_settings(path / CONFIG_FILE), run["options"])
     changed = [name for name, value in fit.facts().items() if run.get(name) != value]
     if changed:
         raise RunError(
@@ -107,17 +94,18 @@ def run_fit(fit: Fit, folder: RunFolder) -> dict[str, Any]:
         fitted = fit.method.fit(fit.protocol.task, fit.options, run)
         seconds = run.seconds
         load_test_features(fit)
-        results = evaluate_fitted(fit, fitted)
+        results = evaluate_fitted(fit, fitted, run.report)
     except BaseException as error:
         folder.update(status=f"stopped: {type(error).__name__}")
         raise
     if fitted.learned:
         save_tensors(folder.path / LEARNED_FILE, fitted.learned)
-    folder.write(CORRECT_FILE, _correct(fit, results))
+    folder.write(CORRECT_FILE, verdicts(fit.protocol, results))
     result = _result(fit, fitted, results, seconds)
     folder.write(RESULT_FILE, result)
     folder.update(status="done")
-    folder.write(RESULT_PAGE, render("result.md.j2", result=result, rows=result_rows(result)) + "\n")
+    table = {"columns": result_columns(result), "rows": result_rows(result)}
+    folder.write(RESULT_PAGE, render("result.md.j2", result=result, **table) + "\n")
     write_reports(folder.path)
     return result
 
@@ -135,48 +123,22 @@ def is_first_process() -> bool:
 
 def load_test_features(fit: Fit) -> None:
     """Read all test images; a group of processes shares this work too."""
-    for held_out in _held_out(fit).values():
+    for held_out in fit.protocol.test_sets().values():
         len(held_out.images)
 
 
-Results = dict[str, dict[str, Evaluation]]
-"""For each predictor its evaluation on each test set: `base`, `new`, and the targets."""
+def evaluate_fitted(fit: Fit, fitted: Fitted, report: Callable[[str], None]) -> dict[str, BaseToNewResult]:
+    """Every predictor on every test set that it knows the classes of; `report` tells what was left out."""
+    protocol = fit.protocol.of_own_classes() if fitted.own_classes_only else fit.protocol
+    left_out = fit.protocol.test_sets().keys() - protocol.test_sets().keys()
+    if left_out:
+        report(f"not tested on {', '.join(sorted(left_out))}: the fit knows its own classes only")
+    return {name: evaluate_base_to_new(predictor, protocol) for name, predictor in fitted.predictors.items()}
 
 
-def evaluate_fitted(fit: Fit, fitted: Fitted) -> Results:
-    """Every predictor on every test set that it knows the classes of."""
-    protocol = replace(fit.protocol, new=None) if fitted.own_classes_only else fit.protocol
-    results: Results = {}
-    for name, predictor in fitted.predictors.items():
-        halves = evaluate_base_to_new(predictor, protocol)
-        results[name] = {"base": halves.base} | ({"new": halves.new} if halves.new else {})
-        for target in () if fitted.own_classes_only else fit.targets:
-            results[name][target.dataset] = evaluate_held_out(predictor, target)
-    return results
-
-
-def _held_out(fit: Fit) -> dict[str, HeldOut]:
-    halves = {"base": fit.protocol.base} | ({"new": fit.protocol.new} if fit.protocol.new else {})
-    return halves | {target.dataset: target for target in fit.targets}
-
-
-def _correct(fit: Fit, results: Results) -> dict[str, Any]:
-    """Each image's verdict under each predictor, for paired comparisons between runs."""
-    images = {name: held_out.paths for name, held_out in _held_out(fit).items()}
-    verdicts = {
-        name: {split: evaluation.correct for split, evaluation in evaluations.items()}
-        for name, evaluations in results.items()
-    }
-    return {"images": images, **verdicts}
-
-
-def _result(fit: Fit, fitted: Fitted, results: Results, seconds: float) -> dict[str, Any]:
+def _result(fit: Fit, fitted: Fitted, results: Mapping[str, BaseToNewResult], seconds: float) -> dict[str, Any]:
     task = fit.protocol.task
-    predictors = {}
-    for name, evaluations in results.items():
-        halves = BaseToNewResult(evaluations["base"], evaluations.get("new"))
-        targets = {spec: evaluations[spec].figures() for spec in evaluations if spec not in ("base", "new")}
-        predictors[name] = halves.to_json() | {"prompts": fitted.prompts(name), "targets": targets}
+    predictors = {name: result.to_json() | {"prompts": fitted.prompts(name)} for name, result in results.items()}
     return {
         **fit.facts(),
         "paper": fit.method.paper,

@@ -64,6 +64,24 @@ def harmonic_mean(base: float, new: float) -> float:
     return 2 * base * new / (base + new) if base + new else 0.0
 
 
+Interval = tuple[float, float, float]
+"""A share with the lower and upper end of its 95% interval."""
+
+
+def harmonic_interval(base: Interval, new: Interval) -> tuple[float, float]:
+    """95% interval of H from those of independent base and new accuracies (MOVER, Zou and Donner 2008, for 2bn/(b+n)).
+
+    To first order H moves by 2n^2/(b+n)^2 for each unit of b, and likewise for n.
+    """
+    (b, b_low, b_high), (n, n_low, n_high) = base, new
+    if b + n == 0:
+        return 0.0, harmonic_mean(b_high, n_high)
+    h, by_base, by_new = harmonic_mean(b, n), 2 * (n / (b + n)) ** 2, 2 * (b / (b + n)) ** 2
+    low = h - math.hypot(by_base * (b - b_low), by_new * (n - n_low))
+    high = h + math.hypot(by_base * (b_high - b), by_new * (n_high - n))
+    return max(0.0, low), min(1.0, high)
+
+
 def wilson_interval(share: float, count: int, z: float = Z95) -> tuple[float, float]:
     """Wilson score interval of a share seen in `count` trials; (0, 1) without trials."""
     if count == 0:

@@ -6,8 +6,8 @@ behind `HeldOut`, which reads them when they are first asked for: once, after al
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
@@ -77,11 +77,23 @@ class BaseToNew:
     new: HeldOut | None
     source: Dataset
     """The dataset that all of this was drawn from."""
+    targets: tuple[HeldOut, ...] = ()
+    """Other datasets or domains to test on."""
 
     @property
     def classes(self) -> str:
         """`base` when the task has the first half of the classes only, else `all`."""
         return "base" if self.new else "all"
+
+    def test_sets(self) -> dict[str, HeldOut]:
+        """All test images: `base`, `new` if any, and the targets by their names."""
+        halves = {"base": self.base} | ({"new": self.new} if self.new else {})
+        return halves | {target.dataset: target for target in self.targets}
+
+    def of_own_classes(self) -> BaseToNew:
+        """The same without the test sets that have other classes than the task."""
+        alike = tuple(target for target in self.targets if target.classnames == self.task.classnames)
+        return replace(self, new=None, targets=alike)
 
 
 @dataclass(frozen=True)
@@ -96,6 +108,11 @@ class Evaluation:
     correct: str
     """One character an image, `1` where the prediction is right."""
 
+    @property
+    def interval(self) -> metrics.Interval:
+        """Accuracy with the ends of its interval."""
+        return self.accuracy, self.low, self.high
+
     def figures(self) -> dict[str, Any]:
         """The figures that `result.json` holds."""
         return {"accuracy": self.accuracy, "low": self.low, "high": self.high, "n": self.n}
@@ -103,10 +120,11 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class BaseToNewResult:
-    """Base and new evaluation of one predictor."""
+    """Base and new evaluation of one predictor, and that on the targets."""
 
     base: Evaluation
     new: Evaluation | None
+    targets: Mapping[str, Evaluation] = field(default_factory=dict)
 
     @property
     def harmonic_mean(self) -> float | None:
@@ -115,8 +133,19 @@ class BaseToNewResult:
 
     def to_json(self) -> dict[str, Any]:
         """The predictor's entry in `result.json`."""
-        new = self.new.figures() if self.new else None
-        return {"base": self.base.figures(), "new": new, "H": self.harmonic_mean}
+        interval = metrics.harmonic_interval(self.base.interval, self.new.interval) if self.new else None
+        return {
+            "base": self.base.figures(),
+            "new": self.new.figures() if self.new else None,
+            "H": self.harmonic_mean,
+            "H_interval": interval,
+            "targets": {name: evaluation.figures() for name, evaluation in self.targets.items()},
+        }
+
+    def correct(self) -> dict[str, str]:
+        """Each image's verdict, for every test set."""
+        halves = {"base": self.base} | ({"new": self.new} if self.new else {})
+        return {name: evaluation.correct for name, evaluation in (halves | dict(self.targets)).items()}
 
 
 def load_task(settings: Settings, clip: ClipModel, store: FeatureStore) -> BaseToNew:
@@ -138,7 +167,10 @@ def load_task(settings: Settings, clip: ClipModel, store: FeatureStore) -> BaseT
     )
     base = _held_out(dataset, half, store)
     new = None if use_all else _held_out(dataset, class_half(dataset, "new"), store)
-    return BaseToNew(task, base, new, dataset)
+    targets = tuple(load_target(spec, settings, store) for spec in dict.fromkeys(data.targets))
+    for target in targets:
+        _require_unseen(target, task)
+    return BaseToNew(task, base, new, dataset, targets)
 
 
 def named_dataset(settings: Settings) -> Dataset:
@@ -161,6 +193,16 @@ def load_target(spec: str, settings: Settings, store: FeatureStore) -> HeldOut:
     return HeldOut(spec, dataset.classnames, items, dataset.root, store)
 
 
+def _require_unseen(target: HeldOut, task: FewShotTask) -> None:
+    """Raise `DataError` where a target holds images that the task is fitted on."""
+    seen = {item.path for item in (*task.train.items, *task.val.items)} & {item.path for item in target.items}
+    if seen:
+        raise DataError(
+            f"{len(seen)} of the {len(target.items)} images of the target {target.dataset} are training or validation shots",
+            remedy="Fit on other domains (--domains), or leave this target out",
+        )
+
+
 def evaluate_on(predictor: Predictor, images: ImageSet, classnames: Sequence[str]) -> Evaluation:
     """How often `predictor` finds the right one of `classnames` on `images`."""
     with torch.no_grad():
@@ -174,9 +216,18 @@ def evaluate_on(predictor: Predictor, images: ImageSet, classnames: Sequence[str
 
 
 def evaluate_base_to_new(predictor: Predictor, protocol: BaseToNew) -> BaseToNewResult:
-    """Base images against base names, and new images against new names."""
-    base = evaluate_held_out(predictor, protocol.base)
-    return BaseToNewResult(base, evaluate_held_out(predictor, protocol.new) if protocol.new else None)
+    """Base images against base names, new images against new names, and each target's against its own."""
+    return BaseToNewResult(
+        base=evaluate_held_out(predictor, protocol.base),
+        new=evaluate_held_out(predictor, protocol.new) if protocol.new else None,
+        targets={target.dataset: evaluate_held_out(predictor, target) for target in protocol.targets},
+    )
+
+
+def verdicts(protocol: BaseToNew, results: Mapping[str, BaseToNewResult]) -> dict[str, Any]:
+    """The content of `correct.json`: each test image's path, and its verdict under each predictor."""
+    paths = {name: held_out.paths for name, held_out in protocol.test_sets().items()}
+    return {"images": paths, **{name: result.correct() for name, result in results.items()}}
 
 
 def evaluate_held_out(predictor: Predictor, held_out: HeldOut) -> Evaluation:

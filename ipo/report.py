@@ -39,9 +39,8 @@ class ResultRow:
     """One predictor's line in a results table; figures are ready to be printed."""
 
     name: str
-    base: str
-    new: str
-    harmonic_mean: str
+    figures: tuple[str, ...]
+    """One for each of `result_columns`."""
     prompts: tuple[str, ...]
 
 
@@ -57,18 +56,22 @@ def with_interval(figures: dict[str, float] | None) -> str:
     return f"{percent(figures['accuracy'])} [{percent(figures['low'])}, {percent(figures['high'])}]"
 
 
+def result_columns(result: dict[str, Any]) -> list[str]:
+    """Headings of the results table: the halves with H, or all classes at once, and then the other test sets."""
+    halves = ["base", "new", "H"] if result["classes"] == "base" else ["all classes"]
+    return [*halves, *result["targets"]]
+
+
 def result_rows(result: dict[str, Any]) -> list[ResultRow]:
     """The results table of any method's `result.json`."""
-    return [
-        ResultRow(
-            name=NAMES.get(name, name),
-            base=with_interval(figures["base"]),
-            new=with_interval(figures["new"]),
-            harmonic_mean=percent(figures["H"]),
-            prompts=tuple(figures.get("prompts") or ()),
-        )
-        for name, figures in result["predictors"].items()
-    ]
+    rows = []
+    for name, figures in result["predictors"].items():
+        low, high = figures["H_interval"] or (None, None)
+        harmonic = None if figures["H"] is None else {"accuracy": figures["H"], "low": low, "high": high}
+        halves = [figures["base"], figures["new"], harmonic] if result["classes"] == "base" else [figures["base"]]
+        cells = [with_interval(part) for part in (*halves, *map(figures["targets"].get, result["targets"]))]
+        rows.append(ResultRow(NAMES.get(name, name), tuple(cells), tuple(figures.get("prompts") or ())))
+    return rows
 
 
 def write_reports(folder: Path) -> Path:
@@ -79,6 +82,7 @@ def write_reports(folder: Path) -> Path:
         "run": run,
         "name": folder.resolve().name,
         "result": result,
+        "columns": result_columns(result) if result else [],
         "rows": result_rows(result) if result else [],
         "note": WEAK_MODEL_NOTE if run.get("clip", {}).get("name") == "mini" else "",
         "config": (folder / CONFIG_FILE).read_text(encoding="utf-8"),

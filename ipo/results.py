@@ -11,7 +11,7 @@ from ipo.evaluate import PromptPredictor
 from ipo.history import History
 from ipo.methods import FitRun, find_method
 from ipo.prompt import HistoryEntry, Prompt
-from ipo.protocols import BaseToNew, BaseToNewResult, evaluate_base_to_new
+from ipo.protocols import BaseToNew, BaseToNewResult, evaluate_base_to_new, verdicts
 from ipo.select import greedy_ensemble
 
 CONTROLS = ("select-80", "ensemble-80")
@@ -38,7 +38,7 @@ def summarize(
         "per_class_gain": _gains(protocol, results),
         "evaluation_seconds": round(time.monotonic() - started, 1),
     }
-    return figures, _correct(protocol, results)
+    return figures, verdicts(protocol, {name: result for name, (_, result) in results.items()})
 
 
 def _evaluate(protocol: BaseToNew, first: str, best: HistoryEntry, members: list[HistoryEntry]) -> Results:
@@ -64,16 +64,6 @@ def _evaluate_controls(protocol: BaseToNew) -> Results:
         evaluation = evaluate_base_to_new(fitted.predictors[fitted.headline], protocol)
         results[name] = (fitted.prompts(fitted.headline), evaluation)
     return results
-
-
-def _correct(protocol: BaseToNew, results: Results) -> dict[str, Any]:
-    """Each image's verdict under each predictor, for paired comparisons between runs."""
-    images = {"base": protocol.base.paths, "new": protocol.new.paths if protocol.new else None}
-    verdicts = {
-        name: {"base": result.base.correct, "new": result.new.correct if result.new else None}
-        for name, (_, result) in results.items()
-    }
-    return {"images": images, **verdicts}
 
 
 def _gains(protocol: BaseToNew, results: Results) -> list[dict[str, Any]]:

@@ -14,7 +14,7 @@ from ipo.cli.main import app
 
 COMMANDS = ("optimize", "history", "evaluate", "baseline", "compare", "verify", "doctor", "datasets")
 OPTIMIZE_OPTIONS = {
-    "--dataset", "--llm", "--base-url", "--clip", "--captioner", "--steps", "--candidates", "--history", "--select",
+    "--dataset", "--target", "--llm", "--base-url", "--clip", "--captioner", "--steps", "--candidates", "--history", "--select",
     "--template", "--temperature", "--shots", "--seed", "--classes", "--domains", "--data-root", "--device",
     "--offline", "--paper", "--controls", "--no-controls", "--config", "--set", "--out", "--resume", "--json",
 }  # fmt: skip
@@ -81,10 +81,13 @@ def pictures(tmp_path) -> Path:
 def test_a_whole_offline_run_on_own_pictures_and_its_resume(pictures, tmp_path):
     run = tmp_path / "run"
     arguments = ["optimize", "--dataset", f"folder:{pictures}", "--offline", "--steps", "2", "--candidates", "3"]
-    done = ipo(*arguments, "--shots", "2", "--captioner", "describe", "--no-controls", "--out", str(run), "--json")
+    target = f"folder:{pictures}"
+    arguments += ["--shots", "2", "--captioner", "describe", "--no-controls", "--target", target]
+    done = ipo(*arguments, "--out", str(run), "--json")
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
     assert set(result["predictors"]) == {"first", "hand-crafted", "ipo", "ipo-ensemble"}
+    assert result["predictors"]["ipo"]["targets"][target] == result["predictors"]["ipo"]["base"]
     names = {path.name for path in run.iterdir()}
     files = {"config.toml", "run.json", "captions.jsonl", "replies.jsonl", "history.jsonl", "history.md", "result.json"}
     assert files | {"report.html", "correct.json"} <= names
@@ -97,7 +100,7 @@ def test_a_whole_offline_run_on_own_pictures_and_its_resume(pictures, tmp_path):
     assert len(captions) == json.loads((run / "run.json").read_text())["training_images"]
 
     (run / "history.jsonl").write_bytes(history[: len(history) - 40])
-    done = ipo("optimize", "--resume", str(run), "--no-controls", "--json")
+    done = ipo("optimize", "--resume", str(run), "--json")
     assert done.returncode == 0, done.stderr
     assert (run / "history.jsonl").read_bytes() == history
     assert json.loads(done.stdout)["predictors"] == result["predictors"]

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from ipo.cli.main import app
 from ipo.compare.rows import AVERAGE, compare, paired_differences, published_rows
-from ipo.compare.tables import FORMATS, as_csv, as_latex, as_markdown, as_text, sentences
+from ipo.compare.tables import FORMATS, as_csv, as_latex, as_markdown, as_text, cells, sentences, with_words
 from ipo.compare.trials import Trial, name_methods, read_trials
 from ipo.errors import RunError, UnknownName
 from ipo.metrics import harmonic_mean
@@ -38,7 +38,7 @@ def trial(predictor="coop", dataset="dtd", seed=1, base=0.8, new=0.6, **options)
         images={"base": tuple(map(str, range(200))), "new": tuple(map(str, range(100)))},
         seconds=10.0,
         cost=None,
-        sentence=None,
+        sentences=(),
     )
 
 
@@ -104,6 +104,50 @@ def test_methods_are_told_apart_by_what_differs_on_one_dataset():
     assert name_methods(trials) == ["coop (init=random)", "coop (init=a photo of a)", "coop (init=random)", "ft"]
     assert name_methods([trial(shots=1), trial("ft")]) == ["coop (shots=1)", "ft (shots=16)"]
     assert name_methods([trial(classes="all"), trial(dataset="pets"), trial("ft")]) == ["coop", "coop", "ft"]
+
+
+def test_options_that_change_no_result_make_no_other_method():
+    trials = [trial(seed=1, texts_at_once=256), trial(seed=2, texts_at_once=128)]
+    assert [row.seeds for row in compare(trials)] == [(1, 2)]
+
+
+def test_accuracy_over_all_classes_is_never_averaged_with_that_over_base_classes():
+    rows = compare([trial(dataset="dtd"), trial(dataset="dtd", classes="all"), trial(dataset="pets", classes="all")])
+    assert [row.dataset for row in rows] == ["dtd", "dtd, all classes", "pets, all classes"]
+
+
+def test_targets_have_paired_differences_of_their_own():
+    def on_target(name, share):
+        made = trial(name)
+        correct = {**made.correct, "pacs@sketch": bits(share, 50, 9)}
+        return replace(made, correct=correct, images={**made.images, "pacs@sketch": tuple(map(str, range(50)))})
+
+    ours, theirs = on_target("a", 0.9), on_target("b", 0.5)
+    expected = (ours.correct["pacs@sketch"].count("1") - theirs.correct["pacs@sketch"].count("1")) / 50
+    assert paired_differences([ours], [theirs])["pacs@sketch"].value == pytest.approx(expected)
+    elsewhere = replace(theirs, images={**theirs.images, "pacs@sketch": tuple("x" * 50)})
+    assert paired_differences([ours], [elsewhere]).keys() == {"base", "new", "H"}
+
+
+def test_a_difference_over_fewer_seeds_than_the_row_says_so():
+    trials = [trial("zero-shot"), trial("coop", seed=1), trial("coop", seed=2)]
+    rows = compare(trials)
+    assert [(row.seeds, row.paired) for row in rows] == [((1,), ()), ((1, 2), (1,))]
+    assert "Δ of coop on dtd: only over the seeds that zero-shot has too (1)." in as_text(rows, "zero-shot")
+
+
+def test_the_text_table_shows_every_cell_whole_however_many_columns_there_are():
+    targets = {f"pacs@domain{number}": 0.5 for number in range(6)}
+    trials = [
+        replace(trial(name, seed=seed), targets=targets, cost=12.3456, seconds=123456.0)
+        for name in ("zero-shot", "coop")
+        for seed in (1, 2)
+    ]
+    rows = compare(trials)
+    text = as_text(rows, "zero-shot")
+    heads, lines = cells(rows)
+    for cell in [*heads, *(cell for line in lines for cell in line)]:
+        assert cell in text
 
 
 def test_two_runs_with_one_seed_are_refused():
@@ -195,11 +239,16 @@ def test_sentences_carry_perplexities_of_the_texts_without_the_slot():
         asked.extend(texts)
         return [42.0 for _ in texts]
 
-    rows = compare([replace(trial(), sentence="a <CLASS> seen."), trial("ft")])
-    text = sentences(rows, perplexity)
-    assert asked == ["a thing seen."]
-    assert "coop: a <CLASS> seen.  perplexity 42" in text
-    assert "ft" not in text
+    said = {"one": ("a <CLASS> seen.",), "many": ("a <CLASS>.", "the <CLASS>.")}
+    rows = compare([*(replace(trial(name), sentences=texts) for name, texts in said.items()), trial("ft")])
+    lines = sentences(rows, perplexity)
+    assert asked == ["a thing seen.", "a thing.", "the thing."]
+    assert lines == [
+        "dtd, one: a <CLASS> seen.; perplexity 42",
+        "dtd, many: a <CLASS>. and 1 more; perplexity 42",
+    ]
+    assert "&lt;CLASS>" in with_words("table", lines, "markdown")
+    assert all(line.startswith("%") for line in with_words("table", lines, "latex").splitlines()[1:])
 
 
 def write_run(folder, method, predictors, seed=1, **extra):
@@ -221,7 +270,7 @@ def test_runs_of_ipo_and_of_baselines_are_read_alike(tmp_path):
     assert [t.predictor for t in read_trials(ipo, every=True)] == ["first", "ipo", "ipo-ensemble"]
     assert read_trials(ipo)[0].facts["search.history"] == 0
     (found,) = read_trials(coop)
-    assert (found.base, found.new, found.facts["epochs"], found.sentence) == (0.5, None, 3, "a <CLASS>.")
+    assert (found.base, found.new, found.facts["epochs"], found.sentences) == (0.5, None, 3, ("a <CLASS>.",))
 
 
 def test_fits_on_two_domains_are_two_datasets(tmp_path):

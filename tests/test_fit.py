@@ -64,7 +64,7 @@ def test_a_run_folder_has_settings_curve_tensors_verdicts_and_pages(common, tmp_
     assert "nearest to the learned context" in (out / "result.md").read_text()
     (trial,) = read_trials(out)
     assert trial.base == figures["base"]["accuracy"]
-    assert trial.sentence == result["figures"]["reading"]["sentence"]
+    assert trial.sentences == (result["figures"]["reading"]["sentence"],)
 
 
 def test_a_run_that_ended_early_goes_on_to_the_same_result(common, tmp_path):

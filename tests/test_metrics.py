@@ -74,3 +74,26 @@ def test_wilson_interval_solves_its_defining_equation():
 
 def test_mean_and_spread_is_the_population_deviation():
     assert metrics.mean_and_spread([1.0, 2.0, 3.0]) == pytest.approx((2.0, math.sqrt(2 / 3)))
+
+
+@pytest.mark.parametrize(("base", "new"), [(0.65, 0.61), (0.9, 0.3), (0.2, 0.85)])
+def test_interval_of_h_is_that_of_resampled_accuracies(base, new):
+    counts = (400, 250)
+    generator = torch.Generator().manual_seed(1)
+    drawn = [
+        torch.binomial(torch.full((20000,), float(count)), torch.full((20000,), share), generator=generator) / count
+        for share, count in zip((base, new), counts, strict=True)
+    ]
+    resampled = 2 * drawn[0] * drawn[1] / (drawn[0] + drawn[1])
+    intervals = [(share, *metrics.wilson_interval(share, count)) for share, count in zip((base, new), counts)]
+    low, high = metrics.harmonic_interval(*intervals)
+    assert low == pytest.approx(float(resampled.quantile(0.025)), abs=0.008)
+    assert high == pytest.approx(float(resampled.quantile(0.975)), abs=0.008)
+
+
+def test_interval_of_h_at_the_ends():
+    nothing, all_right = (0.0, *metrics.wilson_interval(0.0, 10)), (1.0, *metrics.wilson_interval(1.0, 10))
+    low, high = metrics.harmonic_interval(all_right, all_right)
+    assert low < 0.85
+    assert high == 1
+    assert metrics.harmonic_interval(nothing, nothing) == (0.0, nothing[2])

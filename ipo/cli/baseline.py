@@ -21,10 +21,7 @@ if TYPE_CHECKING:
 def baseline(
     method: Annotated[str | None, typer.Argument(help="Name of a method; see --list.")] = None,
     dataset: options.Dataset = None,
-    target: Annotated[
-        list[str] | None,
-        typer.Option("--target", help="Test on this dataset too, or on one DOMAIN of it: NAME@DOMAIN. Repeatable."),
-    ] = None,
+    target: options.Target = None,
     shots: options.Shots = None,
     seed: options.Seed = None,
     classes: options.Classes = None,
@@ -62,14 +59,14 @@ def baseline(
         return
     own, general = split_assignments(assignments or [])
     flags = {
-        "data": options.data_flags(dataset, data_root, domains, shots, classes),
+        "data": options.data_flags(dataset, data_root, domains, shots, classes, target),
         "clip": {"model": clip, "device": device},
         "seed": seed,
         "offline": offline or None,
     }
-    check_choice(method, resume, bool(own or general or target or config or out or options.without_unset(flags)))
+    check_choice(method, resume, bool(own or general or config or out or options.without_unset(flags)))
     settings = options.make_settings(config, general, flags)
-    path, result = fit_and_test(method, settings, own, target or [], out, resume)
+    path, result = fit_and_test(method, settings, own, out, resume)
     if as_json:
         print(json.dumps(result, indent=2, ensure_ascii=False))
     elif result:
@@ -95,7 +92,7 @@ def split_assignments(assignments: list[str]) -> tuple[list[str], list[str]]:
 
 
 def fit_and_test(
-    method: str | None, settings: Settings, own: list[str], targets: list[str], out: Path | None, resume: Path | None
+    method: str | None, settings: Settings, own: list[str], out: Path | None, resume: Path | None
 ) -> tuple[Path, dict[str, Any]]:
     """Start or resume a run; the run folder and the content of `result.json`, which only the first process has."""
     from ipo import fit as fits
@@ -107,7 +104,7 @@ def fit_and_test(
         fit = fits.reopen_fit(resume)
     else:
         assert method is not None
-        fit = fits.prepare_fit(method, settings, parse_assignments(own), targets)
+        fit = fits.prepare_fit(method, settings, parse_assignments(own))
     if not fits.is_first_process():
         fits.assist_fit(fit, resume)
         return Path(), {}
@@ -164,18 +161,12 @@ def print_options(name: str) -> None:
 
 def print_result(result: dict[str, Any], folder: Path) -> None:
     """The results table and where to read more, on standard output."""
+    from ipo.cli.result_table import result_table
     from ipo.fit import RESULT_PAGE
-    from ipo.report import REPORT_PAGE, WEAK_MODEL_NOTE, result_rows, with_interval
+    from ipo.report import REPORT_PAGE, WEAK_MODEL_NOTE
 
     console = Console(highlight=False)
-    targets, halves = result["targets"], result["classes"] == "base"
-    table = Table(title="Test accuracy, % [95% interval]", title_justify="left")
-    for heading in ("", *(("base", "new", "H") if halves else ("all classes",)), *targets):
-        table.add_column(heading, justify="left" if not heading else "right")
-    for row, figures in zip(result_rows(result), result["predictors"].values(), strict=True):
-        others = (with_interval(figures["targets"].get(target)) for target in targets)
-        table.add_row(row.name, row.base, *((row.new, row.harmonic_mean) if halves else ()), *others)
-    console.print(table)
+    console.print(result_table(result))
     for figures in result["predictors"].values():
         if figures["prompts"]:
             more = f" and {len(figures['prompts']) - 1} more" if len(figures["prompts"]) > 1 else ""

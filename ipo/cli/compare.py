@@ -54,8 +54,10 @@ def compare(
     """
     if fluency and not words:
         raise ConfigError("--fluency goes with --words")
+    if words and form == "csv":
+        raise ConfigError("--words is no part of a CSV table", remedy="Its column `sentences` has them; leave it out")
     from ipo.compare import rows as comparison
-    from ipo.compare.tables import FORMATS, sentences
+    from ipo.compare.tables import FORMATS, sentences, with_words
     from ipo.compare.trials import read_trials
     from ipo.files import write_atomic
 
@@ -66,7 +68,7 @@ def compare(
         rows = in_dataset_order([*rows, *extra])
     table = FORMATS[form](rows, comparison.choose_reference(trials, reference))
     if words:
-        table += "\n\n" + sentences(rows, load_perplexity(fluency, offline) if fluency else None)
+        table = with_words(table, sentences(rows, load_perplexity(fluency, offline) if fluency else None), form)
     if out is None:
         print(table)
     else:

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.table import Table
 
 from ipo.cli import options
 from ipo.errors import ConfigError
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
 def optimize(
     dataset: options.Dataset = None,
     llm: options.Llm = None,
+    target: options.Target = None,
     base_url: options.BaseUrl = None,
     clip: options.Clip = None,
     captioner: options.Captioner = None,
@@ -62,7 +62,7 @@ def optimize(
       ipo optimize --resume runs/caltech101-local-llama-seed1
     """
     flags: dict[str, Any] = {
-        "data": options.data_flags(dataset, data_root, domains, shots, classes),
+        "data": options.data_flags(dataset, data_root, domains, shots, classes, target),
         "clip": {"model": clip, "device": device},
         "llm": {"spec": llm, "base_url": base_url, "temperature": temperature, "device": device},
         "captions": {"captioner": captioner},
@@ -72,6 +72,7 @@ def optimize(
             "history": history,
             "select": select,
             "template": str(options.absolute(template)) if template else None,
+            "controls": controls,
         },
         "seed": seed,
         "offline": offline or None,
@@ -80,16 +81,14 @@ def optimize(
     if resume is not None and (given or assignments or config or paper or out):
         raise ConfigError("--resume takes the settings of the run", remedy="Give no other setting beside it")
     settings = None if resume else options.make_settings(config, assignments, flags, paper=paper)
-    folder, result = run_search(settings, resume, out, controls)
+    folder, result = run_search(settings, resume, out)
     if as_json:
         print(json.dumps(result, indent=2, ensure_ascii=False))
     else:
         print_result(result, folder)
 
 
-def run_search(
-    settings: Settings | None, resume: Path | None, out: Path | None, controls: bool | None
-) -> tuple[Path, dict[str, Any]]:
+def run_search(settings: Settings | None, resume: Path | None, out: Path | None) -> tuple[Path, dict[str, Any]]:
     """Start or resume a run, with progress on standard error; the run folder and the content of `result.json`."""
     from ipo import experiment
     from ipo.run_folder import RunFolder, new_run_path
@@ -109,8 +108,7 @@ def run_search(
     with folder:
         try:
             with Watch(built.settings.search.steps) as watch:
-                with_controls = built.settings.offline if controls is None else controls
-                result = experiment.run(built, folder, record, watch, with_controls)
+                result = experiment.run(built, folder, record, watch)
         except BaseException:
             note(f"Everything so far is kept. Go on with: ipo optimize --resume {folder.path}")
             raise
@@ -177,18 +175,14 @@ class Watch:
 
 def print_result(result: dict[str, Any], folder: Path) -> None:
     """The best prompt, the results table and where to read more, on standard output."""
-    from ipo.report import HISTORY_PAGE, REPORT_PAGE, WEAK_MODEL_NOTE, result_rows
+    from ipo.cli.result_table import result_table
+    from ipo.report import HISTORY_PAGE, REPORT_PAGE, WEAK_MODEL_NOTE
 
     console = Console(highlight=False)
     console.print(f"Stopped: {result['stopped']}.")
     console.print(f"Best prompt (training accuracy {100 * result['best']['score']['accuracy']:.1f}%):", style="bold")
     console.print(f"  {result['best']['text']}", markup=False, style="bold")
-    table = Table(title="Test accuracy, % [95% interval]", title_justify="left")
-    for heading in ("", "base" if result["classes"] == "base" else "all classes", "new", "H"):
-        table.add_column(heading, justify="left" if not heading else "right")
-    for row in result_rows(result):
-        table.add_row(row.name, row.base, row.new, row.harmonic_mean)
-    console.print(table)
+    console.print(result_table(result))
     console.print("Ensemble:")
     for text in result["ensemble"]["prompts"]:
         console.print(f"  {text}", markup=False)

@@ -27,6 +27,10 @@ Classes = Annotated[
 Domains = Annotated[
     str | None, typer.Option("--domains", help="Domains to use, with commas, where a dataset has several.")
 ]
+Target = Annotated[
+    list[str] | None,
+    typer.Option("--target", help="Test on this dataset too, or on one DOMAIN of it: NAME@DOMAIN. Repeatable."),
+]
 Clip = Annotated[
     str | None,
     typer.Option(
@@ -102,6 +106,7 @@ def data_flags(
     domains: str | None,
     shots: int | None = None,
     classes: str | None = None,
+    targets: list[str] | None = None,
 ) -> dict[str, Any]:
     """The `data` section of the options that were given."""
     return {
@@ -110,6 +115,7 @@ def data_flags(
         "shots": shots,
         "classes": classes,
         "domains": split_commas(domains),
+        "targets": targets or None,
     }
 
 

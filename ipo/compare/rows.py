@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ipo.compare.trials import Trial, name_methods
+from ipo.compare.trials import Trial, name_methods, name_places
 from ipo.errors import RunError, UnknownName
 from ipo.metrics import harmonic_mean, mean_and_spread
 
@@ -50,10 +50,13 @@ class Row:
     seeds: tuple[int, ...] = ()
     targets: dict[str, Mean] = field(default_factory=dict)
     differences: dict[str, Difference] = field(default_factory=dict)
-    """By `base`, `new` and `H`; empty for the reference itself, and where it was tested on other images."""
+    """By `base`, `new`, `H` and target; empty for the reference itself, and where it was tested on other images."""
+    paired: tuple[int, ...] = ()
+    """The seeds that the differences are over: those that the reference has too."""
     seconds: float | None = None
     cost: float | None = None
-    sentence: str | None = None
+    sentences: tuple[str, ...] = ()
+    """What its first run says: its prompts, or the words nearest to its context."""
     source: str = ""
     """Where a published figure stands; empty for what was measured."""
 
@@ -66,6 +69,7 @@ class Row:
 def compare(trials: Sequence[Trial], reference: str | None = None) -> list[Row]:
     """A row for each dataset and method in order of appearance, then averages where there are several datasets.
 
+    Accuracy among base classes and accuracy among all of them are never averaged.
     Differences are from the method `reference`; see `choose_reference`.
     """
     chosen = choose_reference(trials, reference)
@@ -73,12 +77,13 @@ def compare(trials: Sequence[Trial], reference: str | None = None) -> list[Row]:
     methods = list(dict.fromkeys(method for _, method in groups))
     datasets = list(dict.fromkeys(dataset for dataset, _ in groups))
     rows = [
-        _row(method, group, [] if method == chosen else groups.get((dataset, chosen), []))
+        _row(method, dataset, group, [] if method == chosen else groups.get((dataset, chosen), []))
         for dataset in datasets
         for (place, method), group in groups.items()
         if place == dataset
     ]
-    return rows + _averages(rows, methods, datasets)
+    comparable = len({trial.facts["classes"] for trial in trials}) == 1
+    return rows + (_averages(rows, methods, datasets) if comparable else [])
 
 
 def choose_reference(trials: Sequence[Trial], wanted: str | None = None) -> str:
@@ -93,31 +98,31 @@ def choose_reference(trials: Sequence[Trial], wanted: str | None = None) -> str:
 
 def _group(trials: Sequence[Trial]) -> dict[tuple[str, str], list[Trial]]:
     groups: dict[tuple[str, str], list[Trial]] = {}
-    for trial, method in zip(trials, name_methods(trials), strict=True):
-        group = groups.setdefault((trial.dataset, method), [])
+    for trial, method, place in zip(trials, name_methods(trials), name_places(trials), strict=True):
+        group = groups.setdefault((place, method), [])
         if any(other.seed == trial.seed for other in group):
-            raise RunError(
-                f"two runs of {method} on {trial.dataset} have seed {trial.seed}", remedy="Give one of them only"
-            )
+            raise RunError(f"two runs of {method} on {place} have seed {trial.seed}", remedy="Give one of them only")
         group.append(trial)
     return groups
 
 
-def _row(method: str, group: Sequence[Trial], reference: Sequence[Trial]) -> Row:
+def _row(method: str, dataset: str, group: Sequence[Trial], reference: Sequence[Trial]) -> Row:
+    differences = paired_differences(group, reference)
     news = [trial.new for trial in group if trial.new is not None]
     specs = dict.fromkeys(spec for trial in group for spec in trial.targets)
     costs = [trial.cost for trial in group if trial.cost is not None]
     return Row(
         method=method,
-        dataset=group[0].dataset,
+        dataset=dataset,
         base=_over_seeds([trial.base for trial in group]),
         new=_over_seeds(news) if len(news) == len(group) else None,
         seeds=tuple(trial.seed for trial in group),
         targets={spec: _over_seeds([t.targets[spec] for t in group if spec in t.targets]) for spec in specs},
-        differences=paired_differences(group, reference),
+        differences=differences,
+        paired=tuple(ours.seed for ours, _ in _pairs(group, reference)) if differences else (),
         seconds=_mean([trial.seconds for trial in group]),
         cost=_mean(costs) if costs else None,
-        sentence=group[0].sentence,
+        sentences=group[0].sentences,
     )
 
 
@@ -145,23 +150,31 @@ def _mean(values: Sequence[float]) -> float:
 def paired_differences(group: Sequence[Trial], reference: Sequence[Trial], seed: int = 0) -> dict[str, Difference]:
     """Mean differences over the seeds that both have, with intervals from resampling the test images they share.
 
-    An image is in a resampling equally often for both methods, and for all seeds that were tested on it. Nothing where
-    the two were not tested on the same images.
+    An image is in a resampling equally often for both methods, and for all seeds that were tested on it. Nothing for a
+    test set where the two did not have the same images.
     """
-    partners = {trial.seed: trial for trial in reference}
-    pairs = [(trial, partners[trial.seed]) for trial in group if trial.seed in partners]
-    if not pairs or any(ours.images != theirs.images for ours, theirs in pairs):
-        return {}
-    splits = [split for split in ("base", "new") if all(split in trial.correct for pair in pairs for trial in pair)]
+    pairs = _pairs(group, reference)
+    splits = [split for split in (pairs[0][0].correct if pairs else ()) if all(_alike(split, *pair) for pair in pairs)]
     rng = np.random.default_rng(seed)
     ours, theirs = {}, {}
     for split in splits:
         ours[split], theirs[split] = _resampled_accuracies(pairs, split, rng)
-    if "new" in splits:
+    if {"base", "new"} <= set(splits):
         ours["H"], theirs["H"] = (
             2 * s["base"] * s["new"] / np.maximum(s["base"] + s["new"], 1e-12) for s in (ours, theirs)
         )
     return {name: _difference(ours[name] - theirs[name]) for name in ours}
+
+
+def _pairs(group: Sequence[Trial], reference: Sequence[Trial]) -> list[tuple[Trial, Trial]]:
+    partners = {trial.seed: trial for trial in reference}
+    return [(trial, partners[trial.seed]) for trial in group if trial.seed in partners]
+
+
+def _alike(split: str, ours: Trial, theirs: Trial) -> bool:
+    """Whether both were tested on the same images of a test set."""
+    tested = split in ours.correct and split in theirs.correct
+    return tested and ours.images.get(split) == theirs.images.get(split)
 
 
 def _resampled_accuracies(

@@ -15,7 +15,12 @@ CORRECT_FILE = "correct.json"
 FIXED = ("shots", "model")
 """What every method's name tells where not all runs agree on it."""
 
+ALL_CLASSES = "all"
+
 _SEARCH_SECTIONS = ("llm", "captions", "search")
+_RESOURCES = {"texts_at_once", "images_at_once", "checkpointing", "workers"}
+_RESOURCES |= {f"llm.{key}" for key in ("base_url", "concurrency", "device", "retries", "timeout")}
+"""Options that say how something is computed and not what: they make no other method."""
 
 
 @dataclass(frozen=True)
@@ -34,13 +39,13 @@ class Trial:
     targets: dict[str, float]
     """Accuracy on other test sets."""
     correct: dict[str, str]
-    """For `base` and `new`, one character an image: `1` where it was right."""
+    """For `base`, `new` and each target, one character an image: `1` where it was right."""
     images: dict[str, tuple[str, ...]]
     """Paths of those images."""
     seconds: float
     cost: float | None
-    sentence: str | None
-    """A prompt, or the vocabulary words nearest to a learned context."""
+    sentences: tuple[str, ...]
+    """Its prompts, or the vocabulary words nearest to a learned context."""
 
 
 def read_trials(folder: Path, every: bool = False) -> list[Trial]:
@@ -68,11 +73,11 @@ def _trial(folder: Path, result: dict[str, Any], correct: dict[str, Any], name: 
         base=figures["base"]["accuracy"],
         new=figures["new"]["accuracy"] if figures["new"] else None,
         targets={spec: target["accuracy"] for spec, target in figures.get("targets", {}).items()},
-        correct={split: correct[name][split] for split in ("base", "new") if correct[name].get(split)},
-        images={split: tuple(correct["images"][split]) for split in ("base", "new") if correct["images"].get(split)},
+        correct={split: bits for split, bits in correct[name].items() if bits},
+        images={split: tuple(paths) for split, paths in correct["images"].items() if paths},
         seconds=result["seconds"],
         cost=result["cost"],
-        sentence=(figures.get("prompts") or [reading])[0],
+        sentences=tuple(figures.get("prompts") or ([reading] if reading else ())),
     )
 
 
@@ -86,6 +91,15 @@ def _settings(folder: Path) -> dict[str, Any]:
 def _searching(settings: dict[str, Any]) -> dict[str, Any]:
     """What an IPO run was asked to do, by dotted key."""
     return {f"{part}.{key}": value for part in _SEARCH_SECTIONS for key, value in settings.get(part, {}).items()}
+
+
+def name_places(trials: Sequence[Trial]) -> list[str]:
+    """Each trial's dataset; with a note, where only some of them have all classes at once instead of the base ones."""
+    mixed = len({trial.facts["classes"] for trial in trials}) > 1
+    return [
+        f"{trial.dataset}, all classes" if mixed and trial.facts["classes"] == ALL_CLASSES else trial.dataset
+        for trial in trials
+    ]
 
 
 def name_methods(trials: Sequence[Trial]) -> list[str]:
@@ -104,11 +118,12 @@ def name_methods(trials: Sequence[Trial]) -> list[str]:
 
 
 def _telling_options(predictor: str, trials: Sequence[Trial]) -> list[str]:
-    """Options that differ between trials of one predictor on one dataset."""
+    """Options that differ between trials of one predictor in one place."""
     values: dict[tuple[str, str], set[str]] = {}
-    own = [trial for trial in trials if trial.predictor == predictor]
-    keys = dict.fromkeys(key for trial in own for key in trial.facts if key not in FIXED)
-    for trial in own:
+    own = [pair for pair in zip(trials, name_places(trials), strict=True) if pair[0].predictor == predictor]
+    apart = {*FIXED, *_RESOURCES, "classes"}
+    keys = dict.fromkeys(key for trial, _ in own for key in trial.facts if key not in apart)
+    for trial, place in own:
         for key in keys:
-            values.setdefault((key, trial.dataset), set()).add(repr(trial.facts.get(key)))
+            values.setdefault((key, place), set()).add(repr(trial.facts.get(key)))
     return [key for key in keys if any(len(found) > 1 for (name, _), found in values.items() if name == key)]

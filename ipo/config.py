@@ -200,11 +200,13 @@ def clip_model(name: str, offline: bool) -> str:
 
 
 def merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    """Nested mappings as one; where both have a value, the one `above` holds."""
+    """Nested mappings as one; where both have a value, the one `above` holds. Raises `ConfigError` for a non-section."""
     result = dict(below)
     for key, value in above.items():
-        under = result.get(key)
-        result[key] = merge(under, value) if isinstance(value, Mapping) and isinstance(under, Mapping) else value
+        under = result.get(key, {})
+        if isinstance(value, Mapping) and not isinstance(under, Mapping):
+            raise ConfigError(f"'{key}' = {under!r}: a section of settings, not a value")
+        result[key] = merge(under, value) if isinstance(value, Mapping) else value
     return result
 
 

@@ -15,6 +15,13 @@ def test_unknown_keys_are_errors_that_name_the_key(tmp_path):
         load_settings(file)
 
 
+def test_a_value_in_the_place_of_a_section_is_an_error(tmp_path):
+    file = tmp_path / "settings.toml"
+    file.write_text("search = 1\n")
+    with pytest.raises(ConfigError, match="'search' = 1"):
+        load_settings(file, {"search": {"steps": 3}})
+
+
 def test_bad_values_name_key_and_value():
     with pytest.raises(ConfigError, match=r"'search\.steps' = 0"):
         load_settings(overrides={"search": {"steps": 0}})

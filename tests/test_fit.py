@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from ipo.cli.main import app
 from ipo.compare.trials import read_trials
 from ipo.errors import ConfigError, IpoError, RunError, UnknownName
-from ipo.methods import load_tensors
+from ipo.methods import FitRun, load_tensors
 from tests.baselines.tiny import save_openclip
 
 NAMES = ("blue", "green", "grey", "red")
@@ -67,12 +67,21 @@ def test_a_run_folder_has_settings_curve_tensors_verdicts_and_pages(common, tmp_
     assert trial.sentences == (result["figures"]["reading"]["sentence"],)
 
 
-def test_a_run_that_ended_early_goes_on_to_the_same_result(common, tmp_path):
+def test_a_run_that_ended_early_goes_on_to_the_same_result(common, tmp_path, monkeypatch):
     whole = baseline("coop", *common, "--set", "epochs=4", "--out", tmp_path / "whole")
-    broken = tmp_path / "broken"
-    baseline("coop", *common, "--set", "epochs=4", "--out", broken)
-    for name in ("result.json", "learned.safetensors", "checkpoint.safetensors", "correct.json"):
-        (broken / name).unlink()
+    broken, save = tmp_path / "broken", FitRun.save
+
+    def save_and_end(run, tensors, done):
+        save(run, tensors, done)
+        if done == 2:
+            raise RuntimeError("ended")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(FitRun, "save", save_and_end)
+        with pytest.raises(RuntimeError, match="ended"):
+            baseline("coop", *common, "--set", "epochs=4", "--out", broken)
+    assert not (broken / "result.json").exists()
+    assert len((broken / "curves.jsonl").read_text().splitlines()) == 2
     resumed = baseline("--resume", broken)
     assert {**resumed, "seconds": 0} == {**whole, "seconds": 0}
     tensors = [load_tensors(folder / "learned.safetensors")[0]["context"] for folder in (tmp_path / "whole", broken)]

@@ -236,5 +236,8 @@ def manual_steps(entry: CatalogueEntry, folder: Path) -> str:
     files = [f"{row.file} ({row.checksum or 'no published checksum'})" for row in entry.archives if not row.optional]
     steps = [f"By hand: from {entry.homepage} get {', '.join(files)}"] if files else []
     steps += [f"Note: {entry.by_hand}"] if entry.by_hand else []
-    steps.append(f"Put them into {folder} and run `ipo datasets prepare {entry.name}` again, or name them with --from")
+    again = f"run `ipo datasets prepare {entry.name}` again"
+    unpacked_here = not any(row.by_hand for row in entry.archives)
+    named = f"Put them into {folder} and {again}, or name them with --from"
+    steps.append(named if unpacked_here else f"The dataset's folder is {folder}; then {again}")
     return "; ".join(steps)

@@ -83,8 +83,12 @@ def test_a_page_that_lies_there_as_class_names_is_not_taken_for_them(tmp_path):
 def test_without_its_images_imagenet_says_that_they_are_fetched_by_hand(tmp_path):
     (tmp_path / "imagenet" / "images").mkdir(parents=True)
     (tmp_path / "imagenet" / "images" / "ILSVRC2012_img_val.tar").write_bytes(b"not sorted yet")
-    with pytest.raises(DataError, match=r"images of 'imagenet' have to be fetched and unpacked by hand: .*_train\.tar"):
+    with pytest.raises(
+        DataError, match=r"images of 'imagenet' have to be fetched and unpacked by hand: .*_train\.tar"
+    ) as caught:
         prepare("imagenet", tmp_path)
+    assert f"folder is {tmp_path / 'imagenet'}; then run" in str(caught.value)
+    assert "--from" not in str(caught.value)
 
 
 @pytest.mark.parametrize("way", ["download", "beside the source"])

@@ -20,7 +20,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """Which model made a feature: its `name`, a hash of its `weights`, its `preprocessing` and its `precision`."""
+    """Which model made a feature.
+
+    Its `name`, a hash of its `weights` and of how it computes with them, its `preprocessing` and its `precision`.
+    """
 
     name: str
     weights: str

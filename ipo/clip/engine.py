@@ -11,7 +11,9 @@ sequence, T rows of a pack, W tower width.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -23,8 +25,8 @@ from ipo.clip.tower import Block, TextTower
 
 CPU_ROWS = 2048
 """Rows at once on a CPU: enough to keep its cores at their peak, and few enough that activations stay in cache."""
-WORKING_WIDTHS = 32
-"""Floats that a block holds for a row, in tower widths: norms, queries, keys, values, the widened MLP, key tables."""
+WORKING_WIDTHS = 24
+"""Floats that a block holds for a row, in tower widths: norms, queries, keys, values, the widened MLP."""
 
 
 class TextEngine:
@@ -44,7 +46,7 @@ class TextEngine:
         cut = [tuple(ids[: self.tower.pooled(ids) + 1]) for ids in sequences]
         distinct = list(dict.fromkeys(cut))
         with_grad = vectors is not None and vectors.requires_grad and torch.is_grad_enabled()
-        plan = list(packs(distinct, self.max_rows(with_grad)))
+        plan = list(packs(distinct, self.max_rows(with_grad), partial(self.memory_share, with_grad)))
         outputs = [self._encode_pack(pack.to(device), vectors, with_grad and len(plan) > 1) for pack in plan]
         place = {member: row for row, member in enumerate(m for pack in plan for m in pack.members)}
         number = {ids: place[index] for index, ids in enumerate(distinct)}
@@ -52,12 +54,17 @@ class TextEngine:
         return torch.cat(outputs).index_select(0, order)
 
     def max_rows(self, with_grad: bool) -> int:
-        """Rows that fit into the memory bound; with gradient, every block keeps its own."""
-        size = torch.finfo(self.tower.embedding.dtype).bits // 8
-        kept = len(self.tower.blocks) if with_grad else 1
-        rows = self._memory // (WORKING_WIDTHS * self.tower.embedding.shape[1] * size * kept)
-        on_cpu = self.tower.embedding.device.type == "cpu"
-        return max(1, min(rows, CPU_ROWS) if on_cpu and not with_grad else rows)
+        """Most rows of a pack, whatever the memory."""
+        return CPU_ROWS if self.tower.embedding.device.type == "cpu" and not with_grad else sys.maxsize
+
+    def memory_share(self, with_grad: bool, rows: int, keys: int) -> float:
+        """Share of the memory bound that a tail of `rows` with a path of `keys` takes: rows, key table and mask.
+
+        With gradient, every block keeps its own.
+        """
+        width, size = self.tower.embedding.shape[1], torch.finfo(self.tower.embedding.dtype).bits // 8
+        floats = rows * WORKING_WIDTHS * width + keys * (2 * width + rows)
+        return floats * size * (len(self.tower.blocks) if with_grad else 1) / self._memory
 
     def _encode_pack(self, pack: Pack, vectors: Tensor | None, recompute: bool) -> Tensor:
         if recompute:

@@ -22,10 +22,16 @@ PROBES = (
     "by somebody who takes pictures of whatever comes along and then looks at them once more at home.",
 )
 """Texts of different lengths, some with a shared beginning, the last one almost as long as a context."""
+ODD_PROBE = " A  Photo of_two CAFÉS &amp; a T-shirt, 25% off! "
+"""Spaces, capitals, accents, an entity and signs: what tokenizers clean each in their way."""
 
 
 def choose_text_path(model: Any, tokens: Tokens, dtype: torch.dtype, memory_mb: int) -> TextPath:
-    """The engine for towers that it can read, else the plain path. Raises `ModelError` where the engine is wrong."""
+    """The engine for towers that it can read, else the plain path.
+
+    Raises `ModelError` where the engine's features or our token ids differ from the model's own.
+    """
+    _check_ids(tokens)
     own = token_embedding(model).weight.dtype
     dtype = own if dtype == torch.float32 else dtype
     tower = read_tower(model, dtype)
@@ -40,6 +46,17 @@ def choose_text_path(model: Any, tokens: Tokens, dtype: torch.dtype, memory_mb: 
             remedy="This model cannot be used; please report it",
         )
     return TextEngine(tower, memory_mb)
+
+
+def _check_ids(tokens: Tokens) -> None:
+    """Compare the ids of all probes that fit with those of the model's own tokenizer."""
+    for text in (*PROBES, ODD_PROBE):
+        count = len(tokens.start) + len(tokens.words(text)) + len(tokens.end)
+        if count <= tokens.context_length and tokens.padded([tokens.sequence(text)]).tolist() != tokens.own(text):
+            raise ModelError(
+                f"the token ids of {text!r} differ from those of the model's own tokenizer",
+                remedy="This model cannot be used; please report it",
+            )
 
 
 @torch.no_grad()

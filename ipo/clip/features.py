@@ -59,14 +59,14 @@ class ImageFeatureStore:
         self._shards: dict[str, Tensor] = {}
         self._rows: dict[bytes, tuple[str, int]] = {}
 
-    def load(self, items: Sequence[Item], description: str = "image features") -> tuple[tuple[Item, ...], Tensor]:
+    def load(self, items: Sequence[Item]) -> tuple[tuple[Item, ...], Tensor]:
         """The readable ones of `items`, in order, and their features (N, D) on the device of the model.
 
         Raises `DataError` that counts and names unreadable images, after the features of the others were stored.
         """
         hashes, problems = self._hashes.of([item.path for item in items])
         self._open_shards()
-        unreadable = self._extract({digest: path for path, digest in hashes.items()}, description)
+        unreadable = self._extract({digest: path for path, digest in hashes.items()})
         problems |= {path: unreadable[digest] for path, digest in hashes.items() if digest in unreadable}
         if problems:
             self._report(problems, len(items))
@@ -87,7 +87,7 @@ class ImageFeatureStore:
             for row, digest in enumerate(digests):
                 self._rows.setdefault(digest.tobytes(), (path.name, row))
 
-    def _extract(self, paths: dict[bytes, Path], description: str) -> dict[bytes, str]:
+    def _extract(self, paths: dict[bytes, Path]) -> dict[bytes, str]:
         """Encode and store what is not in the shards yet; the reasons of unreadable images by content."""
         state = PartialState(cpu=self._clip.device.type == "cpu")
         # One process decides what is missing: the others may see files that a faster one has written meanwhile.
@@ -95,7 +95,7 @@ class ImageFeatureStore:
         if not missing:
             return {}
         mine = dict(list(missing.items())[state.process_index :: state.num_processes])
-        problems = self._encode(mine, description if state.is_main_process else "")
+        problems = self._encode(mine, show=state.is_main_process)
         state.wait_for_everyone()
         problems = dict(gather_object(list(problems.items())))
         self._open_shards()
@@ -107,13 +107,13 @@ class ImageFeatureStore:
             )
         return problems
 
-    def _encode(self, paths: dict[bytes, Path], description: str) -> dict[bytes, str]:
-        """Encode and store these images, with a bar if there is a `description`; reasons of unreadable ones."""
+    def _encode(self, paths: dict[bytes, Path], show: bool) -> dict[bytes, str]:
+        """Encode and store these images, with a bar if `show`; reasons of unreadable ones."""
         digests, rows, problems = list(paths), dict[bytes, Tensor](), dict[bytes, str]()
         outcomes = zip(digests, decode(list(paths.values()), self._clip.preprocess, self._workers), strict=True)
         batch: dict[bytes, Tensor] = {}
         try:
-            for digest, outcome in track(outcomes, description, len(digests)) if description else outcomes:
+            for digest, outcome in track(outcomes, "image features", len(digests)) if show else outcomes:
                 if isinstance(outcome, str):
                     problems[digest] = outcome
                     continue

@@ -26,7 +26,8 @@ from torchvision import transforms
 
 from ipo.clip.base import Fingerprint
 from ipo.clip.minilm import CONTEXT_LENGTH, MiniLM, load_minilm
-from ipo.clip.text_cache import TextCache, TextStore
+from ipo.clip.plain import precision_context
+from ipo.clip.text_cache import TextCache, open_text_cache
 from ipo.config import OFFLINE_REMEDY, Precision
 from ipo.errors import ModelError
 
@@ -34,8 +35,6 @@ TOP_LABELS = 10
 TEMPERATURE = 2.0
 LOGIT_SCALE = 20.0
 IMAGE_SIZE = 224
-CACHED_TEXTS = 1 << 15
-"""Texts whose features are kept in memory: about 50 MB."""
 
 PREPROCESSING = (
     f"rgb, whole picture to {IMAGE_SIZE}x{IMAGE_SIZE} bicubic, mean 0.5, std 0.5; "
@@ -88,7 +87,7 @@ class Mini:
         self._mean = raw.mean(dim=0)
         tower = ConseTower(classifier, self._centre(raw)).to(device).to(memory_format=torch.channels_last)
         self._tower = tower.eval().requires_grad_(False)
-        self._cache = TextCache(CACHED_TEXTS)
+        self._cache = TextCache()
 
     @property
     def dim(self) -> int:
@@ -116,13 +115,9 @@ class Mini:
             return torch.empty(0, self.dim, device=self.device)
         return self._cache.fetch(texts, lambda new: self._centre(self._text.encode_texts(new)))
 
-    def use_text_cache(self, path: Path | None, capacity: int = CACHED_TEXTS) -> None:
-        """Forget what is in memory; from now on keep `capacity` texts there and, given a path, all texts in a file.
-
-        Raises `RunError` where the file cannot be made or read.
-        """
-        store = TextStore(path, self.fingerprint.key, self.device) if path is not None else None
-        self._cache = TextCache(capacity, store)
+    def use_text_cache(self, path: Path | None) -> None:
+        """Forget the texts in memory and, given a path, use the file; `RunError` where that cannot be made or read."""
+        self._cache = open_text_cache(self, path)
 
     def token_count(self, text: str) -> int:
         """Tokens of `text`, start and end tokens included."""
@@ -162,8 +157,7 @@ class Mini:
         size = _CPU_BATCH if self.device.type == "cpu" else max(1, len(pixels))
         # Only pieces of one shape give an image the same bits whatever stands beside it, so the last one is filled up.
         filled = torch.cat([pixels, pixels[-1:].expand(-len(pixels) % size, -1, -1, -1)])
-        dtype = getattr(torch, self.fingerprint.precision)
-        with torch.autocast(self.device.type, dtype=dtype, enabled=dtype != torch.float32):
+        with precision_context(self.device, getattr(torch, self.fingerprint.precision)):
             return torch.cat([network(piece).float() for piece in torch.split(filled, size)])[: len(pixels)]
 
 

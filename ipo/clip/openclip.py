@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -21,15 +20,14 @@ from torch.nn.functional import normalize
 
 from ipo.clip.base import Fingerprint
 from ipo.clip.contexts import context_sequences
+from ipo.clip.digest import model_hash
 from ipo.clip.exactness import choose_text_path
 from ipo.clip.hub import pretrained_config, weights_access
 from ipo.clip.plain import TextPath, precision_context, token_embedding
-from ipo.clip.text_cache import TextCache, TextStore
+from ipo.clip.text_cache import TextCache, open_text_cache
 from ipo.clip.tokens import Tokens
 from ipo.errors import ModelError
 
-CACHED_TEXTS = 1 << 15
-"""Texts whose features are kept in memory: about 64 MB at a width of 512."""
 LOAD_ERRORS = (RuntimeError, OSError, ValueError, KeyError, UserWarning, SafetensorError, UnpicklingError)
 """What open_clip raises for weights that are broken, of another shape, or not to be had."""
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -94,7 +92,7 @@ class OpenClip:
         self.width = int(self._embedding.weight.shape[1])
         self.context_length = tokens.context_length
         self.dim = int(self._encode_new(["a"]).shape[1])
-        self._cache = TextCache(CACHED_TEXTS)
+        self._cache = TextCache()
 
     @classmethod
     def from_module(
@@ -116,7 +114,7 @@ class OpenClip:
     @cached_property
     def fingerprint(self) -> Fingerprint:
         """Identity of the model; hashing the weights takes about a second."""
-        return Fingerprint(self._name, weights_hash(self._module), self.preprocess.description, self._precision)
+        return Fingerprint(self._name, model_hash(self._module), self.preprocess.description, self._precision)
 
     @property
     def device(self) -> torch.device:
@@ -143,13 +141,9 @@ class OpenClip:
     def _encode_new(self, texts: Sequence[str]) -> Tensor:
         return self._text.encode([self._tokens.sequence(text) for text in texts]).float()
 
-    def use_text_cache(self, path: Path | None, capacity: int = CACHED_TEXTS) -> None:
-        """Forget what is in memory; from now on keep `capacity` texts there and, given a path, all texts in a file.
-
-        Raises `RunError` where the file cannot be made or read.
-        """
-        store = TextStore(path, self.fingerprint.key, self.device) if path is not None else None
-        self._cache = TextCache(capacity, store)
+    def use_text_cache(self, path: Path | None) -> None:
+        """Forget the texts in memory and, given a path, use the file; `RunError` where that cannot be made or read."""
+        self._cache = open_text_cache(self, path)
 
     def token_count(self, text: str) -> int:
         """Tokens of `text`, start and end tokens included, never truncated."""
@@ -202,15 +196,7 @@ class ImageTower(nn.Module):
         return normalize(features.to(torch.promote_types(features.dtype, torch.float32)), dim=-1)
 
 
-def weights_hash(module: nn.Module) -> str:
-    """sha256 over names, types, shapes and bytes of all weights."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(module.state_dict().items()):
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
-    return digest.hexdigest()
-
-
 def _context_length(module: Any, tokenizer: Any) -> int:
-    tower: Any = getattr(module, "text", module)
-    return int(getattr(tower, "context_length", None) or tokenizer.context_length)
+    """Positions that the tower has and the tokenizer fills; Hugging Face towers have more than they were tuned on."""
+    lengths = getattr(getattr(module, "text", module), "context_length", None), tokenizer.context_length
+    return min(int(length) for length in lengths if length)

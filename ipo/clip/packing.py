@@ -9,7 +9,7 @@ Shape legend: G sequences of a group, L keys, N sequences, S new rows of a seque
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -72,19 +72,25 @@ class _Tail:
         return len(self.ids) - self.shared, -(-len(self.ids) // KEY_STEP)
 
 
-def packs(sequences: Sequence[Sequence[int]], max_rows: int) -> Iterator[Pack]:
-    """Packs of at most `max_rows` rows (or one sequence) over distinct `sequences`, taken in sorted order."""
+def packs(
+    sequences: Sequence[Sequence[int]], max_rows: int, share: Callable[[int, int], float] = lambda *_: 0.0
+) -> Iterator[Pack]:
+    """Packs over distinct `sequences`, taken in sorted order: at most `max_rows` rows, or one sequence.
+
+    `share` says which part of a pack's memory a tail takes, from its new rows and the keys of its path.
+    """
     tails: list[_Tail] = []
-    rows = 0
+    rows, filled = 0, 0.0
     previous: Sequence[int] = ()
     for index in sorted(range(len(sequences)), key=lambda i: tuple(sequences[i])):
         ids = sequences[index]
         shared = common_prefix(previous, ids)
-        if tails and rows + len(ids) - shared > max_rows:
+        new = len(ids) - shared
+        if tails and (rows + new > max_rows or filled + share(new, len(ids)) > 1):
             yield _pack(tails)
-            tails, rows, shared = [], 0, 0
+            tails, rows, filled, shared, new = [], 0, 0.0, 0, len(ids)
         tails.append(_Tail(index, ids, shared))
-        rows += len(ids) - shared
+        rows, filled = rows + new, filled + share(new, len(ids))
         previous = ids
     if tails:
         yield _pack(tails)

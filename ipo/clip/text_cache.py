@@ -15,7 +15,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from ipo.clip.base import ClipModel
 from ipo.errors import RunError
+
+CACHED_TEXTS = 1 << 15
+"""Texts whose features are kept in memory: about 64 MB at a width of 512."""
 
 _LOOKUP = 500
 """Texts in one query; SQLite bounds the number of its parameters."""
@@ -24,7 +28,7 @@ _LOOKUP = 500
 class TextCache:
     """Features (D,) by text, for one model."""
 
-    def __init__(self, capacity: int, store: TextStore | None = None) -> None:
+    def __init__(self, capacity: int = CACHED_TEXTS, store: TextStore | None = None) -> None:
         self._capacity, self._store = capacity, store
         self._recent: OrderedDict[str, Tensor] = OrderedDict()
 
@@ -50,6 +54,14 @@ class TextCache:
             self._recent.move_to_end(text)
         while len(self._recent) > self._capacity:
             self._recent.popitem(last=False)
+
+
+def open_text_cache(clip: ClipModel, path: Path | None) -> TextCache:
+    """An empty memory of the texts of `clip`, in front of a file where there is a path.
+
+    Raises `RunError` where the file cannot be made or read.
+    """
+    return TextCache(store=TextStore(path, clip.fingerprint.key, clip.device) if path is not None else None)
 
 
 class TextStore:

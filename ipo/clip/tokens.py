@@ -50,6 +50,11 @@ class Tokens:
         rows = [[*ids, *[self.pad] * (self.context_length - len(ids))] for ids in sequences]
         return torch.tensor(rows, dtype=torch.long).view(len(rows), self.context_length)
 
+    def own(self, text: str) -> list[list[int]]:
+        """What the model's own tokenizer makes of `text`: padded ids (1, context length), cut where it is too long."""
+        ids: list[list[int]] = self._tokenizer([text], context_length=self.context_length).tolist()
+        return ids
+
     def readable(self, count: int) -> list[str]:
         """Readable form of the first `count` token ids, a trailing space where a word ends."""
         if isinstance(self._tokenizer, SimpleTokenizer):

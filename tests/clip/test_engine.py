@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from open_clip.coca_model import CoCa
 from open_clip.model import CLIP, CustomTextCLIP
+from open_clip.tokenizer import SimpleTokenizer
 from torch.utils.flop_counter import FlopCounterMode
 
 from ipo.clip.contexts import context_sequences
@@ -17,6 +18,7 @@ from ipo.clip.engine import TextEngine
 from ipo.clip.exactness import choose_text_path
 from ipo.clip.packing import packs
 from ipo.clip.plain import PlainText
+from ipo.clip.tokens import Tokens
 from ipo.clip.tower import read_tower
 from ipo.errors import ModelError
 from tests.clip.tiny_openclip import DIM, LAYOUTS, TEXT, TEXTS, plain_path, tiny_module, tokens_of
@@ -24,10 +26,10 @@ from tests.clip.tiny_openclip import DIM, LAYOUTS, TEXT, TEXTS, plain_path, tiny
 END = 49407
 
 
-def engine_of(module: Any, memory_mb: int = 64, dtype: torch.dtype | None = None) -> TextEngine:
+def engine_of(module: Any, dtype: torch.dtype | None = None) -> TextEngine:
     tower = read_tower(module, dtype or module.logit_scale.dtype)
     assert tower is not None
-    return TextEngine(tower, memory_mb)
+    return TextEngine(tower, memory_mb=64)
 
 
 def sequences_of(module: Any, texts: list[str] = TEXTS) -> list[list[int]]:
@@ -102,30 +104,24 @@ def test_linear_layers_see_each_trie_node_once_and_end_tokens_alone_in_the_last_
 
 
 @pytest.mark.parametrize(("images", "own", "after"), [(1, 1, 0), (1, 2, 0), (3, 1, 0), (2, 2, 0), (1, 1, 2), (2, 2, 3)])
-@pytest.mark.parametrize("memory_mb", [64, 0])
-def test_gradients_equal_those_of_encode_text(images: int, own: int, after: int, memory_mb: int) -> None:
+@pytest.mark.parametrize("max_rows", [1000, 1])
+def test_gradients_equal_those_of_encode_text(images: int, own: int, after: int, max_rows: int) -> None:
     module = tiny_module(quick_gelu=True, dtype=torch.float64)
+    engine = engine_of(module)
+    engine.max_rows = lambda with_grad: max_rows
     contexts = [
         torch.randn(images, own, count, TEXT["width"], dtype=torch.float64, requires_grad=True) for count in (4, after)
     ]
     sequences = context_sequences(tokens_of(module), ["cat", "dog house"], *contexts, ".")
     weights = torch.randn(2 * images, DIM, dtype=torch.float64)
     results = []
-    for path in (engine_of(module, memory_mb), plain_path(module)):
+    for path in (engine, plain_path(module)):
         features = path.encode(sequences, torch.cat([context.flatten(0, 2) for context in contexts]))
         loss = (features * weights).sum()
         results.append((features, *torch.autograd.grad(loss, contexts)))
     for ours, expected in zip(*results, strict=True):
         torch.testing.assert_close(ours, expected, rtol=1e-9, atol=1e-11)
     assert results[0][1].abs().max() > 1e-3
-
-
-def test_memory_bound_divides_the_rows_and_gradients_need_more_of_it() -> None:
-    module = tiny_module()
-    engine = engine_of(module, memory_mb=1)
-    per_row = 32 * TEXT["width"] * 4
-    assert engine.max_rows(with_grad=True) == (1 << 20) // (per_row * TEXT["layers"])
-    assert engine.max_rows(with_grad=False) <= (1 << 20) // per_row
 
 
 def test_bfloat16_gives_float32_features_near_the_exact_ones() -> None:
@@ -182,6 +178,17 @@ def test_not_a_number_is_an_error_too() -> None:
     module.ln_final.weight.data[0] = float("nan")
     with pytest.raises(ModelError, match="nan"):
         choose_text_path(module, tokens_of(module), torch.float32, 64)
+
+
+def test_token_ids_that_differ_from_the_models_own_are_an_error() -> None:
+    class Stripping(SimpleTokenizer):
+        def __call__(self, texts: Any, context_length: int | None = None) -> torch.Tensor:
+            return super().__call__([text.replace("-", "") for text in texts], context_length)
+
+    module = tiny_module()
+    assert choose_text_path(module, Tokens(SimpleTokenizer(), 77), torch.float32, 64)
+    with pytest.raises(ModelError, match=r"token ids of .*T-shirt.* differ"):
+        choose_text_path(module, Tokens(Stripping(), 77), torch.float32, 64)
 
 
 @pytest.mark.gpu

@@ -10,10 +10,12 @@ from typing import Any
 import open_clip
 import pytest
 import torch
+from open_clip.model import CLIP, CustomTextCLIP
 from PIL import Image
 from safetensors.torch import save_file
 
 from ipo.clip import hub
+from ipo.clip.digest import model_hash
 from ipo.clip.openclip import OpenClip, load_openclip
 from ipo.clip.tokens import Tokens
 from ipo.errors import IpoError, ModelError, PromptError
@@ -195,6 +197,26 @@ def test_fingerprint_names_weights_preprocessing_and_precision() -> None:
     assert tiny_openclip().fingerprint == tiny_openclip().fingerprint
 
 
+@pytest.mark.parametrize(
+    ("layout", "first", "second"),
+    [
+        (CLIP, {}, {"quick_gelu": True}),
+        (CLIP, {}, {"heads": 4}),
+        (CustomTextCLIP, {"pool_type": "last"}, {"pool_type": "first"}),
+        (CustomTextCLIP, {}, {"no_causal_mask": True}),
+    ],
+)
+def test_models_of_equal_weights_that_compute_otherwise_have_keys_of_their_own(
+    layout: type, first: dict[str, Any], second: dict[str, Any]
+) -> None:
+    modules = [tiny_module(layout, **options) for options in (first, second)]
+    one, other = (module.state_dict() for module in modules)
+    assert one.keys() == other.keys()
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    assert tiny_openclip(modules[0]).fingerprint.key != tiny_openclip(modules[1]).fingerprint.key
+    assert model_hash(modules[0]) == model_hash(tiny_module(layout, **first))
+
+
 def test_preprocess_travels_to_worker_processes_without_the_model(tmp_path: Path) -> None:
     assert len(pickle.dumps(load(f"local-dir:{saved(tmp_path)}").preprocess)) < 10_000
 
@@ -202,32 +224,6 @@ def test_preprocess_travels_to_worker_processes_without_the_model(tmp_path: Path
 def test_logit_scale_is_exponentiated() -> None:
     module = tiny_module()
     assert tiny_openclip(module).logit_scale == pytest.approx(float(module.logit_scale.exp()))
-
-
-def hugging_face_tokenizer(folder: Path) -> Any:
-    """open_clip's wrapper around a small word-level tokenizer with [CLS] and [SEP]."""
-    from tokenizers import Tokenizer, models, pre_tokenizers, processors
-    from transformers import PreTrainedTokenizerFast
-
-    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "x", "a", "photo", "of", "cat", "."]
-    inner = Tokenizer(models.WordLevel({word: index for index, word in enumerate(words)}, unk_token="[UNK]"))
-    inner.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    inner.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
-    fast = PreTrainedTokenizerFast(
-        tokenizer_object=inner, unk_token="[UNK]", pad_token="[PAD]", cls_token="[CLS]", sep_token="[SEP]"
-    )
-    fast.save_pretrained(folder)
-    return open_clip.tokenizer.HFTokenizer(str(folder), context_length=9)
-
-
-def test_hugging_face_tokenizers_count_without_truncation_and_pad_as_open_clip_does(tmp_path: Path) -> None:
-    tokenizer = hugging_face_tokenizer(tmp_path)
-    tokens = Tokens(tokenizer, 9)
-    texts = ["a photo of a cat.", "cat", "a a a a a a a"]
-    assert torch.equal(tokens.padded([tokens.sequence(text) for text in texts]), tokenizer(texts))
-    assert tokens.readable(6)[4:] == ["x", "a"]
-    with pytest.raises(PromptError, match="10 tokens"):
-        tokens.sequence("a a a a a a a a")
 
 
 def test_plain_path_is_encode_text() -> None:

@@ -15,6 +15,8 @@ SIDES_SCHEMA: dict[str, Any] = {
 REASONING_TOKENS = 4096
 """Room for hidden thoughts where a server wants `max_completion_tokens`, since it counts them too."""
 _OPTIONAL = ("seed", "top_p", "temperature")
+_FORMAT = ("response_format", "schema", "json_object", "grammar")
+_TOO_LONG = ("context_length", "context length", "context size", "context window")
 
 
 @dataclass(frozen=True)
@@ -41,8 +43,10 @@ class Dialect:
     def after_refusal(self, message: str, request: dict[str, Any]) -> Dialect | None:
         """The dialect to try after a refused request; None when there is nothing left to give up.
 
-        A refusal that names an option is believed; one that names none is put down to the response format.
+        A refusal that names an option is believed; one that names none may be about the response format.
         """
+        if any(words in message for words in _TOO_LONG):
+            return None
         if "max_completion_tokens" in message and self.token_limit == "max_tokens":
             return replace(self, token_limit="max_completion_tokens")
         for option in _OPTIONAL:
@@ -51,3 +55,8 @@ class Dialect:
         if "response_format" in request:
             return replace(self, json="object" if self.json == "schema" else "words")
         return None
+
+
+def names_an_option(message: str) -> bool:
+    """Whether a refusal says which option is at fault, so that the server need not be asked with it again."""
+    return any(name in message for name in ("max_completion_tokens", *_OPTIONAL, *_FORMAT))

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
@@ -16,11 +14,10 @@ from openai.types.chat import ChatCompletion
 from ipo.config import LLMSettings
 from ipo.errors import LLMError, ModelError, PromptError
 from ipo.llm.base import CAPTION_TOKENS, Message, Reply, ReplyForm
-from ipo.llm.dialect import Dialect
+from ipo.llm.dialect import Dialect, names_an_option
 from ipo.llm.parse import read_prompt, well_formed
+from ipo.llm.server import Server, estimated_tokens, side_by_side
 
-OPENAI_URL = "https://api.openai.com/v1"
-_CHARACTERS_PER_TOKEN = 4
 _SEED_RANGE = 2**31
 _SEED_STEP = 7919
 MALFORMED = "malformed"
@@ -36,20 +33,12 @@ class OpenAILLM:
     def __init__(self, model: str, settings: LLMSettings, form: ReplyForm = "sides", template: str = "ipo.j2") -> None:
         self.form, self.template, self.caption_tokens = form, template, CAPTION_TOKENS
         self._settings = settings
-        self._base_url = settings.base_url or os.environ.get("OPENAI_BASE_URL") or OPENAI_URL
-        self._key = os.environ.get("OPENAI_API_KEY", "")
-        if not self._key and self._base_url == OPENAI_URL:
-            raise ModelError(
-                f"openai:{model} needs an API key", remedy="Set OPENAI_API_KEY, or give llm.base_url of your own server"
-            )
-        self.client = openai.OpenAI(
-            api_key=self._key or "none",
-            base_url=self._base_url,
-            timeout=settings.timeout,
-            max_retries=settings.retries,
+        self._server = Server(
+            f"openai:{model}", settings.base_url, "llm.base_url", timeout=settings.timeout, retries=settings.retries
         )
+        self.client = self._server.client
         self.model = self._first_model() if model == "auto" else model
-        self.name = f"openai:{self.model}" + (f" at {self._base_url}" if self._base_url != OPENAI_URL else "")
+        self.name = self._server.name_of(self.model)
         self._dialect = Dialect(wants_json=form == "sides")
         self._settled = False
 
@@ -74,18 +63,16 @@ class OpenAILLM:
         if alone and replies[0].error is not None:
             raise self._failure(replies)
         self._settled = True
-        pool = ThreadPoolExecutor(self._settings.concurrency)
-        try:
-            replies += pool.map(lambda one: self._ask(chat, options, one), seeds[alone:])
-        finally:
-            pool.shutdown(cancel_futures=True)
+        replies += side_by_side(
+            lambda one: self._ask(chat, options, one), seeds[alone:], threads=self._settings.concurrency
+        )
         if all(reply.error is not None for reply in replies):
             raise self._failure(replies)
         return replies
 
     def token_count(self, text: str) -> int:
-        """An estimate: a token holds about four characters of English."""
-        return -(-len(text) // _CHARACTERS_PER_TOKEN)
+        """An estimate from the length."""
+        return estimated_tokens(text)
 
     def close(self) -> None:
         """Close the connections."""
@@ -104,26 +91,32 @@ class OpenAILLM:
         )
 
     def _once(self, chat: Any, options: dict[str, Any], seed: int) -> Reply:
-        """One reply, after as many refusals as the dialect has options to give up."""
+        """One reply, after as many refusals as the dialect has options to give up.
+
+        What a refusal names is given up for good; a refusal that may have another cause changes this reply alone.
+        """
         started = time.monotonic()
+        dialect, certain = self._dialect, True
         while True:
-            dialect = self._dialect
             request = dialect.request(options | {"seed": seed})
             try:
                 answer = self.client.chat.completions.create(model=self.model, messages=chat, **request)
             except (openai.BadRequestError, openai.UnprocessableEntityError) as error:
-                simpler = dialect.after_refusal(error.message, request)
+                refusal = f"{error.message} {error.body}"
+                simpler = dialect.after_refusal(refusal, request)
                 if simpler is None:
-                    return self._failed(str(error), started)
-                self._dialect = simpler
+                    return self._failed(error, started)
+                dialect, certain = simpler, certain and names_an_option(refusal)
+                if certain:
+                    self._dialect = dialect
             except openai.OpenAIError as error:
-                return self._failed(str(error) or type(error).__name__, started)
+                return self._failed(error, started)
             except ValueError as error:
                 return self._failed(f"the server's answer is no JSON ({error})", started, MALFORMED)
             else:
-                return self._read(answer, started)
+                return self._read(answer, chat, started)
 
-    def _read(self, answer: Any, started: float) -> Reply:
+    def _read(self, answer: Any, chat: Any, started: float) -> Reply:
         """The reply in an answer of any shape: servers send HTML, no choices, or choices without a message."""
         choices = answer.choices if isinstance(answer, ChatCompletion) else None
         if not isinstance(choices, list) or not choices:
@@ -137,15 +130,12 @@ class OpenAILLM:
         else:
             refusal = getattr(choices[0].message, "refusal", None)
             reply = self._failed(f"no text came back ({refusal or reason})", started, MALFORMED)
-        return replace(
-            reply,
-            prompt_tokens=getattr(answer.usage, "prompt_tokens", None) or 0,
-            completion_tokens=getattr(answer.usage, "completion_tokens", None) or 0,
-        )
+        asked = sum(estimated_tokens(message["content"]) for message in chat)
+        prompt_tokens, completion_tokens = self._server.tokens(answer, asked, estimated_tokens(reply.text))
+        return replace(reply, prompt_tokens=prompt_tokens, completion_tokens=completion_tokens)
 
-    def _failed(self, error: str, started: float, reason: str = "error") -> Reply:
-        text = error.replace(self._key, "***") if self._key else error
-        return Reply("", self.form, reason, seconds=_since(started), error=" ".join(text.split())[:300])
+    def _failed(self, error: Exception | str, started: float, reason: str = "error") -> Reply:
+        return Reply("", self.form, reason, seconds=_since(started), error=self._server.reason(error))
 
     def _failure(self, replies: Sequence[Reply]) -> LLMError:
         return LLMError(
@@ -161,8 +151,8 @@ class OpenAILLM:
             return str(listed.data[0].id)
         except (openai.OpenAIError, ValueError, AttributeError, IndexError, TypeError) as error:
             raise ModelError(
-                f"no list of models from the server: {error}",
-                where=self._base_url,
+                f"no list of models from the server: {self._server.reason(error)}",
+                where=self._server.url,
                 remedy="Start it, or name the model with openai:MODEL and the server with llm.base_url",
             ) from error
 

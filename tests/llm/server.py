@@ -72,7 +72,7 @@ class _Handler(BaseHTTPRequestHandler):
 def serving(write: Writer, mode: Mode = "honours") -> Iterator[FakeServer]:
     """A server on a free port of this machine, stopped in the end."""
     with FakeServer(write, mode) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+        thread = threading.Thread(target=server.serve_forever, name="server", kwargs={"poll_interval": 0.02})
         thread.start()
         try:
             yield server

@@ -1,6 +1,8 @@
 """The OpenAI-compatible client against real sockets: what servers know, refuse, break, and how often it asks again."""
 
 import json
+import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -10,7 +12,7 @@ from pytest_httpserver import HTTPServer
 from werkzeug import Request, Response
 
 from ipo.config import LLMSettings
-from ipo.errors import LLMError, ModelError
+from ipo.errors import ConfigError, LLMError, ModelError
 from ipo.llm.base import Message
 from ipo.llm.openai_api import OpenAILLM
 from ipo.llm.parse import read_prompt
@@ -71,6 +73,60 @@ def test_server_that_rejects_the_format_is_asked_in_words_and_that_is_remembered
         generate(llm, n=4)
         assert not any("response_format" in request for request in server.requests[3:])
         assert len(server.requests) == 7
+
+
+@pytest.mark.parametrize(
+    ("error", "asked"),
+    [
+        ({"message": "maximum context length is 10 tokens: 'max_tokens' or 'max_completion_tokens' is too large"}, 1),
+        ({"message": "too many tokens", "code": "context_length_exceeded"}, 1),
+        ({"message": "Invalid prompt: it was flagged"}, 2),
+        ({"message": "it was flagged", "param": "messages"}, 2),
+    ],
+)
+def test_a_refusal_that_is_not_about_the_format_changes_no_later_request(
+    httpserver: HTTPServer, error: dict[str, Any], asked: int
+) -> None:
+    refused = json.dumps({"error": error})
+    answers = iter([None, refused, *[None] * 5])
+    got: list[dict[str, Any]] = []
+
+    def handle(request: Request) -> Response:
+        got.append(json.loads(request.data))
+        answer = next(answers)
+        return Response(
+            answer or json.dumps(completion(SIDES)), 400 if answer else 200, content_type="application/json"
+        )
+
+    httpserver.expect_request("/v1/chat/completions").respond_with_handler(handle)
+    with client(httpserver.url_for("/v1"), concurrency=1) as llm:
+        replies = generate(llm, n=4)
+    assert [bool(reply.error) for reply in replies] == [False, asked == 1, False, False]
+    formats = [request["response_format"]["type"] for request in got]
+    assert formats == ["json_schema", "json_schema", *["json_object"] * (asked - 1), "json_schema", "json_schema"]
+    assert all("max_tokens" in request for request in got)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"error": {"message": "'response_format.type' must be 'json_object' or 'text'"}},
+        {"error": {"message": "unsupported", "param": "response_format"}},
+        {"detail": [{"loc": ["body", "response_format", "json_schema"], "msg": "extra fields"}]},
+    ],
+)
+def test_a_refusal_that_names_the_format_is_remembered(httpserver: HTTPServer, body: dict[str, Any]) -> None:
+    got: list[str] = []
+
+    def handle(request: Request) -> Response:
+        got.append(json.loads(request.data)["response_format"]["type"])
+        status, answer = (400, body) if got[-1] == "json_schema" else (200, completion(SIDES))
+        return Response(json.dumps(answer), status, content_type="application/json")
+
+    httpserver.expect_request("/v1/chat/completions").respond_with_handler(handle)
+    with client(httpserver.url_for("/v1")) as llm:
+        generate(llm, n=3)
+    assert got == ["json_schema", *["json_object"] * 3]
 
 
 def test_requests_of_a_step_have_seeds_of_their_own() -> None:
@@ -140,12 +196,17 @@ def test_a_broken_answer_is_a_recorded_error_and_never_a_crash(httpserver: HTTPS
     assert (first.error, last.error) == (None, None)
 
 
-def test_usage_may_be_missing(httpserver: HTTPServer) -> None:
-    body = completion(SIDES) | {"usage": None}
-    httpserver.expect_request("/v1/chat/completions").respond_with_json(body)
+@pytest.mark.parametrize("usage", [None, {}, {"prompt_tokens": 0, "completion_tokens": 0}, {"prompt_tokens": "9"}])
+def test_tokens_that_the_server_does_not_count_are_estimated_and_told_once(
+    httpserver: HTTPServer, caplog: pytest.LogCaptureFixture, usage: Any
+) -> None:
+    httpserver.expect_request("/v1/chat/completions").respond_with_json(completion(SIDES) | {"usage": usage})
     with client(httpserver.url_for("/v1")) as llm:
-        reply = generate(llm)[0]
-    assert (reply.error, reply.prompt_tokens, reply.completion_tokens) == (None, 0, 0)
+        replies = generate(llm, n=2)
+        expected = (llm.token_count(ASK[0].content), llm.token_count(SIDES))
+    assert [(reply.prompt_tokens, reply.completion_tokens) for reply in replies] == [expected] * 2
+    assert all(expected)
+    assert caplog.text.count("estimated") == 1
 
 
 def test_a_cut_reply_says_so(httpserver: HTTPServer) -> None:
@@ -170,6 +231,29 @@ def test_replies_that_never_parse_are_asked_for_a_bounded_number_of_times(retrie
     assert (len(server.requests), reply.text) == (requests, "no idea")
 
 
+def test_an_interrupt_does_not_wait_for_requests_in_flight() -> None:
+    """It comes while the server still writes; no thread that is left over keeps the process alive."""
+    release, asked, answered = threading.Event(), [], []
+    before = set(threading.enumerate())
+
+    def write(request: dict[str, Any]) -> str:
+        asked.append(request)
+        if len(asked) == 3:
+            signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+        if len(asked) > 1:
+            release.wait(10)
+            answered.append(request)
+        return SIDES
+
+    with serving(write) as server, client(server.url, timeout=30.0) as llm:
+        generate(llm)
+        with pytest.raises(KeyboardInterrupt):
+            generate(llm, n=6)
+        assert answered == []
+        assert all(thread.daemon for thread in set(threading.enumerate()) - before if thread.name != "server")
+        release.set()
+
+
 def test_forgotten_model_on_retry() -> None:
     """The reference falls back to a default model when it repeats a request."""
     with serving(lambda request: "no idea", "rejects") as server, client(server.url, retries=2) as llm:
@@ -182,7 +266,7 @@ def test_forgotten_model_on_retry() -> None:
 def test_no_reply_at_all_is_an_error_with_a_remedy() -> None:
     with FakeServer(lambda request: SIDES) as server:
         closed = server.url
-    with client(closed) as llm, pytest.raises(LLMError, match=r"no reply could be had.*base_url"):
+    with client(closed) as llm, pytest.raises(LLMError, match=r"no reply could be had: .*refused.*base_url"):
         generate(llm, n=2)
 
 
@@ -209,6 +293,45 @@ def test_key_comes_from_the_environment_and_stays_out_of_messages(
         generate(llm)
     assert "401" in str(caught.value)
     assert "sk-secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r", " "])
+def test_a_line_end_is_no_part_of_the_key(httpserver: HTTPServer, monkeypatch: pytest.MonkeyPatch, end: str) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", f"sk-secret{end}")
+    httpserver.expect_request("/v1/chat/completions", headers={"Authorization": "Bearer sk-secret"}).respond_with_json(
+        completion(SIDES)
+    )
+    with client(httpserver.url_for("/v1")) as llm:
+        assert generate(llm)[0].error is None
+
+
+@pytest.mark.parametrize("key", ["sk–secret", "sk secret", "sk\nsecret"])
+def test_a_key_that_no_header_can_hold_is_named_and_not_shown(monkeypatch: pytest.MonkeyPatch, key: str) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", key)
+    with pytest.raises(ConfigError, match="OPENAI_API_KEY holds") as caught:
+        OpenAILLM("m", LLMSettings(base_url="http://127.0.0.1:1/v1"))
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("by", ["settings", "environment"])
+@pytest.mark.parametrize(
+    ("address", "words"),
+    [
+        ("localhost:8000/v1", r"begins with http:// or https://.*localhost:8000/v1.*Write it like"),
+        ("http://localhost:port/v1", "begins with http"),
+        ("http://user:pa55word@localhost:1/v1", r"no user, password or key.*localhost:1.*OPENAI_API_KEY"),
+        ("http://localhost:1/v1?key=pa55word", r"no user, password or key.*localhost:1.*OPENAI_API_KEY"),
+        ("user:pa55word@localhost/v1", "begins with http"),
+    ],
+)
+def test_an_address_that_is_none_or_holds_a_secret_is_an_error_without_the_secret(
+    monkeypatch: pytest.MonkeyPatch, by: str, address: str, words: str
+) -> None:
+    if by == "environment":
+        monkeypatch.setenv("OPENAI_BASE_URL", address)
+    with pytest.raises(ConfigError, match=words) as caught:
+        OpenAILLM("m", LLMSettings(base_url=address) if by == "settings" else LLMSettings())
+    assert "pa55word" not in str(caught.value)
 
 
 def test_without_key_and_server_the_remedy_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,6 +11,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, NonNegativeInt, PositiveInt, ValidationError
 
 from ipo.errors import ConfigError
+from ipo.net import Address
 
 DEFAULT_CLIP = "ViT-B-16-quickgelu/openai"
 OFFLINE_CLIP = "mini"
@@ -74,7 +75,7 @@ class LLMSettings(Section):
 
     spec: str = "local-llama"
     """A preset name, `hf:org/model`, a folder, a `.gguf` file, or `openai:MODEL`."""
-    base_url: str | None = None
+    base_url: Address | None = None
     """Address of an OpenAI-compatible server; only for `openai:` models."""
     temperature: NonNegativeFloat = 1.0
     """Sampling temperature."""
@@ -99,7 +100,7 @@ class CaptionSettings(Section):
 
     captioner: str = "none"
     """`none`, `describe` (what `mini` sees), `hf:org/model` or `openai:MODEL`."""
-    base_url: str | None = None
+    base_url: Address | None = None
     """Address of an OpenAI-compatible server for `openai:` captioners."""
     token_budget: NonNegativeInt | None = None
     """Most tokens of captions in one meta-prompt, by default what suits the LLM (300 for the offline one, else 2000);
@@ -134,7 +135,7 @@ class SearchSettings(Section):
     max_proposals: PositiveInt | None = None
     """Stop after so many proposals."""
     max_tokens: PositiveInt | None = None
-    """Stop after so many LLM tokens, prompt and reply together."""
+    """Stop after so many LLM tokens, prompt and reply together, and those of captions by an API."""
     max_cost: float | None = Field(default=None, gt=0)
     """Stop after so many US dollars by the price table."""
     max_minutes: float | None = Field(default=None, gt=0)
@@ -200,7 +201,7 @@ def clip_model(name: str, offline: bool) -> str:
 
 
 def merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    """Nested mappings as one; where both have a value, the one `above` holds. Raises `ConfigError` for a non-section."""
+    """Nested mappings as one; where both have a value, the one `above` holds. Raises `ConfigError` where they do not fit."""
     result = dict(below)
     for key, value in above.items():
         under = result.get(key, {})

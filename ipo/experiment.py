@@ -15,19 +15,22 @@ from ipo.clip.base import ClipModel
 from ipo.clip.features import ImageFeatureStore
 from ipo.clip.load import load_clip
 from ipo.config import Settings, cache_folder
+from ipo.data.check import require_openable
 from ipo.data.fewshot import class_half
 from ipo.data.load import require_known
+from ipo.data.splits import relative
 from ipo.errors import ConfigError, RunError
 from ipo.evaluate import ImageSet, PromptPredictor
-from ipo.files import append_rows
+from ipo.files import json_lines, parse_rows
 from ipo.llm.base import LLM
 from ipo.llm.load import load_llm
 from ipo.llm.prices import cost
+from ipo.meta_prompt import build_messages
 from ipo.optimize import Search, optimize
-from ipo.prompt import Prompt
-from ipo.protocols import BaseToNew, evaluate_on, load_task, named_dataset, relative_path
+from ipo.prompt import HistoryEntry, Prompt, Score
+from ipo.protocols import BaseToNew, evaluate_on, load_task, named_dataset
 from ipo.record import Record
-from ipo.report import write_reports
+from ipo.report import report_stop, write_reports
 from ipo.results import summarize
 from ipo.run_folder import RESULT_FILE, RUN_FILE, RunFolder
 from ipo.tracker import Tracker, require_tracker
@@ -40,6 +43,15 @@ PAPER = "IPO: Interpretable Prompt Optimization for Vision-Language Models, arXi
 
 
 @dataclass(frozen=True)
+class Captions:
+    """What is said of the training images, and by whom."""
+
+    captioner: str = "none"
+    texts: tuple[str, ...] = ()
+    """One description an image, in the order of the training images; none without a captioner."""
+
+
+@dataclass(frozen=True)
 class Experiment:
     """The settings and all that was built from them."""
 
@@ -47,8 +59,7 @@ class Experiment:
     clip: ClipModel
     llm: LLM
     protocol: BaseToNew
-    captions: tuple[str, ...]
-    """One description a training image, in the order of the training images; empty without a captioner."""
+    captions: Captions
 
     @property
     def search(self) -> Search:
@@ -63,7 +74,7 @@ class Experiment:
             llm=self.llm,
             images=task.train,
             classnames=task.classnames,
-            captions=tuple(pick_captions(self.captions, budget, self.llm.token_count, settings.seed)),
+            captions=tuple(pick_captions(self.captions.texts, budget, self.llm.token_count, settings.seed)),
             seed=settings.seed,
         )
 
@@ -79,14 +90,18 @@ class Experiment:
             "training_images": len(self.protocol.task.train),
             "clip": asdict(self.clip.fingerprint),
             "llm": self.llm.name,
+            "captioner": self.captions.captioner,
             "seed": self.settings.seed,
             "offline": self.settings.offline,
             "targets": [target.dataset for target in self.protocol.targets],
         }
 
 
-def prepare(settings: Settings) -> Experiment:
-    """Load models, data, image features and captions. Writes to the cache folder only."""
+def prepare(settings: Settings, resumed: RunFolder | None = None) -> Experiment:
+    """Load models, data, image features and captions. Writes to the cache folder only.
+
+    A run that is `resumed` keeps the captions in its folder, and nobody is asked for any.
+    """
     prompts = tuple(Prompt(text) for text in settings.search.first_prompts)
     if not prompts:
         raise ConfigError("search.first_prompts is empty", remedy='Give at least one, such as "a photo of a <CLASS>."')
@@ -97,12 +112,44 @@ def prepare(settings: Settings) -> Experiment:
         raise ConfigError(
             f"search.max_cost is set, but there is no price for {llm.name}", remedy="Add it to prices.toml"
         )
+    _require_template(settings, llm)
     clip = load_clip(settings.clip, offline=settings.offline)
     protocol = load_task(settings, clip, feature_store(settings, clip))
-    captioner = make_captioner(settings.captions, settings.clip, offline=settings.offline)
-    paths = [item.path for item in protocol.task.train.items]
-    captions = tuple(captioner.caption(paths)) if captioner else ()
+    for name, held_out in protocol.test_sets().items():
+        require_openable(held_out.items, f"test images ({name})", skip_unreadable=settings.data.skip_unreadable)
+    captions = _read_captions(resumed, protocol) if resumed else _make_captions(settings, protocol)
     return Experiment(settings, clip, llm, protocol, captions)
+
+
+def _require_template(settings: Settings, llm: LLM) -> None:
+    """Raise `ConfigError` unless the template of the meta-prompt can be filled in as the first step will do it."""
+    score = Score(accuracy=0.5, loss=1.0, low=0.0, high=1.0, margin=0.0, fold_accuracy=0.5, fold_loss=1.0)
+    first = [HistoryEntry(index, 0, text, score=score) for index, text in enumerate(settings.search.first_prompts)]
+    captions = [] if settings.captions.captioner == "none" else ["a picture"]
+    build_messages(settings.search.template or llm.template, first[: settings.search.history], captions, llm.form)
+
+
+def _make_captions(settings: Settings, protocol: BaseToNew) -> Captions:
+    captioner = make_captioner(settings.captions, settings.clip, offline=settings.offline)
+    if captioner is None:
+        return Captions()
+    return Captions(captioner.name, tuple(captioner.caption([item.path for item in protocol.task.train.items])))
+
+
+def _read_captions(folder: RunFolder, protocol: BaseToNew) -> Captions:
+    """The captions that a run was started with."""
+    path = folder.path / CAPTIONS_FILE
+    rows = parse_rows(path, lambda row: (row["image"], str(row["caption"])))
+    captioner = folder.read(RUN_FILE).get("captioner", "none")
+    if captioner != "none" and [image for image, _ in rows] != _training_images(protocol):
+        remedy = "Restore the file or the images, or start a new run"
+        raise RunError("the captions are not those of the training images", where=str(path), remedy=remedy)
+    return Captions(captioner, tuple(text for _, text in rows))
+
+
+def _training_images(protocol: BaseToNew) -> list[str]:
+    """Where each training image lies below the folder of the dataset."""
+    return [relative(item.path, protocol.source.root) for item in protocol.task.train.items]
 
 
 def feature_store(settings: Settings, clip: ClipModel) -> ImageFeatureStore:
@@ -118,15 +165,11 @@ def feature_store(settings: Settings, clip: ClipModel) -> ImageFeatureStore:
 
 def start(experiment: Experiment, path: Path) -> tuple[RunFolder, Record]:
     """A new run folder, and the empty record in it."""
-    folder = RunFolder.create(path, experiment.settings, experiment.facts())
-    items = experiment.protocol.task.train.items
-    root = experiment.protocol.source.root
-    rows = [
-        {"image": relative_path(item.path, root), "caption": text}
-        for item, text in zip(items, experiment.captions, strict=False)
-    ]
-    if rows:
-        append_rows(path / CAPTIONS_FILE, rows)
+    captions, texts = experiment.captions, {}
+    if captions.captioner != "none":
+        named = zip(_training_images(experiment.protocol), captions.texts, strict=True)
+        texts[CAPTIONS_FILE] = json_lines({"image": image, "caption": text} for image, text in named)
+    folder = RunFolder.create(path, experiment.settings, experiment.facts(), texts)
     experiment.clip.use_text_cache(path / TEXT_CACHE_FILE)
     return folder, Record(experiment.settings.search.select, path)
 
@@ -140,15 +183,14 @@ def reopen(experiment: Experiment, folder: RunFolder) -> Record:
         raise RunError(
             f"the run was made under other conditions: {what}", where=str(folder.path), remedy="Start a new run"
         )
+    search = experiment.settings.search
+    record = Record.resume(search.select, folder.path, search.first_prompts)
     folder.update(status="running")
     experiment.clip.use_text_cache(folder.path / TEXT_CACHE_FILE)
-    search = experiment.settings.search
-    return Record.resume(search.select, folder.path, len(search.first_prompts))
+    return record
 
 
-def run(
-    experiment: Experiment, folder: RunFolder, record: Record, watch: Callable[[Record], None]
-) -> dict[str, Any]:
+def run(experiment: Experiment, folder: RunFolder, record: Record, watch: Callable[[Record], None]) -> dict[str, Any]:
     """Search until something stops it, evaluate once on the test images, and write the results and reports."""
     settings, task = experiment.settings, experiment.protocol.task
     controls = settings.offline if settings.search.controls is None else settings.search.controls
@@ -162,7 +204,7 @@ def run(
         reason = optimize(experiment.search, record, follow)
         figures, correct = summarize(experiment.protocol, settings.search, record.history, controls)
     except BaseException as error:
-        folder.update(status=f"stopped: {type(error).__name__}")
+        report_stop(folder, error)
         raise
     finally:
         tracker.finish()
@@ -198,6 +240,7 @@ def evaluate_prompts(settings: Settings, texts: list[str], split: Split, ensembl
     if ensemble:
         trials.append((f"mean of the {len(prompts)}", tuple(prompts)))
     return [
-        {"prompt": name} | evaluate_on(PromptPredictor(clip, members), images, half.classnames).figures()
+        {"prompt": name, "split_source": dataset.split_source}
+        | evaluate_on(PromptPredictor(clip, members), images, half.classnames).figures()
         for name, members in trials
     ]

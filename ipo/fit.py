@@ -13,13 +13,14 @@ from typing import Any
 
 from ipo.clip.load import load_clip
 from ipo.config import Section, Settings, load_settings
+from ipo.data.check import require_openable
 from ipo.data.load import require_known
 from ipo.errors import RunError
 from ipo.experiment import CORRECT_FILE, feature_store
 from ipo.methods import FitRun, Fitted, Method, find_method, save_tensors
 from ipo.protocols import BaseToNew, BaseToNewResult, evaluate_base_to_new, load_task, verdicts
 from ipo.render import render
-from ipo.report import result_columns, result_rows, write_reports
+from ipo.report import report_stop, result_columns, result_rows, write_reports
 from ipo.run_folder import CONFIG_FILE, RESULT_FILE, RUN_FILE, RunFolder, read_run_json
 
 LEARNED_FILE = "learned.safetensors"
@@ -61,6 +62,8 @@ def prepare_fit(name: str, settings: Settings, overrides: Mapping[str, Any] | No
     clip = load_clip(settings.clip, offline=settings.offline)
     store = feature_store(settings, clip)
     protocol = load_task(settings, clip, store)
+    for name, held_out in protocol.test_sets().items():
+        require_openable(held_out.items, f"test images ({name})", skip_unreadable=settings.data.skip_unreadable)
     options = method.configure(protocol.task.dataset, settings.data.shots, overrides)
     return Fit(method, options, settings, protocol)
 
@@ -96,7 +99,7 @@ def run_fit(fit: Fit, folder: RunFolder) -> dict[str, Any]:
         load_test_features(fit)
         results = evaluate_fitted(fit, fitted, run.report)
     except BaseException as error:
-        folder.update(status=f"stopped: {type(error).__name__}")
+        report_stop(folder, error)
         raise
     if fitted.learned:
         save_tensors(folder.path / LEARNED_FILE, fitted.learned)

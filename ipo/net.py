@@ -8,6 +8,9 @@ import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Mapping
+from typing import Annotated
+
+from pydantic import AfterValidator
 
 from ipo.errors import ConfigError
 
@@ -49,3 +52,7 @@ def server_address(url: str) -> str:
         what = "the address of a server is recorded with the run, so it holds no user, password or key"
         raise ConfigError(what, where=shown, remedy="Put the key into the variable OPENAI_API_KEY")
     return address
+
+
+Address = Annotated[str, AfterValidator(server_address)]
+"""A setting that holds the address of a server."""

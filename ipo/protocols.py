@@ -20,6 +20,7 @@ from ipo.clip.base import ClipModel
 from ipo.config import Settings
 from ipo.data.fewshot import class_half, draw_shots
 from ipo.data.load import load_dataset
+from ipo.data.splits import relative
 from ipo.data.types import ClassHalf, Dataset, Item
 from ipo.errors import DataError
 from ipo.evaluate import ImageSet, Predictor
@@ -65,7 +66,7 @@ class HeldOut:
     @property
     def paths(self) -> list[str]:
         """Where each image lies below `root`, in the order of an evaluation's `correct`."""
-        return [relative_path(item.path, self.root) for item in self.images.items]
+        return [relative(item.path, self.root) for item in self.images.items]
 
 
 @dataclass(frozen=True)
@@ -198,7 +199,7 @@ def _require_unseen(target: HeldOut, task: FewShotTask) -> None:
     seen = {item.path for item in (*task.train.items, *task.val.items)} & {item.path for item in target.items}
     if seen:
         raise DataError(
-            f"{len(seen)} of the {len(target.items)} images of the target {target.dataset} are training or validation shots",
+            f"{len(seen)} of the {len(target.items)} images of {target.dataset} are shots of the fit",
             remedy="Fit on other domains (--domains), or leave this target out",
         )
 
@@ -233,11 +234,6 @@ def verdicts(protocol: BaseToNew, results: Mapping[str, BaseToNewResult]) -> dic
 def evaluate_held_out(predictor: Predictor, held_out: HeldOut) -> Evaluation:
     """How `predictor` does on one test set, under that set's class names."""
     return evaluate_on(predictor, held_out.images, held_out.classnames)
-
-
-def relative_path(path: Path, root: Path) -> str:
-    """`path` below `root` with forward slashes, or all of it when it lies elsewhere."""
-    return (path.relative_to(root) if path.is_relative_to(root) else path).as_posix()
 
 
 def _held_out(dataset: Dataset, half: ClassHalf, store: FeatureStore) -> HeldOut:

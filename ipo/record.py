@@ -7,15 +7,15 @@ is judged again from its logged replies, so a killed run loses nothing that was 
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from itertools import accumulate
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from ipo.config import SelectionRule
 from ipo.errors import RunError
-from ipo.files import append_rows, read_rows, truncate_rows
+from ipo.files import append_rows, parse_rows, truncate_rows
 from ipo.history import History
 from ipo.llm.base import Message, Reply
 
@@ -39,36 +39,63 @@ class Usage:
         return self.prompt_tokens + self.completion_tokens
 
 
+@dataclass(frozen=True)
+class Answers:
+    """What came back in one step, and how long it took in seconds."""
+
+    step: int
+    replies: tuple[Reply, ...]
+    seconds: float
+
+    @classmethod
+    def from_json(cls, row: dict[str, Any]) -> Self:
+        """One line of the reply log. Raises `TypeError` or `KeyError` for another shape."""
+        if not isinstance(row["step"], int):
+            raise TypeError("step is no number")
+        return cls(row["step"], tuple(Reply(**reply) for reply in row["replies"]), float(row["seconds"]))
+
+
 class Record:
     """History and reply log of one run; in memory only where `folder` is None."""
 
     def __init__(self, rule: SelectionRule, folder: Path | None = None) -> None:
         self.folder = folder
         self.history = History(rule, folder / HISTORY_FILE if folder else None)
-        self._asked: dict[int, dict[str, Any]] = {}
+        self._asked: dict[int, Answers] = {}
         self._extra_seconds: dict[int, float] = {}
 
     @classmethod
-    def resume(cls, rule: SelectionRule, folder: Path, first_prompts: int) -> Record:
-        """The record of a broken or ended run, cut back to its last whole step."""
+    def resume(cls, rule: SelectionRule, folder: Path, first_prompts: Sequence[str]) -> Record:
+        """The record of a broken or ended run, cut back to its last whole step.
+
+        Raises `RunError`, and cuts nothing, where the files are damaged or do not belong together.
+        """
         record = cls(rule, folder)
         record.history = History.read(rule, folder / HISTORY_FILE)
-        rows = read_rows(folder / REPLIES_FILE)
-        truncate_rows(folder / REPLIES_FILE, len(rows))
-        record._asked = {row["step"]: row for row in rows}
-        if sorted(record._asked) != list(range(1, len(rows) + 1)):
-            raise RunError("the reply log misses steps", where=str(folder / REPLIES_FILE), remedy="Start a new run")
-        record.history.keep_steps(record._last_whole_step(first_prompts))
+        answers = parse_rows(folder / REPLIES_FILE, Answers.from_json)
+        if [row.step for row in answers] != list(range(1, len(answers) + 1)):
+            raise _damage("the reply log misses steps", folder / REPLIES_FILE)
+        record._asked = {row.step: row for row in answers}
+        last = record._last_whole_step(first_prompts)
+        truncate_rows(folder / REPLIES_FILE, len(answers))
+        record.history.keep_steps(last)
         return record
 
-    def _last_whole_step(self, first_prompts: int) -> int:
-        """The last step up to which every step has all its history lines; -1 if not even the first prompts."""
-        found = Counter(entry.step for entry in self.history)
-        expected = {0: first_prompts} | {step: len(row["replies"]) for step, row in self._asked.items()}
-        step = -1
-        while step + 1 in expected and found[step + 1] == expected[step + 1]:
-            step += 1
-        return step
+    def _last_whole_step(self, first_prompts: Sequence[str]) -> int:
+        """The last step with all its history lines; -1 if not even the first prompts. Only one may come after it.
+
+        Replies are on disk before the history goes on, so a history that is ahead of them was not left by a crash.
+        """
+        place = self.history.path or Path(HISTORY_FILE)
+        sizes = [len(first_prompts), *(len(row.replies) for row in self._asked.values())]
+        expected = [step for step, size in enumerate(sizes) for _ in range(size)]
+        steps = [entry.step for entry in self.history]
+        if steps != expected[: len(steps)]:
+            raise _damage("the history does not fit the reply log beside it", place)
+        first = [entry.text for entry in self.history if entry.step == 0]
+        if first != list(first_prompts[: len(first)]):
+            raise _damage("the history begins with other prompts than the settings", place)
+        return sum(end <= len(steps) for end in accumulate(sizes)) - 1
 
     @property
     def last_step(self) -> int:
@@ -77,21 +104,21 @@ class Record:
 
     def replies(self, step: int) -> list[Reply] | None:
         """The logged replies of a step, or None where it has not been asked yet."""
-        row = self._asked.get(step)
-        return [Reply(**reply) for reply in row["replies"]] if row else None
+        return list(self._asked[step].replies) if step in self._asked else None
 
     def log_replies(self, step: int, messages: Sequence[Message], replies: Sequence[Reply], seconds: float) -> None:
         """Keep what was asked and what came back, before anything is made of it."""
+        answers = Answers(step, tuple(replies), round(seconds, 3))
         row = {
             "step": step,
             "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-            "seconds": round(seconds, 3),
+            "seconds": answers.seconds,
             "messages": [asdict(message) for message in messages],
             "replies": [asdict(reply) for reply in replies],
         }
         if self.folder is not None:
             append_rows(self.folder / REPLIES_FILE, [row])
-        self._asked[step] = row
+        self._asked[step] = answers
 
     def log_scoring(self, step: int, seconds: float) -> None:
         """Count the time that judging and scoring a step took, in this process."""
@@ -99,11 +126,15 @@ class Record:
 
     def usage(self) -> Usage:
         """Totals over all steps that were asked."""
-        replies = [reply for row in self._asked.values() for reply in row["replies"]]
+        replies = [reply for row in self._asked.values() for reply in row.replies]
         return Usage(
             steps=len(self._asked),
             proposals=len(replies),
-            prompt_tokens=sum(reply["prompt_tokens"] for reply in replies),
-            completion_tokens=sum(reply["completion_tokens"] for reply in replies),
-            seconds=sum(row["seconds"] for row in self._asked.values()) + sum(self._extra_seconds.values()),
+            prompt_tokens=sum(reply.prompt_tokens for reply in replies),
+            completion_tokens=sum(reply.completion_tokens for reply in replies),
+            seconds=sum(row.seconds for row in self._asked.values()) + sum(self._extra_seconds.values()),
         )
+
+
+def _damage(what: str, place: Path) -> RunError:
+    return RunError(what, where=str(place), remedy="Restore the files of the run, or start a new run")

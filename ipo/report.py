@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ipo.charts import Chart, make_chart
+from ipo.errors import IpoError
 from ipo.files import read_rows, write_atomic
 from ipo.history import History
 from ipo.prompt import HistoryEntry
 from ipo.record import HISTORY_FILE
 from ipo.render import render
-from ipo.run_folder import CONFIG_FILE, RESULT_FILE, RUN_FILE, read_run_json
+from ipo.run_folder import CONFIG_FILE, RESULT_FILE, RUN_FILE, RunFolder, read_run_json, read_settings
 
 HISTORY_PAGE = "history.md"
 REPORT_PAGE = "report.html"
@@ -90,12 +92,19 @@ def write_reports(folder: Path) -> Path:
         "charts": curve_charts(read_rows(folder / CURVES_FILE)),
     }
     if (folder / HISTORY_FILE).exists():
-        history = History.read("accuracy", folder / HISTORY_FILE)
+        history = History.read(read_settings(folder).search.select, folder / HISTORY_FILE)
         reasons = Counter((entry.reason or "").partition(":")[0] for entry in history.rejects())
         values |= {"history": history, "reasons": reasons.most_common(), "charts": history_charts(history)}
         write_atomic(folder / HISTORY_PAGE, render("history.md.j2", **values) + "\n")
     write_atomic(folder / REPORT_PAGE, render("report.html.j2", **values) + "\n")
     return folder / REPORT_PAGE
+
+
+def report_stop(folder: RunFolder, error: BaseException) -> None:
+    """Note that `error` ended a run early, and write its pages as far as it came; a failure here must not hide it."""
+    with suppress(IpoError, OSError):
+        folder.update(status=f"stopped: {type(error).__name__}")
+        write_reports(folder.path)
 
 
 def history_charts(history: History) -> list[Chart]:

@@ -107,7 +107,7 @@ def test_a_killed_run_goes_on_to_the_same_history(tmp_path, killed_after):
     llm = ScriptedLLM(SCRIPT)
     stop_after_two_steps(make_search(llm), Record("accuracy", broken))
     cut_history(broken / "history.jsonl", {"reply": 3, "half the history": 1, "step": 0}[killed_after])
-    record = Record.resume("accuracy", broken, first_prompts=1)
+    record = Record.resume("accuracy", broken, SearchSettings().first_prompts)
     optimize(make_search(llm), record)
     assert len(llm.asked) == 3, "a logged reply was asked for again"
     assert (broken / "history.jsonl").read_bytes() == (tmp_path / "whole/history.jsonl").read_bytes()

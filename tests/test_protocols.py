@@ -165,7 +165,7 @@ def test_a_domain_as_target_has_all_its_images_and_only_them(tmp_path):
     assert target.classnames == protocol.task.classnames == ("cat", "dog")
     assert {item.domain for item in (*protocol.task.train.items, *protocol.base.items)} == {"photo"}
     data = chosen.data.model_copy(update={"targets": ("pacs@art_painting", "pacs@photo")})
-    with pytest.raises(DataError, match=r"8 of the 20 images of the target pacs@photo are training or validation"):
+    with pytest.raises(DataError, match=r"8 of the 20 images of pacs@photo are shots of the fit"):
         load_task(chosen.model_copy(update={"data": data}), clip, store)
     data = data.model_copy(update={"targets": ("pacs@art_painting",)})
     assert list(load_task(chosen.model_copy(update={"data": data}), clip, store).test_sets()) == [

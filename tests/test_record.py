@@ -1,11 +1,14 @@
 import pytest
 
 from ipo.errors import RunError
-from ipo.files import read_rows
+from ipo.files import append_rows, read_rows
 from ipo.history import History
 from ipo.llm.base import Message, Reply
 from ipo.prompt import HistoryEntry, Score
 from ipo.record import Record
+
+FIRST = ("prompt 0 <CLASS>",)
+STEP_3 = {"step": 3, "seconds": 1}
 
 
 def entry(index: int, step: int, accuracy: float | None, loss: float = 1.0) -> HistoryEntry:
@@ -64,7 +67,7 @@ def test_what_was_asked_and_answered_is_kept_in_full(tmp_path):
 def test_resuming_a_whole_record_changes_nothing(tmp_path):
     record = filled(tmp_path)
     before = (tmp_path / "history.jsonl").read_bytes()
-    again = Record.resume("accuracy", tmp_path, first_prompts=1)
+    again = Record.resume("accuracy", tmp_path, FIRST)
     assert again.history.entries == record.history.entries
     assert again.last_step == 2
     assert (tmp_path / "history.jsonl").read_bytes() == before
@@ -75,18 +78,23 @@ def test_a_torn_step_is_dropped_but_its_replies_are_kept(tmp_path, cut):
     filled(tmp_path)
     path = tmp_path / "history.jsonl"
     path.write_bytes(path.read_bytes()[:-cut])
-    again = Record.resume("accuracy", tmp_path, first_prompts=1)
+    again = Record.resume("accuracy", tmp_path, FIRST)
     assert again.last_step == 1
     assert [e.step for e in again.history] == [0, 1, 1]
     assert len(path.read_text().splitlines()) == 3
     assert again.replies(2)[0].text == "reply 2"
 
 
+def cut_lines(path, keep):
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[:keep]))
+
+
 def test_a_torn_reply_log_is_cut_back_to_whole_steps(tmp_path):
     filled(tmp_path)
     path = tmp_path / "replies.jsonl"
     path.write_bytes(path.read_bytes()[:-5])
-    again = Record.resume("accuracy", tmp_path, first_prompts=1)
+    cut_lines(tmp_path / "history.jsonl", 3)
+    again = Record.resume("accuracy", tmp_path, FIRST)
     assert again.last_step == 1
     assert again.replies(2) is None
 
@@ -96,10 +104,55 @@ def test_a_reply_log_with_a_gap_is_an_error(tmp_path):
     path = tmp_path / "replies.jsonl"
     path.write_text(path.read_text().splitlines()[1] + "\n")
     with pytest.raises(RunError, match="misses steps"):
-        Record.resume("accuracy", tmp_path, first_prompts=1)
+        Record.resume("accuracy", tmp_path, FIRST)
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (lambda run: (run / "replies.jsonl").unlink(), "does not fit the reply log"),
+        (lambda run: cut_lines(run / "replies.jsonl", 1), "does not fit the reply log"),
+        (lambda run: (run / "replies.jsonl").write_bytes((run / "replies.jsonl").read_bytes()[:-5]), "does not fit"),
+        (lambda run: append_rows(run / "history.jsonl", [entry(5, 2, 0.5).to_json()]), "does not fit"),
+        (lambda run: append_rows(run / "history.jsonl", [[1, 2]]), r"history\.jsonl:6"),
+        (lambda run: append_rows(run / "history.jsonl", [{"id": 5, "step": "2", "text": "x"}]), r"history\.jsonl:6"),
+        (lambda run: append_rows(run / "history.jsonl", [{"id": 5, "prompt": "x"}]), r"prompt.*history\.jsonl:6"),
+        (lambda run: append_rows(run / "replies.jsonl", [{"replies": []}]), r"no 'step'.*replies\.jsonl:3"),
+        (lambda run: append_rows(run / "replies.jsonl", [STEP_3 | {"replies": [{"a": 1}]}]), r"'a'.*replies\.jsonl:3"),
+        (lambda run: append_rows(run / "replies.jsonl", [STEP_3 | {"replies": None}]), r"replies\.jsonl:3"),
+    ],
+)
+def test_damage_is_an_error_and_nothing_is_cut(tmp_path, damage, words):
+    filled(tmp_path)
+    damage(tmp_path)
+    before = contents(tmp_path)
+    with pytest.raises(RunError, match=words):
+        Record.resume("accuracy", tmp_path, FIRST)
+    assert contents(tmp_path) == before
+
+
+@pytest.mark.parametrize("first", [("another <CLASS>",), (*FIRST, "another <CLASS>"), ()])
+def test_other_first_prompts_than_those_of_the_settings_are_an_error(tmp_path, first):
+    filled(tmp_path)
+    before = contents(tmp_path)
+    with pytest.raises(RunError, match=r"history.*(settings|does not fit)"):
+        Record.resume("accuracy", tmp_path, first)
+    assert contents(tmp_path) == before
+
+
+def test_a_run_killed_before_its_first_answer_begins_anew(tmp_path):
+    record = Record.resume("accuracy", tmp_path, FIRST)
+    assert record.last_step == -1
+    record.history.append([entry(0, 0, 0.5)])
+    assert Record.resume("accuracy", tmp_path, FIRST).last_step == 0
+    assert Record.resume("accuracy", tmp_path, (*FIRST, "another <CLASS>")).last_step == -1
 
 
 def test_a_history_of_another_shape_is_an_error(tmp_path):
     (tmp_path / "history.jsonl").write_text('{"id": 1, "prompt": "x"}\n')
-    with pytest.raises(RunError, match="unknown shape"):
+    with pytest.raises(RunError, match=r"damaged.*prompt.*history\.jsonl:1"):
         History.read("accuracy", tmp_path / "history.jsonl")

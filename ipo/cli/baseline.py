@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -97,13 +98,15 @@ def fit_and_test(
     """Start or resume a run; the run folder and the content of `result.json`, which only the first process has."""
     from ipo import fit as fits
     from ipo.config import parse_assignments
-    from ipo.run_folder import RunFolder, new_run_path
+    from ipo.run_folder import RunFolder, new_run_path, require_free
 
-    note = Console(stderr=True, highlight=False, soft_wrap=True).print
+    note = Console(stderr=True, highlight=False, markup=False, emoji=False, soft_wrap=True).print
     if resume is not None:
         fit = fits.reopen_fit(resume)
     else:
         assert method is not None
+        if out is not None and fits.is_first_process():
+            require_free(out)
         fit = fits.prepare_fit(method, settings, parse_assignments(own))
     if not fits.is_first_process():
         fits.assist_fit(fit, resume)
@@ -115,7 +118,7 @@ def fit_and_test(
         try:
             return folder.path, fits.run_fit(fit, folder)
         except BaseException:
-            note(f"Go on with: ipo baseline --resume {folder.path}")
+            note(f"Go on with: ipo baseline --resume {shlex.quote(str(folder.path))}")
             raise
 
 
@@ -141,7 +144,7 @@ def print_methods() -> None:
     for name in available_methods():
         method = find_method(name)
         table.add_row(name, method.summary, method.paper or "")
-    Console(highlight=False).print(table)
+    Console(highlight=False, markup=False, emoji=False).print(table)
 
 
 def print_options(name: str) -> None:
@@ -156,7 +159,7 @@ def print_options(name: str) -> None:
         table.add_column(heading, no_wrap=heading == "key")
     for key, field in find_method(name).options.model_fields.items():
         table.add_row(key, repr(field.default), field.description or "")
-    Console(highlight=False, markup=False).print(table)
+    Console(highlight=False, markup=False, emoji=False).print(table)
 
 
 def print_result(result: dict[str, Any], folder: Path) -> None:
@@ -165,14 +168,14 @@ def print_result(result: dict[str, Any], folder: Path) -> None:
     from ipo.fit import RESULT_PAGE
     from ipo.report import REPORT_PAGE, WEAK_MODEL_NOTE
 
-    console = Console(highlight=False)
+    console = Console(highlight=False, markup=False, emoji=False)
     console.print(result_table(result))
     for figures in result["predictors"].values():
         if figures["prompts"]:
             more = f" and {len(figures['prompts']) - 1} more" if len(figures["prompts"]) > 1 else ""
-            console.print(f"Prompt: {figures['prompts'][0]}{more}", markup=False, soft_wrap=True)
+            console.print(f"Prompt: {figures['prompts'][0]}{more}", soft_wrap=True)
     if "reading" in result["figures"]:
-        console.print(f"Nearest words: {result['figures']['reading']['sentence']}", markup=False, soft_wrap=True)
+        console.print(f"Nearest words: {result['figures']['reading']['sentence']}", soft_wrap=True)
     for name in ("energy_gap", "feature_distortion"):
         if name in result["figures"]:
             console.print(f"{name.replace('_', ' ')}: {result['figures'][name]:.4g}")

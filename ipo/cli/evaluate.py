@@ -20,6 +20,12 @@ def evaluate(
         Literal["base", "new", "all"], typer.Option("--split", help="Which classes compete, on their test images.")
     ] = "all",
     ensemble: Annotated[bool, typer.Option("--ensemble", help="Also the mean of all the prompts given.")] = False,
+    seed: Annotated[
+        int | None,
+        typer.Option(
+            "--seed", min=0, help="Seed of a drawn split: that of the run whose prompts these are. (default: 1)"
+        ),
+    ] = None,
     domains: options.Domains = None,
     clip: options.Clip = None,
     data_root: options.DataRoot = None,
@@ -31,6 +37,8 @@ def evaluate(
 ) -> None:
     """Test prompts: zero-shot accuracy on the test images of a dataset.
 
+    Where the split is drawn, as for most pictures of one's own, another seed tests on images that a run may have seen.
+
     Examples:
 
       ipo evaluate --prompt "a photo of a <CLASS>." --dataset caltech101 --split base
@@ -40,6 +48,7 @@ def evaluate(
     flags = {
         "data": options.data_flags(dataset, data_root, domains),
         "clip": {"model": clip, "device": device},
+        "seed": seed,
         "offline": offline or None,
     }
     settings = options.make_settings(config, assignments, flags)
@@ -51,9 +60,10 @@ def evaluate(
     if as_json:
         print(json.dumps(rows, indent=2, ensure_ascii=False))
         return
-    table = Table(title=f"{settings.data.dataset}, {split} classes, {rows[0]['n']} test images, {settings.clip.model}")
+    images = f"{rows[0]['n']} test images, split {rows[0]['split_source']}"
+    table = Table(title=f"{settings.data.dataset}, {split} classes, {images}, {settings.clip.model}")
     table.add_column("prompt", overflow="fold")
     table.add_column("accuracy, % [95% interval]", justify="right", no_wrap=True)
     for row in rows:
         table.add_row(Text(row["prompt"]), with_interval(row))
-    Console(highlight=False).print(table)
+    Console(highlight=False, markup=False, emoji=False).print(table)

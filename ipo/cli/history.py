@@ -47,11 +47,12 @@ def history(
         return
     table = Table()
     for heading in ("step", "reason") if rejects else ("accuracy, %", "95% interval", "loss", "step"):
-        table.add_column(heading, justify="left" if heading == "reason" else "right", no_wrap=True)
+        words = heading == "reason"
+        table.add_column(heading, justify="left" if words else "right", no_wrap=not words, overflow="fold")
     table.add_column("reply" if rejects else "prompt", overflow="fold")
     for entry in entries:
         if entry.score is None:
-            table.add_row(str(entry.step), entry.reason or "", Text(entry.text))
+            table.add_row(str(entry.step), Text(entry.reason or ""), Text(entry.text))
         else:
             score = entry.score
             interval = f"{100 * score.low:.1f} - {100 * score.high:.1f}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 import time
 from pathlib import Path
@@ -71,7 +72,7 @@ def optimize(
             "candidates": candidates,
             "history": history,
             "select": select,
-            "template": str(options.absolute(template)) if template else None,
+            "template": options.template_place(template),
             "controls": controls,
         },
         "seed": seed,
@@ -91,18 +92,19 @@ def optimize(
 def run_search(settings: Settings | None, resume: Path | None, out: Path | None) -> tuple[Path, dict[str, Any]]:
     """Start or resume a run, with progress on standard error; the run folder and the content of `result.json`."""
     from ipo import experiment
-    from ipo.run_folder import RunFolder, new_run_path
+    from ipo.run_folder import RunFolder, new_run_path, require_free
 
-    note = Console(stderr=True, highlight=False, soft_wrap=True).print
+    note = Console(stderr=True, highlight=False, markup=False, emoji=False, soft_wrap=True).print
     if resume is not None:
         folder = RunFolder.open(resume)
-        built = experiment.prepare(folder.settings)
+        built = experiment.prepare(folder.settings, folder)
         record = experiment.reopen(built, folder)
     else:
         assert settings is not None
-        built = experiment.prepare(settings)
         words = (Path(settings.data.dataset).name, Path(settings.llm.spec).name, f"{settings.data.shots}shot")
         path = out or new_run_path(Path("runs"), *words, f"seed{settings.seed}")
+        require_free(path)
+        built = experiment.prepare(settings)
         folder, record = experiment.start(built, path)
     note(describe(built))
     with folder:
@@ -110,7 +112,7 @@ def run_search(settings: Settings | None, resume: Path | None, out: Path | None)
             with Watch(built.settings.search.steps) as watch:
                 result = experiment.run(built, folder, record, watch)
         except BaseException:
-            note(f"Everything so far is kept. Go on with: ipo optimize --resume {folder.path}")
+            note(f"Everything so far is kept. Go on with: ipo optimize --resume {shlex.quote(str(folder.path))}")
             raise
     return folder.path, result
 
@@ -178,14 +180,14 @@ def print_result(result: dict[str, Any], folder: Path) -> None:
     from ipo.cli.result_table import result_table
     from ipo.report import HISTORY_PAGE, REPORT_PAGE, WEAK_MODEL_NOTE
 
-    console = Console(highlight=False)
+    console = Console(highlight=False, markup=False, emoji=False)
     console.print(f"Stopped: {result['stopped']}.")
     console.print(f"Best prompt (training accuracy {100 * result['best']['score']['accuracy']:.1f}%):", style="bold")
-    console.print(f"  {result['best']['text']}", markup=False, style="bold")
+    console.print(f"  {result['best']['text']}", style="bold")
     console.print(result_table(result))
     console.print("Ensemble:")
     for text in result["ensemble"]["prompts"]:
-        console.print(f"  {text}", markup=False)
+        console.print(f"  {text}")
     if result["model"] == "mini":
         console.print(WEAK_MODEL_NOTE)
     console.print(f"History: {folder / HISTORY_PAGE}\nReport:  {folder / REPORT_PAGE}", soft_wrap=True)

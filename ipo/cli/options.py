@@ -61,7 +61,12 @@ Select = Annotated[
     str | None,
     typer.Option("--select", help="Ranking: accuracy, loss, margin, fold_accuracy, fold_loss. (default: accuracy)"),
 ]
-Template = Annotated[Path | None, typer.Option("--template", help="Jinja file of your own for the meta-prompt.")]
+Template = Annotated[
+    Path | None,
+    typer.Option(
+        "--template", help="Meta-prompt: a Jinja file of your own, or a shipped one by its name, such as ipo.j2."
+    ),
+]
 Temperature = Annotated[float | None, typer.Option("--temperature", min=0, help="Sampling temperature. (default: 1.0)")]
 Paper = Annotated[bool, typer.Option("--paper", help="The paper's setting: 1 shot, 5 candidates, 100 steps.")]
 Controls = Annotated[
@@ -98,6 +103,15 @@ def absolute_place(spec: str | None) -> str | None:
 def absolute(path: Path | None) -> Path | None:
     """A path that no longer depends on the working folder, so that a run can be resumed from another one."""
     return None if path is None else path.expanduser().absolute()
+
+
+def template_place(template: Path | None) -> str | None:
+    """A shipped template by its name; one's own by a path that no longer depends on the working folder."""
+    from ipo.render import is_shipped
+
+    if template is None:
+        return None
+    return str(template) if is_shipped(str(template)) else str(absolute(template))
 
 
 def data_flags(

@@ -8,7 +8,7 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 from ipo.data.catalogue import CATALOGUE, CatalogueEntry
-from ipo.data.images import load_image
+from ipo.data.images import load_image, unopenable
 from ipo.data.splits import relative
 from ipo.data.types import Dataset, Item
 from ipo.errors import DataError
@@ -65,6 +65,20 @@ def _image_problem(path: Path) -> str:
     except DataError as error:
         return f"{error.what} ({error.where})"
     return ""
+
+
+def require_openable(items: Sequence[Item], what: str, *, skip_unreadable: bool) -> None:
+    """Raise `DataError` where there is no image, or one that is missing or no image; with `skip_unreadable` if all are.
+
+    Files are opened and not decoded, so that this is quick enough to come before all work.
+    """
+    found = unopenable(item.path for item in items)
+    first = "".join(f", such as {path}: {reason}" for path, reason in list(found.items())[:1])
+    if len(found) == len({item.path for item in items}):
+        raise DataError(f"there are no {what} that can be read{first}", remedy="Add some")
+    if found and not skip_unreadable:
+        remedy = "Replace or remove them, or leave them out: --set data.skip_unreadable=true"
+        raise DataError(f"{len(found)} of {len(items)} {what} cannot be read{first}", remedy=remedy)
 
 
 def require_complete(entry: CatalogueEntry, dataset: Dataset) -> None:

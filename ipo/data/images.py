@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import struct
 import warnings
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +23,9 @@ MAX_PIXELS = 178_956_970
 """Most pixels of an image (a 512 MiB bitmap); a larger one is refused before it is decoded."""
 
 _TOO_BIG = f"Scale it down: at most {MAX_PIXELS:,} pixels are read"
+_THREADS = 8
+"""Files opened at once: network disks like several requests."""
+
 _DECODE_ERRORS = (OSError, SyntaxError, ValueError, EOFError, struct.error, MemoryError)
 
 
@@ -28,8 +34,43 @@ def load_image(path: Path) -> Image.Image:
 
     Raises `DataError` naming the file if it is missing, empty, truncated, of no known format or above `MAX_PIXELS`.
     """
+    with _no_warnings(), _opened(path) as image:
+        image.load()
+        return to_rgb(upright(image))
+
+
+def unopenable(paths: Iterable[Path]) -> dict[Path, str]:
+    """The files that are missing or whose first bytes are those of no image, with the reason. Nothing is decoded."""
+
+    def problem(path: Path) -> str:
+        try:
+            with _opened(path):
+                return ""
+        except DataError as error:
+            return error.what
+
+    distinct = list(dict.fromkeys(paths))
+    with _no_warnings(), ThreadPoolExecutor(_THREADS) as pool:
+        return {path: reason for path, reason in zip(distinct, pool.map(problem, distinct), strict=True) if reason}
+
+
+@contextmanager
+def _no_warnings() -> Iterator[None]:
+    """Pillow warns of odd EXIF data, which are passed over, and at half of its limit; our own bound decides."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Image.Image]:
+    """The image, not decoded yet. What goes wrong with it inside is a `DataError`."""
     try:
-        return _decode(path)
+        with Image.open(path) as image:
+            if image.width * image.height > MAX_PIXELS:
+                size = f"{image.width} x {image.height} pixels"
+                raise DataError(f"image is too large: {size}", where=str(path), remedy=_TOO_BIG)
+            yield image
     except Image.DecompressionBombError as error:
         raise DataError(f"image is too large: {error}", where=str(path), remedy=_TOO_BIG) from error
     except _DECODE_ERRORS as error:
@@ -38,18 +79,6 @@ def load_image(path: Path) -> Image.Image:
             where=str(path),
             remedy="Replace or remove the file, or leave unreadable images out with --set data.skip_unreadable=true",
         ) from error
-
-
-def _decode(path: Path) -> Image.Image:
-    with warnings.catch_warnings():
-        # Pillow warns of odd EXIF data, which are passed over, and at half of its limit; our own bound decides.
-        warnings.simplefilter("ignore")
-        with Image.open(path) as image:
-            if image.width * image.height > MAX_PIXELS:
-                size = f"{image.width} x {image.height} pixels"
-                raise DataError(f"image is too large: {size}", where=str(path), remedy=_TOO_BIG)
-            image.load()
-            return to_rgb(upright(image))
 
 
 def upright(image: Image.Image) -> Image.Image:

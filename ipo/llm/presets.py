@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from ipo.config import Section
 from ipo.errors import ConfigError
 from ipo.llm.base import ReplyForm
+from ipo.net import Address
 
 SHIPPED = Path(__file__).parent / "presets.toml"
 
@@ -25,7 +26,7 @@ class Preset(Section):
     chat: bool | None = None
     template: str | None = None
     form: ReplyForm = "sides"
-    base_url: str | None = None
+    base_url: Address | None = None
     top_p: float | None = None
     min_likelihood: float | None = None
     caption_tokens: int | None = None

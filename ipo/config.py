@@ -201,7 +201,7 @@ def clip_model(name: str, offline: bool) -> str:
 
 
 def merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    """Nested mappings as one; where both have a value, the one `above` holds. Raises `ConfigError` where they do not fit."""
+    """Nested mappings as one; where both have a value, the one `above` holds. A value is no section: `ConfigError`."""
     result = dict(below)
     for key, value in above.items():
         under = result.get(key, {})

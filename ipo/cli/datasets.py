@@ -90,7 +90,9 @@ def prepare(
     ] = None,
     data_root: options.DataRoot = None,
 ) -> None:
-    """Bring a dataset into its folder: download with resume, verify, unpack, count. Images that are there are only checked; a missing split file or list is fetched.
+    """Bring a dataset into its folder: download with resume, verify, unpack, count.
+
+    Images that are there are only checked; a missing split file or list is fetched.
 
     Examples:
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -87,12 +89,23 @@ def with_test(parts: Parts, source: str, seed: int) -> tuple[Parts, str]:
 
 
 def own_dataset(name: str, root: Path, classnames: Sequence[str], parts: Parts, source: str) -> Dataset:
-    """The dataset. Raises `DataError` if it has fewer than two classes or no training images."""
+    """The dataset. Raises `DataError` for fewer than two classes, no training images, and a name that is not UTF-8."""
     if len(classnames) < 2:
         raise DataError(f"{len(classnames)} classes found", where=str(root), remedy="Two are the least to tell apart")
+    for item in itertools.chain.from_iterable(parts.values()):
+        _require_utf8(item.path)
     if not parts.get("train"):
         raise DataError("no training images found", where=str(root), remedy="Put images into the class folders")
     return assemble(name, root, classnames, parts, prompt=OWN_PROMPT, source=source, own=True)
+
+
+def _require_utf8(path: Path) -> None:
+    """Raise `DataError` for a name in another encoding, such as old archives leave: no record could hold it."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError as error:
+        shown = os.fsencode(path).decode(errors="backslashreplace")
+        raise DataError("the name of a file or folder is not UTF-8", where=shown, remedy="Rename it") from error
 
 
 @dataclass(frozen=True)

@@ -31,10 +31,14 @@ def hub_folder(repo: str, *, offline: bool) -> Path:
 
 
 def cached_folder(repo: str) -> Path | None:
-    """The folder of a model that lies whole in the local cache, else None."""
+    """The folder of a model that lies whole in the local cache, else None. Raises `ModelError` for no name of one."""
     from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
 
-    config = try_to_load_from_cache(repo, "config.json")
+    try:
+        config = try_to_load_from_cache(repo, "config.json")
+    except HFValidationError as error:
+        raise ModelError(f"'{repo}' is no name of a hub model", remedy="Write hf:org/model") from error
     if not isinstance(config, str):
         return None
     folder = Path(config).parent

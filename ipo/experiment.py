@@ -22,11 +22,11 @@ from ipo.data.splits import relative
 from ipo.errors import ConfigError, RunError
 from ipo.evaluate import ImageSet, PromptPredictor
 from ipo.files import json_lines, parse_rows
-from ipo.llm.base import LLM
+from ipo.llm.base import LLM, UNPAID, Spent
 from ipo.llm.load import load_llm
-from ipo.llm.prices import cost
+from ipo.llm.prices import require_price
 from ipo.meta_prompt import build_messages
-from ipo.optimize import Search, optimize
+from ipo.optimize import Search, optimize, total_cost
 from ipo.prompt import HistoryEntry, Prompt, Score
 from ipo.protocols import BaseToNew, evaluate_on, load_task, named_dataset
 from ipo.record import Record
@@ -49,6 +49,7 @@ class Captions:
     captioner: str = "none"
     texts: tuple[str, ...] = ()
     """One description an image, in the order of the training images; none without a captioner."""
+    spent: Spent = UNPAID
 
 
 @dataclass(frozen=True)
@@ -108,10 +109,8 @@ def prepare(settings: Settings, resumed: RunFolder | None = None) -> Experiment:
     require_tracker(settings.tracker)
     require_known(settings.data.dataset)
     llm = load_llm(settings.llm, offline=settings.offline)
-    if settings.search.max_cost is not None and cost(llm.name, 1, 1) is None:
-        raise ConfigError(
-            f"search.max_cost is set, but there is no price for {llm.name}", remedy="Add it to prices.toml"
-        )
+    if settings.search.max_cost is not None:
+        require_price(llm.name)
     _require_template(settings, llm)
     clip = load_clip(settings.clip, offline=settings.offline)
     protocol = load_task(settings, clip, feature_store(settings, clip))
@@ -133,18 +132,22 @@ def _make_captions(settings: Settings, protocol: BaseToNew) -> Captions:
     captioner = make_captioner(settings.captions, settings.clip, offline=settings.offline)
     if captioner is None:
         return Captions()
-    return Captions(captioner.name, tuple(captioner.caption([item.path for item in protocol.task.train.items])))
+    if settings.search.max_cost is not None and captioner.spent.model:
+        require_price(captioner.spent.model)
+    texts = tuple(captioner.caption([item.path for item in protocol.task.train.items]))
+    return Captions(captioner.name, texts, captioner.spent)
 
 
 def _read_captions(folder: RunFolder, protocol: BaseToNew) -> Captions:
     """The captions that a run was started with."""
     path = folder.path / CAPTIONS_FILE
     rows = parse_rows(path, lambda row: (row["image"], str(row["caption"])))
-    captioner = folder.read(RUN_FILE).get("captioner", "none")
+    run = folder.read(RUN_FILE)
+    captioner = run.get("captioner", "none")
     if captioner != "none" and [image for image, _ in rows] != _training_images(protocol):
         remedy = "Restore the file or the images, or start a new run"
         raise RunError("the captions are not those of the training images", where=str(path), remedy=remedy)
-    return Captions(captioner, tuple(text for _, text in rows))
+    return Captions(captioner, tuple(text for _, text in rows), Spent(**run.get("caption_usage", {})))
 
 
 def _training_images(protocol: BaseToNew) -> list[str]:
@@ -169,9 +172,10 @@ def start(experiment: Experiment, path: Path) -> tuple[RunFolder, Record]:
     if captions.captioner != "none":
         named = zip(_training_images(experiment.protocol), captions.texts, strict=True)
         texts[CAPTIONS_FILE] = json_lines({"image": image, "caption": text} for image, text in named)
-    folder = RunFolder.create(path, experiment.settings, experiment.facts(), texts)
+    facts = experiment.facts() | {"caption_usage": asdict(captions.spent)}
+    folder = RunFolder.create(path, experiment.settings, facts, texts)
     experiment.clip.use_text_cache(path / TEXT_CACHE_FILE)
-    return folder, Record(experiment.settings.search.select, path)
+    return folder, Record(experiment.settings.search.select, path, captions.spent)
 
 
 def reopen(experiment: Experiment, folder: RunFolder) -> Record:
@@ -184,7 +188,7 @@ def reopen(experiment: Experiment, folder: RunFolder) -> Record:
             f"the run was made under other conditions: {what}", where=str(folder.path), remedy="Start a new run"
         )
     search = experiment.settings.search
-    record = Record.resume(search.select, folder.path, search.first_prompts)
+    record = Record.resume(search.select, folder.path, search.first_prompts, experiment.captions.spent)
     folder.update(status="running")
     experiment.clip.use_text_cache(folder.path / TEXT_CACHE_FILE)
     return record
@@ -218,7 +222,7 @@ def run(experiment: Experiment, folder: RunFolder, record: Record, watch: Callab
         **figures,
         "usage": asdict(usage),
         "seconds": round(usage.seconds, 1),
-        "cost": cost(experiment.llm.name, usage.prompt_tokens, usage.completion_tokens),
+        "cost": total_cost(experiment.llm.name, usage),
     }
     folder.write(CORRECT_FILE, correct)
     folder.write(RESULT_FILE, result)

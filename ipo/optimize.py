@@ -19,7 +19,7 @@ from ipo.llm.prices import cost
 from ipo.meta_prompt import build_messages
 from ipo.prompt import HistoryEntry, Prompt
 from ipo.propose import Checks, Reject, accept
-from ipo.record import Record
+from ipo.record import Record, Usage
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ def stop_reason(search: Search, record: Record) -> str | None:
     """Why the run is over, or None. Limits are checked between steps."""
     limits, usage = search.settings, record.usage()
     history, done = record.history, record.last_step
-    spent = cost(search.llm.name, usage.prompt_tokens, usage.completion_tokens)
+    spent = total_cost(search.llm.name, usage)
     if done >= limits.steps:
         return f"all {limits.steps} steps done"
     if limits.patience and done - history.best().step >= limits.patience:
@@ -79,12 +79,30 @@ def stop_reason(search: Search, record: Record) -> str | None:
     return None
 
 
+def total_cost(llm: str, usage: Usage) -> float | None:
+    """US dollars for all tokens of a run, by the name of its LLM; None where the table lacks a price."""
+    search = cost(llm, usage.prompt_tokens, usage.completion_tokens)
+    if not usage.captions.tokens:
+        return search
+    captions = cost(usage.captions.model, usage.captions.prompt_tokens, usage.captions.completion_tokens)
+    if search is None and not llm.startswith("openai:"):
+        search = 0.0  # a model on this machine
+    return None if search is None or captions is None else search + captions
+
+
 def _first_entries(search: Search) -> list[HistoryEntry]:
+    """One entry a first prompt: scored, or rejected if an earlier one is nearly identical."""
     prompts = [Prompt(text) for text in search.settings.first_prompts]
-    scores = score_prompts(search.clip, prompts, search.images, search.classnames)
+    places: dict[str, int] = {}
+    for index, prompt in enumerate(prompts):
+        places.setdefault(prompt.key(), index)
+    distinct = [prompts[index] for index in places.values()]
+    scores = iter(score_prompts(search.clip, distinct, search.images, search.classnames))
     return [
-        HistoryEntry(id=index, step=0, text=prompt.text, score=score)
-        for index, (prompt, score) in enumerate(zip(prompts, scores, strict=True))
+        HistoryEntry(index, 0, prompt.text, score=next(scores))
+        if places[prompt.key()] == index
+        else HistoryEntry(index, 0, prompt.text, reason="duplicate")
+        for index, prompt in enumerate(prompts)
     ]
 
 

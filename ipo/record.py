@@ -17,7 +17,7 @@ from ipo.config import SelectionRule
 from ipo.errors import RunError
 from ipo.files import append_rows, parse_rows, truncate_rows
 from ipo.history import History
-from ipo.llm.base import Message, Reply
+from ipo.llm.base import UNPAID, Message, Reply, Spent
 
 HISTORY_FILE = "history.jsonl"
 REPLIES_FILE = "replies.jsonl"
@@ -32,11 +32,13 @@ class Usage:
     prompt_tokens: int = 0
     completion_tokens: int = 0
     seconds: float = 0.0
+    captions: Spent = UNPAID
+    """What the captions took before the first step."""
 
     @property
     def tokens(self) -> int:
-        """Prompt and reply tokens together."""
-        return self.prompt_tokens + self.completion_tokens
+        """Prompt and reply tokens together, those of the captions included."""
+        return self.prompt_tokens + self.completion_tokens + self.captions.tokens
 
 
 @dataclass(frozen=True)
@@ -56,21 +58,24 @@ class Answers:
 
 
 class Record:
-    """History and reply log of one run; in memory only where `folder` is None."""
+    """History and reply log of one run; in memory only where `folder` is None. `captions` is what those took."""
 
-    def __init__(self, rule: SelectionRule, folder: Path | None = None) -> None:
+    def __init__(self, rule: SelectionRule, folder: Path | None = None, captions: Spent = UNPAID) -> None:
         self.folder = folder
         self.history = History(rule, folder / HISTORY_FILE if folder else None)
         self._asked: dict[int, Answers] = {}
         self._extra_seconds: dict[int, float] = {}
+        self._captions = captions
 
     @classmethod
-    def resume(cls, rule: SelectionRule, folder: Path, first_prompts: Sequence[str]) -> Record:
+    def resume(
+        cls, rule: SelectionRule, folder: Path, first_prompts: Sequence[str], captions: Spent = UNPAID
+    ) -> Record:
         """The record of a broken or ended run, cut back to its last whole step.
 
         Raises `RunError`, and cuts nothing, where the files are damaged or do not belong together.
         """
-        record = cls(rule, folder)
+        record = cls(rule, folder, captions)
         record.history = History.read(rule, folder / HISTORY_FILE)
         answers = parse_rows(folder / REPLIES_FILE, Answers.from_json)
         if [row.step for row in answers] != list(range(1, len(answers) + 1)):
@@ -125,7 +130,7 @@ class Record:
         self._extra_seconds[step] = seconds
 
     def usage(self) -> Usage:
-        """Totals over all steps that were asked."""
+        """Totals over all steps that were asked, and what the captions took."""
         replies = [reply for row in self._asked.values() for reply in row.replies]
         return Usage(
             steps=len(self._asked),
@@ -133,6 +138,7 @@ class Record:
             prompt_tokens=sum(reply.prompt_tokens for reply in replies),
             completion_tokens=sum(reply.completion_tokens for reply in replies),
             seconds=sum(row.seconds for row in self._asked.values()) + sum(self._extra_seconds.values()),
+            captions=self._captions,
         )
 
 

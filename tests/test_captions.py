@@ -3,20 +3,24 @@
 import base64
 import io
 import json
+import signal
+import threading
 
 import pytest
 from PIL import Image
 from werkzeug import Response
 
 from ipo.captions import Captioner, make_captioner, pick_captions
-from ipo.captions.api import IMAGE_SIDE, ApiDescriber, data_url
+from ipo.captions.api import IMAGE_SIDE, IMAGE_TOKENS, ApiDescriber, data_url
 from ipo.captions.base import MAX_CHARACTERS, clean
 from ipo.captions.local import load_local_describer
 from ipo.captions.offline import OfflineDescriber
 from ipo.clip.base import Fingerprint
 from ipo.config import CaptionSettings, ClipSettings
 from ipo.errors import ConfigError, DataError, LLMError, ModelError, RunError, UnknownName
+from ipo.llm.base import UNPAID, Spent
 from tests.clip.picture_clip import draw_pictures, thumbnail
+from tests.llm.server import serving
 from tests.tiny_llava import save_tiny_llava
 
 CLIP = ClipSettings(device="cpu", workers=0)
@@ -27,6 +31,7 @@ class ScriptedDescriber:
 
     def __init__(self, name="scripted", fails=10**6, says="seen {}"):
         self.name, self.fails, self.says, self.asked = name, fails, says, []
+        self.spent = UNPAID
 
     def describe(self, images):
         for path in images:
@@ -190,6 +195,93 @@ def test_openai_offline_and_without_a_key_are_errors_with_a_remedy(monkeypatch):
         make_captioner(settings, CLIP, offline=True)
     with pytest.raises(ModelError, match="OPENAI_API_KEY"):
         make_captioner(settings, CLIP, offline=False)
+
+
+def served(httpserver, answers):
+    """A server that gives the next of `answers`: a text, or the body of a refusal; and the number of requests."""
+    asked, left = [], iter(answers)
+
+    def answer(request):
+        asked.append(request)
+        body = next(left)
+        refused = isinstance(body, dict)
+        content = body if refused else completion(body) | {"usage": {"prompt_tokens": 300, "completion_tokens": 20}}
+        return Response(json.dumps(content), status=400 if refused else 200, content_type="application/json")
+
+    httpserver.expect_request("/v1/chat/completions").respond_with_handler(answer)
+    return asked
+
+
+REFUSAL = {"error": {"message": "flagged by the safety system", "code": "content_policy_violation"}}
+
+
+def test_an_image_that_the_server_refuses_is_declined_and_stops_no_run(httpserver, server_url, paths, tmp_path, caplog):
+    asked = served(httpserver, ["a cat", REFUSAL, *["a dog"] * 4, REFUSAL, "a bird"])
+    captions = Captioner(ApiDescriber("lmm", server_url), tmp_path / "cache").caption(paths)
+    assert sorted(captions) == ["", "a cat", *["a dog"] * 4]
+    assert captions[0] == "a cat"
+    assert "no caption for 1 images" in caplog.text
+    assert "flagged by the safety system" in caplog.text
+    assert len([record for record in caplog.records if record.levelname == "WARNING"]) == 1
+    # The refused image is now the first that is asked about; captions made before tell that the server works.
+    assert Captioner(ApiDescriber("lmm", server_url), tmp_path / "cache").caption(paths) == captions
+    assert Captioner(ApiDescriber("lmm", server_url), tmp_path / "cache").caption(paths).count("a bird") == 1
+    assert len(asked) == 8
+
+
+def test_a_server_that_refuses_the_very_first_image_is_an_error_with_its_reason(
+    httpserver, server_url, paths, tmp_path
+):
+    asked = served(httpserver, [{"error": {"message": "this model reads no images"}}])
+    with pytest.raises(LLMError, match=r"this model reads no images.*captions\.base_url"):
+        Captioner(ApiDescriber("lmm", server_url), tmp_path / "cache").caption(paths)
+    assert len(asked) == 1
+
+
+def test_tokens_are_counted_for_what_was_asked_and_not_for_what_was_remembered(httpserver, server_url, paths, tmp_path):
+    served(httpserver, ["a cat"] * 6)
+    first = Captioner(ApiDescriber("lmm", server_url), tmp_path / "cache")
+    first.caption(paths[:4])
+    assert first.spent == Spent(f"openai:lmm at {server_url}", 4 * 300, 4 * 20)
+    again = Captioner(ApiDescriber("lmm", server_url), tmp_path / "cache")
+    again.caption(paths)
+    assert again.spent.tokens == 2 * 320
+    assert Captioner(OfflineDescriber(TagClip([("ant", 0.9)]), workers=0), tmp_path / "cache").spent.tokens == 0
+
+
+def test_tokens_that_the_server_does_not_count_are_estimated(httpserver, server_url, paths, caplog):
+    httpserver.expect_request("/v1/chat/completions").respond_with_json(completion("a cat on a mat"))
+    describer = ApiDescriber("lmm", server_url)
+    assert list(describer.describe(paths[:2])) == ["a cat on a mat"] * 2
+    assert describer.spent.prompt_tokens > 2 * IMAGE_TOKENS
+    assert describer.spent.completion_tokens == 2 * 4
+    assert caplog.text.count("estimated") == 1
+
+
+def test_an_interrupt_does_not_wait_for_captions_in_flight(paths):
+    release, asked, answered = threading.Event(), [], []
+
+    def write(request):
+        asked.append(request)
+        if len(asked) == 3:
+            signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+        if len(asked) > 1:
+            release.wait(10)
+            answered.append(request)
+        return "a cat"
+
+    with serving(write) as server:
+        with pytest.raises(KeyboardInterrupt):
+            list(ApiDescriber("lmm", server.url).describe(paths))
+        assert answered == []
+        release.set()
+
+
+@pytest.mark.parametrize("address", ["localhost:8000/v1", "http://user:pa55word@localhost/v1"])
+def test_an_address_that_is_none_or_holds_a_secret_is_an_error(address):
+    with pytest.raises(ConfigError, match="address of a server") as caught:
+        CaptionSettings(captioner="openai:lmm", base_url=address)
+    assert "pa55word" not in str(caught.value)
 
 
 def completion(text, reason="stop"):

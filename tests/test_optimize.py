@@ -1,15 +1,18 @@
 """The loop with a fake CLIP and a scripted LLM: what it shows, keeps, scores, refuses, and how it goes on."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from ipo.config import LLMSettings, SearchSettings
 from ipo.evaluate import PromptPredictor, score_prompts, text_features
+from ipo.llm.base import Spent
+from ipo.llm.prices import cost
 from ipo.metrics import accuracy
-from ipo.optimize import Search, optimize, step_seed
+from ipo.optimize import Search, optimize, step_seed, total_cost
 from ipo.prompt import Prompt
-from ipo.record import Record
+from ipo.record import Record, Usage
 from ipo.select import greedy_ensemble
 from tests.fakes import FakeClip, ScriptedLLM, image_set
 
@@ -134,6 +137,7 @@ def cut_history(path: Path, lines: int) -> None:
         ({"max_proposals": 4}, 2, "proposals"),
         ({"max_tokens": 45}, 1, "tokens"),
         ({"max_minutes": 1e-9}, 1, "minutes"),
+        ({"max_tokens": 46}, 2, "tokens"),
     ],
 )
 def test_limits_stop_the_run_between_steps(limit, steps, words):
@@ -141,6 +145,47 @@ def test_limits_stop_the_run_between_steps(limit, steps, words):
     reason = optimize(make_search(ScriptedLLM(SCRIPT), **limit), record)
     assert words in reason
     assert record.last_step == steps
+
+
+@pytest.mark.parametrize(
+    ("limit", "steps"), [({"max_tokens": 146}, 2), ({"max_tokens": 100}, 0), ({"max_cost": 1e-9}, 0)]
+)
+def test_what_captions_took_counts_towards_the_limits_and_again_after_a_resume(tmp_path, limit, steps):
+    captions = Spent("openai:gpt-4o", 90, 10)
+    record = Record("accuracy", tmp_path, captions)
+    search = make_search(ScriptedLLM(SCRIPT), **limit)
+    reason = optimize(search, record)
+    assert record.last_step == steps
+    assert record.usage().tokens == 100 + steps * 45
+    again = Record.resume("accuracy", tmp_path, search.settings.first_prompts, captions)
+    assert optimize(search, again) == reason
+    assert again.last_step == steps
+
+
+def test_the_cost_is_that_of_the_llm_and_of_the_captions():
+    captions = Spent("openai:gpt-4o", 10**6, 10**6)
+    own, paid = cost("gpt-4o-mini", 10**6, 10**6), cost("gpt-4o", 10**6, 10**6)
+    usage = Usage(prompt_tokens=10**6, completion_tokens=10**6)
+    assert total_cost("openai:gpt-4o-mini", usage) == own
+    assert total_cost("openai:gpt-4o-mini", replace(usage, captions=captions)) == pytest.approx(own + paid)
+    assert total_cost("a model here", usage) is None
+    assert total_cost("a model here", replace(usage, captions=captions)) == paid
+    assert total_cost("openai:unknown", replace(usage, captions=captions)) is None
+    assert total_cost("openai:gpt-4o-mini", replace(usage, captions=replace(captions, model="openai:x"))) is None
+
+
+def test_a_first_prompt_that_nearly_repeats_another_is_a_reject_and_not_in_the_ensemble(tmp_path):
+    first = ("a photo of a <CLASS>.", "a sketch of a <CLASS>.", "A photo  of a <CLASS>", "a sketch of a <CLASS>")
+    search = make_search(ScriptedLLM(SCRIPT), first_prompts=first)
+    record = Record("accuracy", tmp_path)
+    optimize(search, record)
+    begin = record.history.entries[:4]
+    assert [(entry.text, entry.reason) for entry in begin] == list(zip(first, [None, None, "duplicate", "duplicate"]))
+    alone = score_prompts(search.clip, [Prompt(text) for text in first[:2]], search.images, CLASSNAMES)
+    assert [entry.score for entry in begin[:2]] == alone
+    members, _ = greedy_ensemble(record.history, search.clip, search.images, CLASSNAMES, most=9)
+    assert len({Prompt(entry.text).key() for entry in members}) == len(members)
+    assert Record.resume("accuracy", tmp_path, first).history.entries == record.history.entries
 
 
 def test_patience_counts_the_steps_since_the_best_prompt():

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Protocol
 
 from ipo.clip.contents import ContentHashes
-from ipo.errors import DataError, RunError
+from ipo.errors import DataError, LLMError, RunError
+from ipo.llm.base import Spent
 from ipo.progress import track
 from ipo.prompt import one_line
 
@@ -33,8 +34,15 @@ class Describer(Protocol):
     def name(self) -> str:
         """The model and all that shapes its answers, for records and cache keys."""
 
-    def describe(self, images: Sequence[Path]) -> Iterator[str]:
-        """What is said about each image, in order, as it comes; empty where the model declines to answer."""
+    @property
+    def spent(self) -> Spent:
+        """The tokens that it was paid for so far; none for a model on this machine."""
+
+    def describe(self, images: Sequence[Path]) -> Iterator[str | LLMError]:
+        """What is said about each image, in order, as it comes; empty where the model declines to answer.
+
+        An error in its place says why the server refuses: the image, if it takes others, or every request.
+        """
 
 
 class Captioner:
@@ -51,6 +59,11 @@ class Captioner:
         """Who made the captions."""
         return self.describer.name
 
+    @property
+    def spent(self) -> Spent:
+        """The tokens that its captions took; what was remembered took none."""
+        return self.describer.spent
+
     def caption(self, paths: Sequence[Path]) -> list[str]:
         """One caption an image, in order; empty for one that the model declined to describe, with a warning.
 
@@ -66,12 +79,19 @@ class Captioner:
             captions = self._stored(database, list(set(hashes.values())))
             missing = {digest: path for path, digest in hashes.items() if digest not in captions}
             answers = self.describer.describe(list(missing.values()))
+            refusals = {}
             for digest, answer in track(zip(missing, answers, strict=True), "captions", len(missing)):
+                if isinstance(answer, LLMError):
+                    if not captions:
+                        raise answer
+                    refusals[missing[digest]] = f" ({answer.what})"
+                    answer = ""
                 captions[digest] = clean(answer)
                 self._keep(database, digest, captions[digest])
         declined = [path for path in dict.fromkeys(paths) if not captions[hashes[path]]]
         if declined:
-            _log.warning("%s gave no caption for %d images, the first is %s", self.name, len(declined), declined[0])
+            place = f"{declined[0]}{refusals.get(declined[0], '')}"
+            _log.warning("%s gave no caption for %d images, the first is %s", self.name, len(declined), place)
         return [captions[hashes[path]] for path in paths]
 
     def _stored(self, database: sqlite3.Connection, digests: Sequence[bytes]) -> dict[bytes, str]:

@@ -14,6 +14,7 @@ from ipo.clip.load import resolve_device
 from ipo.config import Device
 from ipo.data.images import load_image
 from ipo.errors import ModelError
+from ipo.llm.base import UNPAID
 from ipo.llm.hub import hub_folder
 from ipo.render import render
 
@@ -24,6 +25,8 @@ MAX_TOKENS = 120
 
 class LocalDescriber:
     """Asks a model about one image at a time, greedily, so that its answers can be had again."""
+
+    spent = UNPAID
 
     def __init__(self, model: Any, processor: Any, name: str) -> None:
         self._model, self._processor, self._question = model, processor, render(TEMPLATE)

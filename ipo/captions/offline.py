@@ -15,6 +15,7 @@ from ipo.clip.mini import Mini, load_mini
 from ipo.clip.pictures import decode
 from ipo.config import ClipSettings
 from ipo.errors import DataError
+from ipo.llm.base import UNPAID
 from ipo.render import render
 
 TEMPLATE = "describe.j2"
@@ -24,6 +25,8 @@ _BATCH = 8
 
 class OfflineDescriber:
     """Names the ImageNet labels that an image most resembles, with their probabilities."""
+
+    spent = UNPAID
 
     def __init__(self, mini: Mini, workers: int) -> None:
         self._mini, self._workers = mini, workers

@@ -39,6 +39,24 @@ class Reply:
 
 
 @dataclass(frozen=True)
+class Spent:
+    """Tokens that one model took; `model` is its name in the price table."""
+
+    model: str = ""
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+    @property
+    def tokens(self) -> int:
+        """Prompt and reply tokens together."""
+        return self.prompt_tokens + self.completion_tokens
+
+
+UNPAID = Spent()
+"""What a model on this machine took of a server's tokens."""
+
+
+@dataclass(frozen=True)
 class Style:
     """How a local model is best used: by its chat template or as a continuation, and what its samples need."""
 

@@ -20,6 +20,12 @@ class Price(Section):
     output: NonNegativeFloat
 
 
+def require_price(model: str) -> None:
+    """Raise `ConfigError` where the table lacks a model, so that a bound on the cost cannot be kept."""
+    if cost(model, 1, 1) is None:
+        raise ConfigError(f"search.max_cost is set, but there is no price for {model}", remedy="Add it to prices.toml")
+
+
 def cost(model: str, prompt_tokens: int, completion_tokens: int) -> float | None:
     """US dollars for so many tokens of a model (its `LLM.name`), or None where the table does not have it."""
     row = read_tables(SHIPPED, user_file("prices")).get(model.removeprefix("openai:"))

@@ -9,13 +9,14 @@ from pathlib import Path
 import pytest
 import typer
 from PIL import Image, ImageDraw
+from typer.testing import CliRunner
 
 from ipo.cli.main import app
 
 COMMANDS = ("optimize", "history", "evaluate", "baseline", "compare", "verify", "doctor", "datasets")
 OPTIMIZE_OPTIONS = {
-    "--dataset", "--target", "--llm", "--base-url", "--clip", "--captioner", "--steps", "--candidates", "--history", "--select",
-    "--template", "--temperature", "--shots", "--seed", "--classes", "--domains", "--data-root", "--device",
+    "--dataset", "--target", "--llm", "--base-url", "--clip", "--captioner", "--steps", "--candidates", "--history",
+    "--select", "--template", "--temperature", "--shots", "--seed", "--classes", "--domains", "--data-root", "--device",
     "--offline", "--paper", "--controls", "--no-controls", "--config", "--set", "--out", "--resume", "--json",
 }  # fmt: skip
 
@@ -60,6 +61,29 @@ def test_a_mistake_gives_one_line_that_says_what_to_do(arguments, words, tmp_pat
     for word in words:
         assert word in done.stderr
     assert list(tmp_path.iterdir()) == [], "something was left behind"
+
+
+def write_history(run: Path, reason: str) -> None:
+    score = {"accuracy": 0.5, "loss": 1.0, "low": 0, "high": 1, "margin": 0, "fold_accuracy": 0.5, "fold_loss": 1}
+    rows = [
+        {"id": 0, "step": 0, "text": "a photo of a <CLASS>.", "score": score},
+        {"id": 1, "step": 1, "text": "what came [/back] here", "parent": 0, "reason": reason},
+    ]
+    run.mkdir()
+    (run / "config.toml").write_text("")
+    (run / "history.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+
+
+@pytest.mark.parametrize("columns", ["60", "200"])
+def test_rejects_are_shown_with_their_whole_reason_and_reply(tmp_path, monkeypatch, columns):
+    reason = "no reply: error 500 of the server at [/v1/chat] with :cat: and a [bold]long[/bold] explanation of it"
+    write_history(tmp_path / "run", reason)
+    monkeypatch.setenv("COLUMNS", columns)
+    done = CliRunner().invoke(app, ["history", str(tmp_path / "run"), "--rejects"])
+    assert done.exception is None, done.exception
+    cells = [line.split("│")[2:4] for line in done.stdout.splitlines() if line.count("│") > 3]
+    shown = ["".join("".join(parts).split()) for parts in zip(*cells, strict=True)]
+    assert shown == [reason.replace(" ", ""), "whatcame[/back]here"]
 
 
 @pytest.fixture

@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from ipo.cli.options import absolute_place
-from ipo.config import PAPER_SETTINGS, Settings, load_settings, parse_assignments
+from ipo.cli.options import absolute_place, data_flags, make_settings
+from ipo.config import PAPER_SETTINGS, Settings, cache_folder, load_settings, parse_assignments
 from ipo.errors import ConfigError
 from ipo.run_folder import to_toml
 
@@ -83,9 +83,45 @@ def test_every_setting_is_documented():
             assert field.description, f"a setting of {name} has no docstring"
 
 
+def test_no_stored_setting_depends_on_the_working_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("captioner", "llm", "local-llama"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "settings.toml").write_text('[data]\nroot = "data"\nnames = "names.json"\ntargets = ["folder:b@c"]\n')
+    assigned = [
+        "data.dataset=csv:a.csv",
+        "clip.model=local-dir:clip",
+        "llm.spec=llm",
+        "captions.captioner=hf:captioner",
+    ]
+    own = make_settings(Path("settings.toml"), [*assigned, "search.template=own.j2"], {})
+    assert (own.data.root, own.data.names) == (tmp_path / "data", tmp_path / "names.json")
+    assert (own.data.dataset, own.data.targets) == (f"csv:{tmp_path}/a.csv", (f"folder:{tmp_path}/b@c",))
+    assert (own.clip.model, own.llm.spec) == (f"local-dir:{tmp_path}/clip", f"{tmp_path}/llm")
+    assert (own.captions.captioner, own.search.template) == (f"hf:{tmp_path}/captioner", f"{tmp_path}/own.j2")
+    flags = {"data": data_flags("wds:shards/{0..3}.tar", Path("data"), None, targets=["folder:d", "pacs@photo"])}
+    flags["llm"] = {"spec": "local-llama"}
+    given = make_settings(None, ["search.template=ipo.j2", "captions.captioner=hf:org/model"], flags)
+    assert (given.data.dataset, given.data.root) == (f"wds:{tmp_path}/shards/{{0..3}}.tar", tmp_path / "data")
+    assert given.data.targets == (f"folder:{tmp_path}/d", "pacs@photo")
+    assert (given.llm.spec, given.search.template) == ("local-llama", "ipo.j2")
+    assert given.captions.captioner == "hf:org/model"
+    assert make_settings(None, [], {}) == load_settings()
+
+
 def test_places_in_settings_do_not_depend_on_the_working_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert absolute_place("folder:photos/") == f"folder:{tmp_path}/photos"
     assert absolute_place("caltech101") == "caltech101"
     assert absolute_place("hf:org/name") == "hf:org/name"
     assert absolute_place(None) is None
+
+
+@pytest.mark.parametrize("place", ["file", "file/below"])
+def test_a_cache_that_is_no_folder_is_an_error(tmp_path, monkeypatch, place):
+    (tmp_path / "file").write_text("mine")
+    monkeypatch.setenv("IPO_CACHE", str(tmp_path / place))
+    with pytest.raises(ConfigError, match=r"not a folder.*file.*IPO_CACHE"):
+        cache_folder()
+    monkeypatch.setenv("IPO_CACHE", str(tmp_path / "new" / "cache"))
+    assert cache_folder() == tmp_path / "new" / "cache"

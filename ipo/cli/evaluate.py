@@ -61,9 +61,11 @@ def evaluate(
         print(json.dumps(rows, indent=2, ensure_ascii=False))
         return
     images = f"{rows[0]['n']} test images, split {rows[0]['split_source']}"
-    table = Table(title=f"{settings.data.dataset}, {split} classes, {images}, {settings.clip.model}")
+    console = Console(highlight=False, markup=False, emoji=False)
+    console.print(f"{settings.data.dataset}, {split} classes, {images}, {settings.clip.model}", soft_wrap=True)
+    table = Table()
     table.add_column("prompt", overflow="fold")
     table.add_column("accuracy, % [95% interval]", justify="right", no_wrap=True)
     for row in rows:
         table.add_row(Text(row["prompt"]), with_interval(row))
-    Console(highlight=False, markup=False, emoji=False).print(table)
+    console.print(table)

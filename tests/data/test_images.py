@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from ipo.data import images
-from ipo.data.images import load_image
+from ipo.data.images import load_image, unopenable
 from ipo.errors import DataError
 from tests.data.builders import encoded
 
@@ -184,3 +184,17 @@ def test_names_that_are_not_ascii_are_read(tmp_path):
     path = tmp_path / "фото 日本 é.jpg"
     path.write_bytes(encoded())
     assert load_image(path).size == (4, 3)
+
+
+def test_what_cannot_be_opened_is_named_without_decoding_the_rest(tmp_path, monkeypatch):
+    whole = encoded()
+    contents = {"good.jpg": whole, "cut.jpg": whole[: len(whole) - 9], "empty.jpg": b"", "text.jpg": b"hello"}
+    for name, content in contents.items():
+        (tmp_path / name).write_bytes(content)
+    monkeypatch.setattr(Image.Image, "load", lambda _: pytest.fail("decoded"))
+    found = unopenable(tmp_path / name for name in (*contents, "gone.jpg", "gone.jpg"))
+    assert {path.name: reason.removeprefix("cannot read image: ") for path, reason in found.items()} == {
+        "empty.jpg": "the file is empty",
+        "text.jpg": "no known image format",
+        "gone.jpg": "no such file",
+    }

@@ -1,6 +1,7 @@
 """One's own pictures: folders, tables, class-name maps, and every odd shape that they come in."""
 
 import json
+import os
 from collections import Counter
 
 import pytest
@@ -236,3 +237,14 @@ def test_a_missing_or_binary_table_is_named(tmp_path):
     (tmp_path / "binary.csv").write_bytes(b"\xff\xfe\x80")
     with pytest.raises(DataError, match="cannot read table"):
         load_dataset(f"csv:{tmp_path / 'binary.csv'}")
+
+
+@pytest.mark.parametrize("name", [b"train/a/caf\xe9-p0.jpg", b"test/caf\xe9/0.jpg"])
+def test_a_name_in_another_encoding_is_shown_and_to_be_renamed(tmp_path, name):
+    for split in ("train", "test"):
+        class_tree(tmp_path / split, {"a": 2, "b": 2})
+    odd = tmp_path / os.fsdecode(name)
+    picture(odd)
+    with pytest.raises(DataError, match=r"not UTF-8.*caf\\xe9.*Rename it") as caught:
+        load_dataset(f"folder:{tmp_path}")
+    str(caught.value).encode()

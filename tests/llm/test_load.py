@@ -54,6 +54,12 @@ def test_cost_is_tokens_times_price() -> None:
     assert cost("SmolLM2-135M-Instruct.Q4_1.gguf, transformers", 1, 1) is None
 
 
+@pytest.mark.parametrize("spec", ["hf:", "hf:Qwen2.5 1.5B", "hf:a/b/c"])
+def test_what_cannot_be_a_hub_name_is_an_error(spec: str) -> None:
+    with pytest.raises(ModelError, match=r"no name of a hub model.*hf:org/model"):
+        load_llm(LLMSettings(spec=spec), offline=True)
+
+
 @pytest.fixture
 def no_hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """A cache that is empty and a hub at a port where nothing listens."""

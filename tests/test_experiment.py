@@ -1,0 +1,270 @@
+"""A whole search with a tiny CLIP and a scripted LLM: what is found before it, what it leaves, how it goes on."""
+
+import json
+from html import escape
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from ipo import experiment
+from ipo.cli import evaluate
+from ipo.cli import optimize as command
+from ipo.cli.options import template_place
+from ipo.config import Settings, load_settings
+from ipo.errors import ConfigError, DataError, IpoError, RunError
+from ipo.llm.base import UNPAID
+from ipo.run_folder import RunFolder
+from tests.clip.picture_clip import thumbnail
+from tests.fakes import FakeClip, ScriptedLLM
+
+SCRIPT = [["a drawing of a <CLASS>.", "a `red|blue` <CLASS>"], ["a very old <CLASS>.", "no slot | here"]]
+
+
+class SeeingClip(FakeClip):
+    """Texts by their words, and pictures by a fixed projection of their pixels."""
+
+    preprocess = staticmethod(thumbnail)
+
+    def encode_images(self, pixels: Tensor) -> Tensor:
+        flat = pixels.flatten(1)
+        return normalize(flat @ torch.randn(flat.shape[1], self.dim, generator=torch.Generator().manual_seed(0)), dim=1)
+
+    def use_text_cache(self, path: Path) -> None:
+        """Nothing is kept."""
+
+
+class Shop(ScriptedLLM):
+    """Everything that is paid for: an LLM, and a captioner that says something about each image."""
+
+    name, spent = "scripted", UNPAID
+
+    def __init__(self) -> None:
+        super().__init__(SCRIPT)
+        self.described: list[Path] = []
+
+    def caption(self, paths: list[Path]) -> list[str]:
+        self.described += paths
+        return [f"caption {len(self.described) - index}" for index in range(len(paths))]
+
+
+@pytest.fixture
+def shop(monkeypatch, tmp_path) -> Shop:
+    """Stands in for all models of a run but CLIP."""
+    shop = Shop()
+    monkeypatch.setenv("IPO_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(experiment, "load_llm", lambda settings, offline: shop)
+    monkeypatch.setattr(experiment, "load_clip", lambda settings, offline: SeeingClip())
+    monkeypatch.setattr(
+        experiment, "make_captioner", lambda settings, clip, offline: shop if settings.captioner != "none" else None
+    )
+    return shop
+
+
+@pytest.fixture
+def pictures(tmp_path) -> Path:
+    """Three classes with three pictures to learn from and two to test on."""
+    random = np.random.default_rng(0)
+    for split, count in (("train", 3), ("test", 2)):
+        for name in ("blue", "green", "red"):
+            folder = tmp_path / "pictures" / split / name
+            folder.mkdir(parents=True)
+            for index in range(count):
+                Image.fromarray(random.integers(0, 255, (6, 6, 3), dtype=np.uint8)).save(folder / f"{index}.png")
+    return tmp_path / "pictures"
+
+
+def settings(pictures: Path, **search: object) -> Settings:
+    values = {
+        "data": {"dataset": f"folder:{pictures}", "shots": 2},
+        "captions": {"captioner": "describe"},
+        "clip": {"workers": 0},
+        "search": {"steps": 2, "candidates": 2, "english_only": False, **search},
+    }
+    return load_settings(None, values)
+
+
+def search(chosen: Settings, path: Path, stop_after: int | None = None) -> dict:
+    """Start a run; with `stop_after` it is interrupted after so many steps."""
+
+    def watch(record):
+        if record.last_step == stop_after:
+            raise KeyboardInterrupt
+
+    folder, record = experiment.start(built := experiment.prepare(chosen), path)
+    with folder:
+        return experiment.run(built, folder, record, watch)
+
+
+def resume(path: Path) -> dict:
+    with RunFolder.open(path) as folder:
+        built = experiment.prepare(folder.settings, folder)
+        return experiment.run(built, folder, experiment.reopen(built, folder), lambda _: None)
+
+
+def test_a_resumed_run_keeps_its_captions_and_asks_for_none(shop, pictures, tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        search(settings(pictures), tmp_path / "run", stop_after=1)
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["captioner"] == "scripted"
+    asked = len(shop.described)
+    assert asked == 6
+    result = resume(tmp_path / "run")
+    assert len(shop.described) == asked
+    assert result["captioner"] == "scripted"
+    contents = [messages[0].content for messages, _ in shop.asked]
+    assert len(contents) == 2
+    assert all(f"caption {number}" in content for content in contents for number in range(1, 7))
+
+
+@pytest.mark.parametrize("rows", [[], ['{"image": "train/a.png", "caption": "another"}'], ['{"image": 1}'], ["[]"]])
+def test_captions_that_are_damaged_are_an_error(shop, pictures, tmp_path, rows):
+    with pytest.raises(KeyboardInterrupt):
+        search(settings(pictures), tmp_path / "run", stop_after=0)
+    (tmp_path / "run" / "captions.jsonl").write_text("".join(f"{row}\n" for row in rows))
+    with pytest.raises(RunError, match=r"captions\.jsonl"):
+        resume(tmp_path / "run")
+
+
+@pytest.mark.parametrize("content", [None, b"", b"no image"])
+def test_an_unreadable_test_image_is_found_before_anything_is_asked(shop, pictures, tmp_path, content):
+    broken = pictures / "test" / "red" / "0.png"
+    chosen = settings(pictures)
+    if content is None:
+        broken.unlink()
+        broken.symlink_to("gone.png")
+    else:
+        broken.write_bytes(content)
+    with pytest.raises(DataError, match=r"1 of 6 test images.*red/0\.png.*skip_unreadable"):
+        experiment.prepare(chosen)
+    assert (shop.described, shop.asked) == ([], [])
+    skipping = chosen.model_copy(update={"data": chosen.data.model_copy(update={"skip_unreadable": True})})
+    result = search(skipping, tmp_path / "run")
+    assert result["predictors"]["ipo"]["base"]["n"] == 5
+
+
+def test_test_images_of_which_none_can_be_read_are_an_error_all_the_same(shop, pictures):
+    for path in (pictures / "test").rglob("*.png"):
+        path.write_bytes(b"")
+    chosen = settings(pictures)
+    skipping = chosen.model_copy(update={"data": chosen.data.model_copy(update={"skip_unreadable": True})})
+    with pytest.raises(DataError, match=r"no test images \(base\) that can be read"):
+        experiment.prepare(skipping)
+
+
+@pytest.mark.parametrize("text", [None, "{{ history + 1 }}", "{{ 1 / 0 }}", "{{ histroy }}", "{% for %}", b"caf\xe9"])
+def test_a_template_that_cannot_be_used_is_found_before_any_model_is_asked(shop, pictures, tmp_path, monkeypatch, text):
+    template = tmp_path / "own.j2"
+    if text is not None:
+        template.write_bytes(text if isinstance(text, bytes) else text.encode())
+    monkeypatch.setattr(experiment, "load_clip", lambda *_, **__: pytest.fail("too late"))
+    with pytest.raises(ConfigError, match=r"own\.j2"):
+        experiment.prepare(settings(pictures, template=str(template)))
+
+
+def test_a_template_may_count_on_the_first_prompt_and_a_caption(shop, pictures, tmp_path):
+    template = tmp_path / "own.j2"
+    template.write_text("{{ history[-1].accuracy }} {{ captions[0] }}")
+    experiment.prepare(settings(pictures, template=str(template)))
+    with pytest.raises(ConfigError, match=r"own\.j2"):
+        experiment.prepare(settings(pictures, template=str(template), history=0))
+
+
+def test_a_run_that_stops_early_can_be_read(shop, pictures, tmp_path):
+    run = tmp_path / "run"
+    with pytest.raises(KeyboardInterrupt):
+        search(settings(pictures), run, stop_after=1)
+    for page in ("history.md", "report.html"):
+        text = (run / page).read_text()
+        assert "stopped: KeyboardInterrupt" in text
+        assert "a drawing of a" in text
+
+
+def test_the_reason_of_a_stop_is_kept_where_its_pages_cannot_be_written(shop, pictures, tmp_path, monkeypatch):
+    def full(_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("ipo.report.write_reports", full)
+    with pytest.raises(KeyboardInterrupt):
+        search(settings(pictures), tmp_path / "run", stop_after=1)
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["status"] == "stopped: KeyboardInterrupt"
+
+
+def test_pages_name_the_best_prompt_by_the_rule_of_the_run(shop, pictures, tmp_path):
+    found = {}
+    for rule in ("accuracy", "loss"):
+        shop.asked.clear()
+        found[rule] = search(settings(pictures, select=rule), tmp_path / rule)["best"]["text"]
+        page = (tmp_path / rule / "history.md").read_text()
+        assert found[rule] in page.split("## Best prompt")[1].split("Ensemble")[0]
+        html = (tmp_path / rule / "report.html").read_text()
+        assert escape(found[rule]) in html.split('<div class="best">')[1].split("<small>")[0]
+    assert found["accuracy"] != found["loss"], "the rules agree here, so nothing was tested"
+
+
+def test_tables_show_pipes_and_backticks_of_prompts_and_reasons(shop, pictures, tmp_path):
+    search(settings(pictures), tmp_path / "run")
+    rows = [line for line in (tmp_path / "run" / "history.md").read_text().splitlines() if "|" in line]
+    assert any("``a `red\\|blue` <CLASS>``" in row for row in rows)
+    assert any("`no slot \\| here`" in row for row in rows)
+    assert all(row.replace("\\|", "").count("|") in (3, 4, 5) for row in rows)
+
+
+def test_a_damaged_run_is_left_as_it_is(shop, pictures, tmp_path):
+    run = tmp_path / "run"
+    with pytest.raises(KeyboardInterrupt):
+        search(settings(pictures), run, stop_after=1)
+    (run / "replies.jsonl").unlink()
+    before = {path.name: path.read_bytes() for path in run.iterdir() if path.suffix in (".json", ".jsonl")}
+    with pytest.raises(IpoError, match="does not fit the reply log"):
+        resume(run)
+    assert {path.name: path.read_bytes() for path in run.iterdir() if path.suffix in (".json", ".jsonl")} == before
+
+
+@pytest.mark.parametrize("place", ["file", "file/run", "full"])
+def test_a_place_for_the_run_is_looked_at_before_anything_is_asked(shop, pictures, tmp_path, place):
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "notes.txt").write_text("mine")
+    with pytest.raises(RunError, match=r"no run can be written|not empty"):
+        command.run_search(settings(pictures), None, tmp_path / place)
+    assert (shop.described, shop.asked) == ([], [])
+
+
+def test_paths_are_printed_as_they_are(shop, pictures, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    path, result = command.run_search(settings(pictures), None, Path("run[old]"))
+    command.print_result(result, path)
+    shown = capsys.readouterr().out
+    assert "run[old]/history.md" in shown
+    assert "run[old]/report.html" in shown
+    shop.asked.clear()
+    shop.steps = [SCRIPT[0], []]
+    with pytest.raises(AssertionError):
+        command.run_search(settings(pictures), None, Path("new[old]"))
+    assert "ipo optimize --resume 'new[old]'" in capsys.readouterr().err
+
+
+def test_a_shipped_template_is_taken_by_its_name_and_ones_own_by_its_place(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert template_place(None) is None
+    assert template_place(Path("ipo.j2")) == "ipo.j2"
+    assert template_place(Path("own.j2")) == str(tmp_path / "own.j2")
+    assert template_place(Path("./sub/ipo.j2")) == str(tmp_path / "sub" / "ipo.j2")
+
+
+def test_an_evaluation_names_the_split_that_it_tests_on(shop, pictures, capsys):
+    for seed in (1, 3):
+        place = f"folder:{pictures / 'train'}"
+        evaluate.evaluate(["a <CLASS>"], dataset=place, seed=seed, assignments=["clip.workers=0"], as_json=True)
+        (row,) = json.loads(capsys.readouterr().out)
+        assert row["split_source"] == f"seeded ({seed})"
+    (pictures / "train").rename(pictures / "photos[old]")
+    place = f"folder:{pictures / 'photos[old]'}"
+    evaluate.evaluate(["a <CLASS>"], dataset=place, seed=3, assignments=["clip.workers=0"])
+    shown = capsys.readouterr().out
+    assert f"{place}, all classes" in shown
+    assert "3 test images, split seeded (3)" in shown

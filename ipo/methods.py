@@ -108,14 +108,19 @@ class Method:
     """The options that the paper uses for a dataset and a number of shots, where they differ from the defaults."""
 
     def configure(self, dataset: str, shots: int, overrides: Mapping[str, Any] | None = None) -> Section:
-        """The published options with `overrides` above them. Raises `ConfigError` naming each bad key."""
+        """The published options with `overrides` above them; paths in them no longer depend on the working folder.
+
+        Raises `ConfigError` naming each bad key.
+        """
         try:
-            return self.options.model_validate({**self.published(dataset, shots), **(overrides or {})})
+            options = self.options.model_validate({**self.published(dataset, shots), **(overrides or {})})
         except ValidationError as error:
             known = ", ".join(self.options.model_fields) or "none"
             raise ConfigError(
                 describe_validation(error), where=f"options of {self.name}", remedy=f"It has: {known}"
             ) from error
+        places = {name: value.expanduser().absolute() for name, value in options if isinstance(value, Path)}
+        return options.model_copy(update=places)
 
 
 def available_methods() -> list[str]:

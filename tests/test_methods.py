@@ -78,6 +78,11 @@ def test_a_name_that_two_packages_claim_is_an_error(tmp_path, monkeypatch):
         find_method("coop")
 
 
+def test_a_path_among_the_options_does_not_depend_on_the_working_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert find_method("zero-shot").configure("dtd", 1, {"prompts": "own.txt"}).prompts == tmp_path / "own.txt"
+
+
 def test_published_options_lie_under_ones_own():
     method = find_method("coop")
     assert isinstance(method, Method)

@@ -88,20 +88,49 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a ta
 def make_settings(
     config: Path | None, assignments: list[str] | None, flags: dict[str, Any], *, paper: bool = False
 ) -> Settings:
-    """Settings from the file, then `--paper`, then the flags that were given, then `--set`."""
+    """Settings from the file, then `--paper`, then the flags that were given, then `--set`; all paths absolute."""
     given = without_unset(flags)
     layers = merge(PAPER_SETTINGS if paper else {}, merge(given, parse_assignments(assignments or ())))
-    return load_settings(config, layers)
+    return absolute_places(load_settings(config, layers))
+
+
+def absolute_places(settings: Settings) -> Settings:
+    """The settings without a path that depends on the working folder, so that a run can be resumed from another one."""
+    data, captioner, template = settings.data, settings.captions.captioner, settings.search.template
+    changes: dict[str, dict[str, Any]] = {
+        "data": {
+            "dataset": absolute_place(data.dataset),
+            "targets": tuple(absolute_place(target) for target in data.targets),
+            "root": absolute(data.root),
+            "names": absolute(data.names),
+        },
+        "clip": {"model": absolute_place(settings.clip.model)},
+        "llm": {"spec": _model_place(settings.llm.spec)},
+        "search": {"template": template_place(Path(template) if template else None)},
+    }
+    if captioner.startswith("hf:") and Path(captioner[3:]).is_dir():
+        changes["captions"] = {"captioner": f"hf:{absolute(Path(captioner[3:]))}"}
+    return settings.model_copy(
+        update={name: getattr(settings, name).model_copy(update=values) for name, values in changes.items()}
+    )
 
 
 def absolute_place(spec: str | None) -> str | None:
-    """A dataset spec whose path, if it has one, no longer depends on the working folder."""
+    """The spec of a dataset or CLIP model; its path, if it has one, no longer depends on the working folder."""
     kind, colon, place = (spec or "").partition(":")
-    return f"{kind}:{Path(place).expanduser().absolute()}" if colon and kind in ("folder", "csv", "wds") else spec
+    return f"{kind}:{absolute(Path(place))}" if colon and kind in ("folder", "csv", "wds", "local-dir") else spec
+
+
+def _model_place(spec: str) -> str:
+    """The spec of a language model, which may be a folder or a file; a preset of the same name goes first."""
+    from ipo.llm.presets import presets
+
+    path = Path(spec).expanduser()
+    return str(path.absolute()) if path.exists() and spec not in presets() else spec
 
 
 def absolute(path: Path | None) -> Path | None:
-    """A path that no longer depends on the working folder, so that a run can be resumed from another one."""
+    """A path that no longer depends on the working folder."""
     return None if path is None else path.expanduser().absolute()
 
 
@@ -124,8 +153,8 @@ def data_flags(
 ) -> dict[str, Any]:
     """The `data` section of the options that were given."""
     return {
-        "dataset": absolute_place(dataset),
-        "root": absolute(data_root),
+        "dataset": dataset,
+        "root": data_root,
         "shots": shots,
         "classes": classes,
         "domains": split_commas(domains),

@@ -17,7 +17,8 @@ from ipo.cli import optimize as command
 from ipo.cli.options import template_place
 from ipo.config import Settings, load_settings
 from ipo.errors import ConfigError, DataError, IpoError, RunError
-from ipo.llm.base import UNPAID
+from ipo.llm.base import UNPAID, Spent
+from ipo.llm.prices import cost
 from ipo.run_folder import RunFolder
 from tests.clip.picture_clip import thumbnail
 from tests.fakes import FakeClip, ScriptedLLM
@@ -118,6 +119,24 @@ def test_a_resumed_run_keeps_its_captions_and_asks_for_none(shop, pictures, tmp_
     contents = [messages[0].content for messages, _ in shop.asked]
     assert len(contents) == 2
     assert all(f"caption {number}" in content for content in contents for number in range(1, 7))
+
+
+def test_what_captions_took_is_part_of_the_usage_and_cost_of_a_resumed_run_too(shop, pictures, tmp_path):
+    shop.spent = Spent("openai:gpt-4o", 3000, 200)
+    with pytest.raises(KeyboardInterrupt):
+        search(settings(pictures), tmp_path / "run", stop_after=1)
+    shop.spent = UNPAID
+    result = resume(tmp_path / "run")
+    assert result["usage"]["captions"] == {"model": "openai:gpt-4o", "prompt_tokens": 3000, "completion_tokens": 200}
+    assert result["cost"] == pytest.approx(cost("gpt-4o", 3000, 200))
+    assert "3,200 tokens for captions" in (tmp_path / "run" / "report.html").read_text()
+
+
+def test_a_bound_on_the_cost_needs_the_price_of_the_captioner_before_it_is_asked(shop, pictures, monkeypatch):
+    shop.name, shop.spent = "openai:gpt-4o", Spent("openai:nobody")
+    with pytest.raises(ConfigError, match="no price for openai:nobody"):
+        experiment.prepare(settings(pictures, max_cost=1.0))
+    assert shop.described == []
 
 
 @pytest.mark.parametrize("rows", [[], ['{"image": "train/a.png", "caption": "another"}'], ['{"image": 1}'], ["[]"]])

@@ -113,7 +113,8 @@ def _make_empty(path: Path) -> None:
     try:
         path.mkdir(parents=True, exist_ok=True)
         if any(path.iterdir()):
-            remedy = f"Go on with --resume {path}, or give another --out"
+            remedy = f"Go on with --resume {path}, or give" if (path / RUN_FILE).exists() else "Give"
+            remedy += " another --out"
             raise RunError("the folder is not empty", where=str(path), remedy=remedy)
     except OSError as error:
         raise _unwritable(path, error) from error

@@ -21,9 +21,12 @@ def test_a_new_folder_tells_settings_versions_and_status(tmp_path):
 
 def test_an_existing_run_is_never_overwritten(tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
-    with pytest.raises(RunError, match=r"not empty.*--resume"):
+    with pytest.raises(RunError, match=r"not empty.*\. Give another --out"):
         RunFolder.create(tmp_path, load_settings(), {})
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+    RunFolder.create(tmp_path / "run", load_settings(), {}).close()
+    with pytest.raises(RunError, match=r"not empty.*--resume .*run, or give another --out"):
+        RunFolder.create(tmp_path / "run", load_settings(), {})
 
 
 @pytest.mark.parametrize("place", ["file", "file/run", "/proc/nope/run"])

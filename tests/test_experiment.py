@@ -165,6 +165,17 @@ def test_an_unreadable_test_image_is_found_before_anything_is_asked(shop, pictur
     assert result["predictors"]["ipo"]["base"]["n"] == 5
 
 
+def test_a_run_whose_test_image_proves_damaged_at_the_end_can_be_brought_to_its_end(shop, pictures, tmp_path):
+    broken, run = pictures / "test" / "red" / "0.png", tmp_path / "run"
+    broken.write_bytes(broken.read_bytes()[:60])  # the header is whole
+    with pytest.raises(DataError, match=r"1 of 6 images.*replace them, or set it in the run's config\.toml"):
+        search(settings(pictures), run)
+    config = run / "config.toml"
+    config.write_text(config.read_text().replace("skip_unreadable = false", "skip_unreadable = true"))
+    assert resume(run)["predictors"]["ipo"]["base"]["n"] == 5
+    assert len(shop.asked) == 2, "the search was done again"
+
+
 def test_test_images_of_which_none_can_be_read_are_an_error_all_the_same(shop, pictures):
     for path in (pictures / "test").rglob("*.png"):
         path.write_bytes(b"")

@@ -164,6 +164,8 @@ class ImageFeatureStore:
         message += f"; and {len(problems) - _NAMED} more" if len(problems) > _NAMED else ""
         if not self._skip_unreadable:
             raise DataError(
-                message, remedy="Replace or remove them, or leave them out: --set data.skip_unreadable=true"
+                message,
+                remedy="Replace or remove them, or leave them out: --set data.skip_unreadable=true "
+                "(for a run that has begun: replace them, or set it in the run's config.toml)",
             )
         _log.warning("left out: %s", message)

@@ -5,7 +5,7 @@ Shape legend: P prompts, C classes, N images, D feature width.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -17,6 +17,9 @@ from ipo import metrics
 from ipo.clip.base import ClipModel
 from ipo.data.types import Item
 from ipo.prompt import Prompt, Score
+
+CHUNK_LOGITS = 1 << 21
+"""Logits that are scored at once: each takes some 40 bytes meanwhile."""
 
 
 @dataclass(frozen=True)
@@ -78,11 +81,25 @@ def score_prompts(
 
 def score_classifier(clip: ClipModel, classifier: Tensor, images: ImageSet) -> Score:
     """The score of class features (C, D) on `images`."""
-    logits = clip.logit_scale * images.features @ classifier.T
-    labels = images.labels
-    accuracy = metrics.accuracy(logits, labels)
-    low, high = metrics.wilson_interval(accuracy, len(labels))
-    fold_accuracy, fold_loss = metrics.fold_scores(logits, labels)
-    loss, margin = metrics.cross_entropy(logits, labels), metrics.margin(logits, labels)
-    rounded = (round(value, 6) for value in (accuracy, loss, low, high, margin, fold_accuracy, fold_loss))
+    logits, labels = clip.logit_scale * images.features @ classifier.T, images.labels
+    count = len(labels)
+    hits, fold_hits, sums = 0, 0, [0.0, 0.0, 0.0]
+    for part, own in _chunks(logits, labels):
+        share = len(own) / count
+        fold_accuracy, fold_loss = metrics.fold_scores(part, own)
+        means = metrics.cross_entropy(part, own), metrics.margin(part, own), fold_loss
+        sums = [total + share * mean for total, mean in zip(sums, means, strict=True)]
+        # Counts, so that an accuracy has the same last bit however many chunks there are.
+        hits += round(metrics.accuracy(part, own) * len(own))
+        fold_hits += round(fold_accuracy * len(own))
+    accuracy = hits / count
+    low, high = metrics.wilson_interval(accuracy, count)
+    loss, margin, fold_loss = sums
+    rounded = (round(value, 6) for value in (accuracy, loss, low, high, margin, fold_hits / count, fold_loss))
     return Score(*rounded)
+
+
+def _chunks(logits: Tensor, labels: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """Rows (N, C) with their labels, some at a time: figures are made in double precision, which needs room."""
+    rows = max(1, CHUNK_LOGITS // logits.shape[1])
+    return zip(torch.split(logits, rows), torch.split(labels, rows), strict=True)

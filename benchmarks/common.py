@@ -18,11 +18,14 @@ from typing import Any
 import open_clip
 import torch
 from PIL import Image
+from torch import Tensor
 
 from ipo.clip.engine import CPU_ROWS
 from ipo.clip.openclip import OpenClip, Preprocess
 from ipo.clip.packing import packs
 from ipo.clip.tokens import Tokens
+from ipo.data.types import Item
+from ipo.evaluate import ImageSet
 
 MODEL = "ViT-B-16-quickgelu"
 BLOCK_FLOPS = 24
@@ -94,11 +97,23 @@ def random_clip(precision: str = "float32", memory_mb: int = 512) -> tuple[OpenC
     transform = open_clip.image_transform(224, is_train=False)
     tokenizer = open_clip.get_tokenizer(MODEL)
     preprocess = Preprocess(transform, "standard")
-    settings = {"precision": precision, "text_memory_mb": memory_mb}
-    return OpenClip.from_module(module, tokenizer, preprocess, f"random {MODEL}", **settings), module
+    name = f"random {MODEL}"
+    clip = OpenClip.from_module(module, tokenizer, preprocess, name, precision=precision, text_memory_mb=memory_mb)
+    return clip, module
 
 
-def class_names(root: Path | None) -> tuple[list[str], str]:
+def forget(clip: OpenClip) -> None:
+    """Have a model tokenize and encode every text anew, as its peer does."""
+    clip.use_text_cache(None)
+    clip._tokens.words.cache_clear()
+
+
+def image_set(features: Tensor, classes: int) -> ImageSet:
+    """Features (N, D) with the labels that they would have as shots of `classes` classes."""
+    return ImageSet(tuple(Item(Path("-"), index % classes) for index in range(len(features))), features)
+
+
+def classnames(root: Path | None) -> tuple[list[str], str]:
     """Caltech101's 100 class names in label order where its split file is there, else plain words; and which."""
     file = root / "caltech-101" / "split_zhou_Caltech101.json" if root else None
     if file is None or not file.is_file():

@@ -8,10 +8,12 @@ python benchmarks/coop_step.py [--quick] [--data-root FOLDER] [--rounds N]
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from common import (
     arguments,
-    class_names,
+    classnames,
     linear_operations,
     matmul_rate,
     medians,
@@ -45,13 +47,11 @@ def our_step(
 
 
 def reference_step(
-    module: torch.nn.Module, context: Tensor, names: list[str], pixels: Tensor, labels: Tensor
+    module: Any, tokens: Tokens, context: Tensor, names: list[str], pixels: Tensor, labels: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Loss and gradient with `encode_text` on padded positions and the images (B, 3, H, W) encoded."""
-    tokens = Tokens(get_tokenizer("ViT-B-16"), 77)
-    text = PlainText(module, tokens, torch.float32, batch=len(names))
     sequences = context_sequences(tokens, names, context, context[:, :, :0], ".")
-    texts = text.encode(sequences, context.flatten(0, 2))
+    texts = PlainText(module, tokens, torch.float32, batch=len(names)).encode(sequences, context.flatten(0, 2))
     features = normalize(module.encode_image(pixels), dim=-1)
     loss = cross_entropy(100 * features @ texts.T, labels)
     return loss.detach(), torch.autograd.grad(loss, context)[0]
@@ -67,7 +67,7 @@ def ours_alone(names: list[str]) -> None:
 
 def main() -> None:
     options = arguments(__doc__ or "")
-    names, source = class_names(options.data_root)
+    names, source = classnames(options.data_root)
     names = names[:5] if options.quick else names[:50]
     rate = matmul_rate()
     print_setting(rate, source)
@@ -77,13 +77,14 @@ def main() -> None:
     pixels = torch.randn(2 if options.quick else BATCH, 3, 224, 224)
     labels = torch.arange(len(pixels)) % len(names)
     features = clip.encode_images(pixels)
+    tokens = Tokens(get_tokenizer("ViT-B-16"), 77)  # Both sides tokenize the names once, before the steps.
     steps = [
         lambda: our_step(clip, context, names, features, labels),
-        lambda: reference_step(module, context, names, pixels, labels),
+        lambda: reference_step(module, tokens, context, names, pixels, labels),
     ]
     (loss, gradient), (peer_loss, peer_gradient) = steps[0](), steps[1]()
     ours, reference = medians(steps, max(options.rounds, 1))
-    sequences = context_sequences(Tokens(get_tokenizer("ViT-B-16"), 77), names, context, context[:, :, :0], ".")
+    sequences = context_sequences(tokens, names, context, context[:, :, :0], ".")
     rows, all_rows = sum(len(pack.ids) for pack in packs(sequences, 1 << 30)), 77 * len(names)
     table = [
         ("ipo", ours, rows, f"{2 * linear_operations(rows) / ours / rate:.0%}", 1.0),

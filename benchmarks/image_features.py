@@ -11,7 +11,6 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from common import arguments, medians, peak_memory, pictures, print_result, print_table, random_clip
@@ -33,16 +32,16 @@ def load(name: str) -> ClipModel:
     return load_clip(ClipSettings(model=name, device="cpu"), offline=True) if name == "mini" else random_clip()[0]
 
 
-def plain_encoder(clip: ClipModel) -> Callable[[torch.Tensor], torch.Tensor]:
+def plain_encoder(clip: ClipModel) -> torch.nn.Module:
     """The image side without what `ipo` does to it."""
-    tower: Any = clip.image_tower().requires_grad_(False)
+    tower = clip.image_tower().requires_grad_(False)
     if isinstance(clip, Mini):
         tower.classifier = load_efficientnet(package_file(EFFICIENTNET_PACKAGE, EFFICIENTNET_WEIGHTS))
     return tower
 
 
 @torch.no_grad()
-def plain(clip: ClipModel, encode: Callable[[torch.Tensor], torch.Tensor], items: Sequence[Item], batch: int) -> None:
+def plain(clip: ClipModel, encode: torch.nn.Module, items: Sequence[Item], batch: int) -> None:
     """Decode and encode in one process, `batch` pictures at once."""
     for start in range(0, len(items), batch):
         encode(torch.stack([clip.preprocess(load_image(item.path)) for item in items[start : start + batch]]))

@@ -10,7 +10,8 @@ python benchmarks/step.py [--quick] [--data-root FOLDER] [--rounds N]
 
 from __future__ import annotations
 
-from pathlib import Path
+from functools import partial
+from typing import Any
 
 import open_clip
 import torch
@@ -18,8 +19,10 @@ from common import (
     MODEL,
     PROMPTS,
     arguments,
-    class_names,
+    classnames,
     computed_positions,
+    forget,
+    image_set,
     linear_operations,
     matmul_rate,
     medians,
@@ -36,7 +39,6 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, normalize
 
 from ipo.clip.openclip import OpenClip
-from ipo.data.types import Item
 from ipo.evaluate import ImageSet, score_prompts
 from ipo.prompt import CLASS_PLACEHOLDER, Prompt
 
@@ -48,11 +50,11 @@ IMAGE_GFLOP = 35.2
 
 def our_step(clip: OpenClip, images: ImageSet, names: list[str]) -> None:
     """Score all candidates, whose texts are new to the model."""
-    clip.use_text_cache(None)
+    forget(clip)
     score_prompts(clip, [Prompt(text.format(CLASS_PLACEHOLDER)) for text in PROMPTS], images, names)
 
 
-def build_model(weights: dict[str, Tensor]) -> torch.nn.Module:
+def build_model(weights: dict[str, Tensor]) -> Any:
     """CLIP from a checkpoint that is in memory already."""
     module = open_clip.model.CLIP(**open_clip.get_model_config(MODEL))
     module.load_state_dict(weights)
@@ -60,12 +62,14 @@ def build_model(weights: dict[str, Tensor]) -> torch.nn.Module:
 
 
 @torch.no_grad()
-def reference_candidate(weights: dict[str, Tensor], photos: list[Image], shots: int, names: list[str]) -> None:
+def reference_candidate(
+    weights: dict[str, Tensor], tokenize: Any, photos: list[Image], shots: int, names: list[str]
+) -> None:
     """One candidate: two models, `shots` augmented views of each class, padded texts, accuracy and loss a batch."""
     build_model(weights)
     module = build_model(weights)
     augment = open_clip.image_transform(224, is_train=True, aug_cfg={"scale": (0.08, 1.0)})
-    ids = open_clip.get_tokenizer(MODEL)([PROMPTS[0].format(name) for name in names])
+    ids = tokenize([PROMPTS[0].format(name) for name in names])
     texts = module.encode_text(ids, normalize=True)
     labels = torch.arange(len(names)).repeat(shots)
     for begin in range(0, len(labels), BATCH):
@@ -77,11 +81,6 @@ def reference_candidate(weights: dict[str, Tensor], photos: list[Image], shots: 
         float(cross_entropy(logits, target))
 
 
-def image_set(features: Tensor, classes: int) -> ImageSet:
-    """Features with the labels that they would have as shots of `classes` classes."""
-    return ImageSet(tuple(Item(Path("-"), index % classes) for index in range(len(features))), features)
-
-
 def ours_alone(names: list[str]) -> None:
     """The scoring process of one step at 16 shots."""
     clip, _ = random_clip()
@@ -90,20 +89,20 @@ def ours_alone(names: list[str]) -> None:
 
 def main() -> None:
     options = arguments(__doc__ or "")
-    all_names, source = class_names(options.data_root)
+    all_names, source = classnames(options.data_root)
     names = all_names[:4] if options.quick else all_names[:50]
     photos, kind = pictures(options.data_root, 4 if options.quick else 50)
     rate = matmul_rate()
     print_setting(rate, f"{source}, {kind}")
     clip, _ = random_clip()
-    weights = random_model().state_dict()
+    weights, tokenizer = random_model().state_dict(), open_clip.get_tokenizer(MODEL)
     positions = computed_positions([prompt.format(name) for prompt in PROMPTS for name in names])
     table, ratios = [], {}
     for shots in (1, 16):
         images = image_set(normalize(torch.randn(shots * len(names), clip.dim), dim=1), len(names))
         steps = [
-            lambda images=images: our_step(clip, images, names),
-            lambda shots=shots: reference_candidate(weights, photos, shots, names),
+            partial(our_step, clip, images, names),
+            partial(reference_candidate, weights, tokenizer, photos, shots, names),
         ]
         steps[0]()
         # The step takes a fraction of a second: the median of several, before the reference and after it.

@@ -1,17 +1,22 @@
-"""The text engine beside open_clip's `encode_text`, on the same texts and weights, both with their tokenization.
+"""The text engine beside open_clip's `encode_text`, on the same texts and weights, both tokenizing them anew each time.
 
 python benchmarks/text_engine.py [--quick] [--data-root FOLDER] [--rounds N]
 """
 
 from __future__ import annotations
 
+from functools import partial
+from typing import Any
+
 import torch
 from common import (
     LONG_PROMPTS,
     PROMPTS,
     arguments,
-    class_names,
+    classnames,
     computed_positions,
+    forget,
+    image_set,
     linear_operations,
     matmul_rate,
     medians,
@@ -23,11 +28,18 @@ from common import (
 )
 from open_clip import IMAGENET_CLASSNAMES, get_tokenizer
 from torch import Tensor
+from torch.nn.functional import normalize
 
 from ipo.clip.openclip import OpenClip
+from ipo.evaluate import score_prompts
+from ipo.prompt import CLASS_PLACEHOLDER, Prompt
 
+TOKENIZER = get_tokenizer("ViT-B-16")
 PEER_BATCH = 50
 """Texts that the peer encodes at once: its fastest among 10, 25, 50, 100, 200 and 400."""
+
+
+SHOTS = 16
 
 
 def texts_of(prompts: tuple[str, ...], names: list[str]) -> list[str]:
@@ -35,13 +47,13 @@ def texts_of(prompts: tuple[str, ...], names: list[str]) -> list[str]:
 
 
 def ours(clip: OpenClip, texts: list[str]) -> Tensor:
-    clip.use_text_cache(None)
+    forget(clip)
     return clip.encode_texts(texts)
 
 
 @torch.no_grad()
-def peer(module: torch.nn.Module, texts: list[str], dtype: torch.dtype) -> Tensor:
-    ids = get_tokenizer("ViT-B-16")(texts)
+def peer(module: Any, texts: list[str], dtype: torch.dtype) -> Tensor:
+    ids = TOKENIZER(texts)
     with torch.autocast("cpu", dtype=torch.bfloat16, enabled=dtype == torch.bfloat16):
         batches = [module.encode_text(part, normalize=True) for part in ids.split(PEER_BATCH)]
     return torch.cat(batches).float()
@@ -94,7 +106,7 @@ def growth(rounds: int, quick: bool) -> float:
     ]
     prompts = PROMPTS + LONG_PROMPTS
     cases = [texts_of(prompts[:count], names[:classes]) for count, classes in sizes]
-    seconds = medians([lambda texts=texts: ours(clip, texts) for texts in cases], rounds)
+    seconds = medians([partial(ours, clip, texts) for texts in cases], rounds)
     table, rates = [], []
     for (count, classes), texts, measured in zip(sizes, cases, seconds, strict=True):
         rows = computed_positions(texts)
@@ -106,9 +118,11 @@ def growth(rounds: int, quick: bool) -> float:
 
 
 def score_many(classes: int) -> None:
-    """What the scoring process does for one step: the model and 8 prompts over many class names."""
+    """What the scoring process does for one step: 8 prompts over many class names, on 16 images of each."""
     clip, _ = random_clip()
-    ours(clip, texts_of(PROMPTS, list(IMAGENET_CLASSNAMES)[:classes]))
+    images = image_set(normalize(torch.randn(SHOTS * classes, clip.dim), dim=1), classes)
+    prompts = [Prompt(text.format(CLASS_PLACEHOLDER)) for text in PROMPTS]
+    score_prompts(clip, prompts, images, list(IMAGENET_CLASSNAMES)[:classes])
 
 
 def load_only() -> None:
@@ -118,7 +132,7 @@ def load_only() -> None:
 
 def main() -> None:
     options = arguments(__doc__ or "")
-    names, source = class_names(options.data_root)
+    names, source = classnames(options.data_root)
     names = names[:4] if options.quick else names
     rate = matmul_rate()
     print_setting(rate, source)
@@ -127,8 +141,8 @@ def main() -> None:
     spread = growth(options.rounds, options.quick)
     classes = 20 if options.quick else 1000
     loaded, peak = peak_memory(load_only), peak_memory(score_many, classes)
-    header = ("process", "peak MB")
-    print_table("Memory", header, [("model loaded and checked", loaded), (f"and {classes} names x 8 prompts", peak)])
+    scored = f"and {classes} names x 8 prompts x {SHOTS * classes} images"
+    print_table("Memory", ("process", "peak MB"), [("model loaded and checked", loaded), (scored, peak)])
     figures = {f"mixed_{name}": value for name, value in mixed.items()}
     figures |= {f"long_{name}": value for name, value in long.items()}
     print_result(**figures, growth_spread=spread, peak_mb=peak)

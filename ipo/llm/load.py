@@ -119,7 +119,8 @@ def _load_transformers(source: str, label: str, preset: Preset, settings: LLMSet
 
 
 def _load_llama_cpp(path: Path, label: str, preset: Preset, settings: LLMSettings) -> LLM:
-    from ipo.llm.llamacpp import LlamaCppLLM, LlamaFile
+    from ipo.llm.llama_file import LlamaFile
+    from ipo.llm.llamacpp import LlamaCppLLM
 
     file = LlamaFile(path, on_gpu=settings.device != "cpu")
     return LlamaCppLLM(file, label, _style(preset, settings, file.chat_template is not None, file.parameters))

@@ -13,9 +13,10 @@ import torch
 
 from ipo.config import LLMSettings
 from ipo.errors import LLMError, ModelError
-from ipo.llm import llamacpp
+from ipo.llm import llama_file, llamacpp
 from ipo.llm.base import LikelihoodModel, Message
-from ipo.llm.llamacpp import LlamaCppLLM, LlamaFile
+from ipo.llm.llama_file import LlamaFile
+from ipo.llm.llamacpp import LlamaCppLLM
 from ipo.llm.load import load_llm
 from tests.llm.test_local import ASK, CONTINUE, tiny_llm, tiny_tokenizer
 
@@ -184,7 +185,7 @@ def test_it_writes_what_transformers_writes(file: Path, n: int) -> None:
 
 
 def test_more_texts_than_before_and_prefixes_longer_than_a_batch(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(llamacpp, "_BATCH", 4)
+    monkeypatch.setattr(llama_file, "_BATCH", 4)
     llm = llama(file)
     llm.generate(ASK, 2, 1.0, 24, seed=1)
     texts = [reply.text for reply in llm.generate(ASK, 6, 1.0, 24, seed=1)]

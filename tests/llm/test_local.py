@@ -41,20 +41,23 @@ def tiny_tokenizer() -> PreTrainedTokenizerFast:
     return tokenizer
 
 
+TINY: dict[str, int] = {
+    "vocab_size": 300,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 512,
+    "bos_token_id": 0,
+    "eos_token_id": 1,
+}
+
+
 @cache
 def tiny_llm(chat: bool = False) -> HuggingFaceLLM:
     torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=300,
-        hidden_size=32,
-        intermediate_size=48,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=512,
-        bos_token_id=0,
-        eos_token_id=1,
-    )
+    config = LlamaConfig(**TINY)
     return HuggingFaceLLM(LlamaForCausalLM(config).eval(), tiny_tokenizer(), "tiny", replace(CONTINUE, chat=chat))
 
 
@@ -105,18 +108,7 @@ def test_the_global_random_state_is_left_alone() -> None:
 def tiny_llm_with_a_window() -> HuggingFaceLLM:
     """A model whose layers look back eight tokens only, and so have caches of another kind."""
     torch.manual_seed(0)
-    config = MistralConfig(
-        vocab_size=300,
-        hidden_size=32,
-        intermediate_size=48,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=512,
-        sliding_window=8,
-        bos_token_id=0,
-        eos_token_id=1,
-    )
+    config = MistralConfig(**TINY, sliding_window=8)
     return HuggingFaceLLM(MistralForCausalLM(config).eval(), tiny_tokenizer(), "tiny", CONTINUE)
 
 

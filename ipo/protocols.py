@@ -18,6 +18,7 @@ from torch import Tensor
 from ipo import metrics
 from ipo.clip.base import ClipModel
 from ipo.config import Settings
+from ipo.data.check import require_shots
 from ipo.data.fewshot import class_half, draw_shots
 from ipo.data.load import load_dataset
 from ipo.data.splits import relative
@@ -156,6 +157,7 @@ def load_task(settings: Settings, clip: ClipModel, store: FeatureStore) -> BaseT
     train, val = draw_shots(dataset, data.shots, settings.seed)
     use_all = data.classes == "all" or (data.classes == "auto" and dataset.own)
     half = class_half(dataset, "all" if use_all else "base")
+    require_shots(half.classnames, half.take(train), dataset.root)
     task = FewShotTask(
         dataset=dataset.name,
         classnames=half.classnames,

@@ -141,6 +141,14 @@ def test_no_readable_training_image_is_an_error(pictures):
         load_task(settings(pictures), clip, RecordingStore(clip, unreadable=NAMES))
 
 
+def test_a_class_without_training_images_is_an_error_that_names_it(pictures):
+    (pictures / "train" / "empty").mkdir()
+    clip = TinyClip()
+    whole = load_settings(None, {"data": {"dataset": f"folder:{pictures}", "shots": 2, "classes": "all"}})
+    with pytest.raises(DataError, match=r"no training images of empty .*\.png"):
+        load_task(whole, clip, RecordingStore(clip))
+
+
 def test_another_dataset_is_a_target_under_its_own_names(pictures):
     clip = TinyClip()
     target = load_target(f"folder:{pictures}", settings(pictures), RecordingStore(clip))

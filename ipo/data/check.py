@@ -8,7 +8,7 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 from ipo.data.catalogue import CATALOGUE, CatalogueEntry
-from ipo.data.images import load_image, unopenable
+from ipo.data.images import IMAGE_SUFFIXES, load_image, unopenable
 from ipo.data.splits import relative
 from ipo.data.types import Dataset, Item
 from ipo.errors import DataError
@@ -111,3 +111,16 @@ def problems(dataset: Dataset, workers: int = 0) -> Iterator[str]:
         empty = sorted(set(range(len(dataset.classnames))) - {item.label for item in part}) if part else []
         yield from (f"class '{dataset.classnames[label]}' has no {split} images" for label in empty)
     yield from unreadable_images([item.path for item in items], workers)
+
+
+def require_shots(classnames: Sequence[str], train: Sequence[Item], root: Path) -> None:
+    """Raise `DataError` for classes without a training image."""
+    trained = {item.label for item in train}
+    empty = [name for label, name in enumerate(classnames) if label not in trained]
+    if empty:
+        more = f" and {len(empty) - 5} more" if len(empty) > 5 else ""
+        raise DataError(
+            f"no training images of {', '.join(empty[:5])}{more}",
+            where=str(root),
+            remedy=f"Give every class some ({' '.join(sorted(IMAGE_SUFFIXES))}), or take it out",
+        )

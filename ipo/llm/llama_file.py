@@ -33,7 +33,7 @@ class LlamaFile:
 
     def __init__(self, path: Path, *, on_gpu: bool) -> None:
         self.api: Any = import_module("llama_cpp")
-        logging.getLogger("llama-cpp-python").setLevel(logging.ERROR)  # by default llama.cpp tells all it does
+        logging.getLogger("llama-cpp-python").setLevel(logging.CRITICAL)  # llama.cpp tells all it does
         self.api.llama_backend_init()
         params = self.api.llama_model_default_params()
         if not on_gpu:
@@ -42,7 +42,9 @@ class LlamaFile:
             raise ModelError("no such GGUF file", where=str(path), remedy="Check the path")
         self.model: Any = self.api.llama_model_load_from_file(str(path).encode(), params)
         if not self.model:
-            raise ModelError("llama.cpp cannot load this file", where=str(path), remedy="See its message above")
+            raise ModelError(
+                "llama.cpp cannot load this file", where=str(path), remedy="Fetch it again, or update llama-cpp-python"
+            )
         weakref.finalize(self, self.api.llama_model_free, self.model)
         self._vocab: Any = self.api.llama_model_get_vocab(self.model)
         self.width = int(self.api.llama_vocab_n_tokens(self._vocab))

@@ -20,7 +20,7 @@ from ipo.config import CaptionSettings, ClipSettings
 from ipo.errors import ConfigError, DataError, LLMError, ModelError, RunError, UnknownName
 from ipo.llm.base import UNPAID, Spent
 from tests.clip.picture_clip import draw_pictures, thumbnail
-from tests.llm.server import serving
+from tests.llm.server import interruptible, serving
 from tests.tiny_llava import save_tiny_llava
 
 CLIP = ClipSettings(device="cpu", workers=0)
@@ -271,7 +271,7 @@ def test_an_interrupt_does_not_wait_for_captions_in_flight(paths):
         return "a cat"
 
     with serving(write) as server:
-        with pytest.raises(KeyboardInterrupt):
+        with interruptible(), pytest.raises(KeyboardInterrupt):
             list(ApiDescriber("lmm", server.url).describe(paths))
         assert answered == []
         release.set()

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Literal
 
@@ -64,8 +65,22 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(data)
 
+    def handle(self) -> None:
+        with suppress(ConnectionError):  # a client that was interrupted is gone
+            super().handle()
+
     def log_message(self, *arguments: Any) -> None:
         """Stay silent."""
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Inside, SIGINT is a KeyboardInterrupt, even where the tests were started in the background and ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @contextmanager

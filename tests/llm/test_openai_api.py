@@ -16,7 +16,7 @@ from ipo.errors import ConfigError, LLMError, ModelError
 from ipo.llm.base import Message
 from ipo.llm.openai_api import OpenAILLM
 from ipo.llm.parse import read_prompt
-from tests.llm.server import FakeServer, serving
+from tests.llm.server import FakeServer, interruptible, serving
 
 ASK = [Message("user", "Write a prompt. Answer in JSON.")]
 SIDES = json.dumps({"before": "a photo of a", "after": "."})
@@ -247,7 +247,7 @@ def test_an_interrupt_does_not_wait_for_requests_in_flight() -> None:
 
     with serving(write) as server, client(server.url, timeout=30.0) as llm:
         generate(llm)
-        with pytest.raises(KeyboardInterrupt):
+        with interruptible(), pytest.raises(KeyboardInterrupt):
             generate(llm, n=6)
         assert answered == []
         assert all(thread.daemon for thread in set(threading.enumerate()) - before if thread.name != "server")

@@ -11,7 +11,7 @@ from ipo.report import result_columns, result_rows
 
 def result_table(result: dict[str, Any]) -> Table:
     """Every predictor of a `result.json` on every test set."""
-    table = Table(title="Test accuracy, % [95% interval]", title_justify="left")
+    table = Table(title="Test accuracy, % [95% interval]", title_justify="left", show_edge=False, pad_edge=False)
     for heading in ("", *result_columns(result)):
         table.add_column(heading, justify="left" if not heading else "right")
     for row in result_rows(result):

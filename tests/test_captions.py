@@ -3,8 +3,6 @@
 import base64
 import io
 import json
-import signal
-import threading
 
 import pytest
 from PIL import Image
@@ -20,7 +18,7 @@ from ipo.config import CaptionSettings, ClipSettings
 from ipo.errors import ConfigError, DataError, LLMError, ModelError, RunError, UnknownName
 from ipo.llm.base import UNPAID, Spent
 from tests.clip.picture_clip import draw_pictures, thumbnail
-from tests.llm.server import interruptible, serving
+from tests.llm.server import Interrupting, interruptible, serving
 from tests.tiny_llava import save_tiny_llava
 
 CLIP = ClipSettings(device="cpu", workers=0)
@@ -259,22 +257,12 @@ def test_tokens_that_the_server_does_not_count_are_estimated(httpserver, server_
 
 
 def test_an_interrupt_does_not_wait_for_captions_in_flight(paths):
-    release, asked, answered = threading.Event(), [], []
-
-    def write(request):
-        asked.append(request)
-        if len(asked) == 3:
-            signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
-        if len(asked) > 1:
-            release.wait(10)
-            answered.append(request)
-        return "a cat"
-
+    write = Interrupting("a cat")
     with serving(write) as server:
         with interruptible(), pytest.raises(KeyboardInterrupt):
             list(ApiDescriber("lmm", server.url).describe(paths))
-        assert answered == []
-        release.set()
+        assert write.answered == 0
+        write.release.set()
 
 
 @pytest.mark.parametrize("address", ["localhost:8000/v1", "http://user:pa55word@localhost/v1"])

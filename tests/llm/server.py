@@ -73,6 +73,23 @@ class _Handler(BaseHTTPRequestHandler):
         """Stay silent."""
 
 
+class Interrupting:
+    """A writer that answers the first request, interrupts the tests at the third, and holds all but the first back."""
+
+    def __init__(self, reply: str) -> None:
+        self.reply, self.asked, self.answered = reply, 0, 0
+        self.release = threading.Event()
+
+    def __call__(self, request: dict[str, Any]) -> str:
+        self.asked += 1
+        if self.asked == 3:
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+        if self.asked > 1:
+            self.release.wait(10)
+            self.answered += 1
+        return self.reply
+
+
 @contextmanager
 def interruptible() -> Iterator[None]:
     """Inside, SIGINT is a KeyboardInterrupt, even where the tests were started in the background and ignore it."""

@@ -1,7 +1,6 @@
 """The OpenAI-compatible client against real sockets: what servers know, refuse, break, and how often it asks again."""
 
 import json
-import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,7 +15,7 @@ from ipo.errors import ConfigError, LLMError, ModelError
 from ipo.llm.base import Message
 from ipo.llm.openai_api import OpenAILLM
 from ipo.llm.parse import read_prompt
-from tests.llm.server import FakeServer, interruptible, serving
+from tests.llm.server import FakeServer, Interrupting, interruptible, serving
 
 ASK = [Message("user", "Write a prompt. Answer in JSON.")]
 SIDES = json.dumps({"before": "a photo of a", "after": "."})
@@ -233,25 +232,14 @@ def test_replies_that_never_parse_are_asked_for_a_bounded_number_of_times(retrie
 
 def test_an_interrupt_does_not_wait_for_requests_in_flight() -> None:
     """It comes while the server still writes; no thread that is left over keeps the process alive."""
-    release, asked, answered = threading.Event(), [], []
-    before = set(threading.enumerate())
-
-    def write(request: dict[str, Any]) -> str:
-        asked.append(request)
-        if len(asked) == 3:
-            signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
-        if len(asked) > 1:
-            release.wait(10)
-            answered.append(request)
-        return SIDES
-
+    write, before = Interrupting(SIDES), set(threading.enumerate())
     with serving(write) as server, client(server.url, timeout=30.0) as llm:
         generate(llm)
         with interruptible(), pytest.raises(KeyboardInterrupt):
             generate(llm, n=6)
-        assert answered == []
+        assert write.answered == 0
         assert all(thread.daemon for thread in set(threading.enumerate()) - before if thread.name != "server")
-        release.set()
+        write.release.set()
 
 
 def test_forgotten_model_on_retry() -> None:

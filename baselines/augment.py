@@ -9,10 +9,11 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from baselines.views import Views, encode_views
 from ipo.clip.base import ClipModel
 from ipo.progress import track
 from ipo.protocols import FewShotTask
+
+from .views import Views, encode_views
 
 Augment = Literal["none", "cached", "fly"]
 

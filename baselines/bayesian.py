@@ -20,15 +20,16 @@ from torch import Tensor, nn
 from torch.nn.functional import log_softmax
 from torch.utils.checkpoint import checkpoint
 
-from baselines.augment import TrainingFeatures
-from baselines.contexts import ContextOptions, chunk_size, encode_context, first_context
-from baselines.reading import read_context
-from baselines.training import Step, StepResult, fit_by_sgd, seeded_generator, seeded_torch
 from ipo.clip.base import ClipModel
 from ipo.evaluate import ImageSet
 from ipo.methods import FitRun, Fitted, Method
 from ipo.progress import track
 from ipo.protocols import FewShotTask
+
+from .augment import TrainingFeatures
+from .contexts import ContextOptions, chunk_size, encode_context, first_context
+from .reading import read_context
+from .training import Step, StepResult, fit_by_sgd, seeded_generator, seeded_torch
 
 PUBLISHED = {
     "caltech101": (20, 20),

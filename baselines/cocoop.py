@@ -15,15 +15,16 @@ from pydantic import PositiveInt
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from baselines.augment import TrainingFeatures
-from baselines.contexts import ContextOptions, chunk_size, encode_context, first_context
-from baselines.reading import read_context
-from baselines.training import StepResult, fit_by_sgd, seeded_torch
 from ipo.clip.base import ClipModel
 from ipo.evaluate import ImageSet
 from ipo.methods import FitRun, Fitted, Method
 from ipo.progress import track
 from ipo.protocols import FewShotTask
+
+from .augment import TrainingFeatures
+from .contexts import ContextOptions, chunk_size, encode_context, first_context
+from .reading import read_context
+from .training import StepResult, fit_by_sgd, seeded_torch
 
 
 class CoCoOpOptions(ContextOptions):

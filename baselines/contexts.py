@@ -12,10 +12,11 @@ import torch
 from pydantic import PositiveInt
 from torch import Tensor
 
-from baselines.augment import Augment
-from baselines.training import SgdOptions, seeded_generator
 from ipo.clip.base import ClipModel
 from ipo.errors import ConfigError
+
+from .augment import Augment
+from .training import SgdOptions, seeded_generator
 
 Position = Literal["end", "middle", "front"]
 """Where the class name stands: after the context, in the middle of it, or before it."""

@@ -14,15 +14,16 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from baselines.augment import TrainingFeatures
-from baselines.contexts import ContextOptions, Position, encode_context, first_context
-from baselines.reading import read_context
-from baselines.training import StepResult, fit_by_sgd
 from ipo.clip.base import ClipModel
 from ipo.errors import ConfigError
 from ipo.evaluate import ImageSet
 from ipo.methods import FitRun, Fitted, Method
 from ipo.protocols import FewShotTask
+
+from .augment import TrainingFeatures
+from .contexts import ContextOptions, Position, encode_context, first_context
+from .reading import read_context
+from .training import StepResult, fit_by_sgd
 
 
 class CoOpOptions(ContextOptions):

@@ -11,13 +11,14 @@ from typing import Any
 
 from pydantic import Field, NonNegativeFloat, PositiveInt
 
-from baselines import regularisers
-from baselines.regularisers import MakeRegulariser
-from baselines.towers import TunedPredictor, first_classifier, interpolate
-from baselines.training import seeded_generator
-from baselines.tuning import Tuning, TuningOptions
 from ipo.methods import FitRun, Fitted, Method
 from ipo.protocols import FewShotTask
+
+from . import regularisers
+from .regularisers import MakeRegulariser
+from .towers import TunedPredictor, first_classifier, interpolate
+from .training import seeded_generator
+from .tuning import Tuning, TuningOptions
 
 
 class WeightedOptions(TuningOptions):

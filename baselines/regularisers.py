@@ -12,12 +12,13 @@ import torch
 from torch import Tensor
 from torch.nn.functional import kl_div, log_softmax, normalize
 
-from baselines.towers import TunedClassifier
-from baselines.tuning import Regulariser, TuningBatch
-from baselines.zero_shot import EIGHTY
 from ipo.clip.base import ClipModel
 from ipo.evaluate import text_features
 from ipo.protocols import FewShotTask
+
+from .towers import TunedClassifier
+from .tuning import Regulariser, TuningBatch
+from .zero_shot import EIGHTY
 
 MakeRegulariser = Callable[[FewShotTask, TunedClassifier, float], Regulariser]
 

@@ -11,12 +11,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from baselines.views import Views, encode_views
-from baselines.zero_shot import EIGHTY
 from ipo.clip.base import ClipModel
 from ipo.errors import ConfigError
 from ipo.evaluate import ImageSet, ensemble_classifier, text_features
 from ipo.protocols import FewShotTask
+
+from .views import Views, encode_views
+from .zero_shot import EIGHTY
 
 
 class TunedClassifier(nn.Module):

@@ -20,14 +20,15 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, Pos
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from baselines.towers import TunedClassifier
-from baselines.training import describe_seconds, require_finite, seeded_generator, shuffled_batches
-from baselines.views import ViewKey, Views, load_views
 from ipo.config import Section
 from ipo.errors import ConfigError
 from ipo.methods import FitRun
 from ipo.progress import progress_bar
 from ipo.protocols import FewShotTask
+
+from .towers import TunedClassifier
+from .training import describe_seconds, require_finite, seeded_generator, shuffled_batches
+from .views import ViewKey, Views, load_views
 
 CURVE_ROWS = 100
 """About how many rows the curve of a fit has."""

@@ -11,10 +11,11 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 from torchvision.transforms import Compose, InterpolationMode, RandomHorizontalFlip, RandomResizedCrop
 
-from baselines.training import seeded_torch
 from ipo.clip.base import ClipModel
 from ipo.data.images import load_image
 from ipo.data.types import Item
+
+from .training import seeded_torch
 
 ViewKey = tuple[int, int]
 """A draw and the index of an image: the same key is always the same crop."""

@@ -25,10 +25,10 @@ from common import (
     random_clip,
     random_model,
 )
+from ipo_baselines.cocoop import METHOD, CoCoOpOptions
 from open_clip import get_tokenizer
 from torch.nn.functional import cross_entropy, normalize
 
-from baselines.cocoop import METHOD, CoCoOpOptions
 from ipo.clip.contexts import context_sequences
 from ipo.clip.plain import PlainText
 from ipo.clip.tokens import Tokens

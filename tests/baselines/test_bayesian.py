@@ -4,10 +4,7 @@ import math
 
 import pytest
 import torch
-from torch.distributions import Normal, kl_divergence
-from torch.nn.functional import log_softmax
-
-from baselines.bayesian import (
+from ipo_baselines.bayesian import (
     METHOD,
     BayesianOptions,
     BayesianPredictor,
@@ -16,9 +13,12 @@ from baselines.bayesian import (
     kl_to_standard_normal,
     log_mean,
 )
-from baselines.bayesian import _loss as data_term
-from baselines.contexts import first_context
-from baselines.coop import ContextPredictor
+from ipo_baselines.bayesian import _loss as data_term
+from ipo_baselines.contexts import first_context
+from ipo_baselines.coop import ContextPredictor
+from torch.distributions import Normal, kl_divergence
+from torch.nn.functional import log_softmax
+
 from ipo.methods import FitRun
 from tests.baselines.tiny import CLASSNAMES, NEW_NAMES
 

@@ -2,12 +2,12 @@ from __future__ import annotations
 
 import pytest
 import torch
+from ipo_baselines.augment import TrainingFeatures
+from ipo_baselines.contexts import encode_context, first_context
+from ipo_baselines.coop import METHOD, ContextPredictor, CoOpOptions, published
+from ipo_baselines.views import Views, encode_views
 from torch.nn.functional import cross_entropy
 
-from baselines.augment import TrainingFeatures
-from baselines.contexts import encode_context, first_context
-from baselines.coop import METHOD, ContextPredictor, CoOpOptions, published
-from baselines.views import Views, encode_views
 from ipo.errors import ConfigError
 from ipo.evaluate import PromptPredictor
 from ipo.methods import FitRun

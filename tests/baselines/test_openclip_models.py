@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
+from ipo_baselines import finetune
+from ipo_baselines.contexts import first_context
+from ipo_baselines.coop import ContextPredictor, CoOpOptions
+from ipo_baselines.regularisers import text_guidance
+from ipo_baselines.towers import first_classifier
+from ipo_baselines.tuning import Tuning
 
-from baselines import finetune
-from baselines.contexts import first_context
-from baselines.coop import ContextPredictor, CoOpOptions
-from baselines.regularisers import text_guidance
-from baselines.towers import first_classifier
-from baselines.tuning import Tuning
 from ipo.clip.load import load_clip
 from ipo.config import ClipSettings
 from ipo.evaluate import PromptPredictor

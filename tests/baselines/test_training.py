@@ -5,9 +5,9 @@ import math
 
 import pytest
 import torch
+from ipo_baselines.training import SgdOptions, StepResult, epoch_rate, fit_by_sgd, seeded_generator, shuffled_batches
 from torch.nn import Parameter
 
-from baselines.training import SgdOptions, StepResult, epoch_rate, fit_by_sgd, seeded_generator, shuffled_batches
 from ipo.errors import RunError
 from ipo.methods import FitRun
 

@@ -6,8 +6,8 @@ import sys
 from pathlib import Path
 
 import torch
+from ipo_baselines.finetune import LIPSUM_FT, LipsumOptions
 
-from baselines.finetune import LIPSUM_FT, LipsumOptions
 from ipo.methods import FitRun, save_tensors
 from tests.baselines.tiny import tiny_task
 

@@ -122,7 +122,7 @@ class HuggingFaceLLM(LocalLLM):
         @torch.inference_mode()
         def step(tokens: Sequence[int]) -> Tensor:
             ids = torch.tensor(tokens, device=self.model.device)[:, None]
-            output = self.model(ids, past_key_values=cache, use_cache=True)
+            output = self.model(ids, cache=cache, use_cache=True)
             return torch.as_tensor(output.logits[:, -1])
 
         return logits, step
@@ -151,7 +151,7 @@ class HuggingFaceLLM(LocalLLM):
     def _read(self, ids: Sequence[int]) -> Prefix:
         """Read a text once, to go on with it as often as needed."""
         output = self.model(torch.tensor([ids], device=self.model.device), use_cache=True, logits_to_keep=1)
-        return Prefix(output.past_key_values, output.logits[:, -1], len(ids))
+        return Prefix(output.cache, output.logits[:, -1], len(ids))
 
 
 @torch.inference_mode()
@@ -161,7 +161,7 @@ def mean_log_likelihoods(model: PreTrainedModel, prefix: Prefix, texts: Sequence
     cache, first = prefix.repeated(len(texts), room=ids.shape[1])
     counted = torch.arange(ids.shape[1]) < torch.tensor([len(text) for text in texts])[:, None]
     seen = torch.cat([torch.ones(len(texts), prefix.length, dtype=torch.bool), counted], dim=1)
-    rest = model(ids.to(model.device), past_key_values=cache, attention_mask=seen.long().to(model.device)).logits
+    rest = model(ids.to(model.device), cache=cache, attention_mask=seen.long().to(model.device)).logits
     logits = torch.cat([first[:, None], rest[:, :-1]], dim=1).float().cpu()  # (N, T, V)
     losses = cross_entropy(logits.flatten(0, 1), ids.flatten(), reduction="none").view(ids.shape)
     return [float(-loss[keep].mean()) for loss, keep in zip(losses, counted, strict=True)]

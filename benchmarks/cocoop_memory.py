@@ -25,7 +25,6 @@ from common import (
     random_clip,
     random_model,
 )
-from ipo_baselines.cocoop import METHOD, CoCoOpOptions
 from open_clip import get_tokenizer
 from torch.nn.functional import cross_entropy, normalize
 
@@ -34,6 +33,7 @@ from ipo.clip.plain import PlainText
 from ipo.clip.tokens import Tokens
 from ipo.methods import FitRun
 from ipo.protocols import FewShotTask
+from ipo_baselines.cocoop import METHOD, CoCoOpOptions
 
 VECTORS = 4
 

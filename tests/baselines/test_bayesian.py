@@ -4,6 +4,10 @@ import math
 
 import pytest
 import torch
+from torch.distributions import Normal, kl_divergence
+from torch.nn.functional import log_softmax
+
+from ipo.methods import FitRun
 from ipo_baselines.bayesian import (
     METHOD,
     BayesianOptions,
@@ -16,10 +20,6 @@ from ipo_baselines.bayesian import (
 from ipo_baselines.bayesian import _loss as data_term
 from ipo_baselines.contexts import first_context
 from ipo_baselines.coop import ContextPredictor
-from torch.distributions import Normal, kl_divergence
-from torch.nn.functional import log_softmax
-
-from ipo.methods import FitRun
 from tests.baselines.tiny import CLASSNAMES, NEW_NAMES
 
 QUIET = FitRun(report=lambda _: None)

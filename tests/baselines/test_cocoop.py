@@ -2,11 +2,11 @@ from __future__ import annotations
 
 import pytest
 import torch
+
+from ipo.methods import FitRun
 from ipo_baselines.cocoop import METHOD, CoCoOpOptions, ConditionalPredictor, meta_net
 from ipo_baselines.contexts import first_context
 from ipo_baselines.coop import ContextPredictor
-
-from ipo.methods import FitRun
 from tests.baselines.tiny import CLASSNAMES, NEW_NAMES
 
 QUIET = FitRun(report=lambda _: None)

@@ -2,16 +2,16 @@ from __future__ import annotations
 
 import pytest
 import torch
-from ipo_baselines.augment import TrainingFeatures
-from ipo_baselines.contexts import encode_context, first_context
-from ipo_baselines.coop import METHOD, ContextPredictor, CoOpOptions, published
-from ipo_baselines.views import Views, encode_views
 from torch.nn.functional import cross_entropy
 
 from ipo.errors import ConfigError
 from ipo.evaluate import PromptPredictor
 from ipo.methods import FitRun
 from ipo.prompt import Prompt
+from ipo_baselines.augment import TrainingFeatures
+from ipo_baselines.contexts import encode_context, first_context
+from ipo_baselines.coop import METHOD, ContextPredictor, CoOpOptions, published
+from ipo_baselines.views import Views, encode_views
 from tests.baselines.tiny import CLASSNAMES, NEW_NAMES, TinyClip
 
 QUIET = FitRun(report=lambda _: None)

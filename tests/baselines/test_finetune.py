@@ -9,16 +9,16 @@ from pathlib import Path
 
 import pytest
 import torch
-from ipo_baselines import finetune, regularisers
-from ipo_baselines.towers import TunedPredictor, first_classifier, interpolate
-from ipo_baselines.training import seeded_generator
-from ipo_baselines.tuning import Tuning, TuningBatch, TuningOptions, step_batches, tuning_rate
-from ipo_baselines.zero_shot import EIGHTY
 from torch.nn.functional import cross_entropy, normalize
 
 from ipo.errors import ConfigError, RunError
 from ipo.evaluate import PromptPredictor
 from ipo.methods import FitRun, load_tensors
+from ipo_baselines import finetune, regularisers
+from ipo_baselines.towers import TunedPredictor, first_classifier, interpolate
+from ipo_baselines.training import seeded_generator
+from ipo_baselines.tuning import Tuning, TuningBatch, TuningOptions, step_batches, tuning_rate
+from ipo_baselines.zero_shot import EIGHTY
 from tests.baselines.tiny import CLASSNAMES, NEW_NAMES
 from tests.baselines.two_processes import OPTIONS
 

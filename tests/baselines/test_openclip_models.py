@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import pytest
 import torch
-from ipo_baselines import finetune
-from ipo_baselines.contexts import first_context
-from ipo_baselines.coop import ContextPredictor, CoOpOptions
-from ipo_baselines.regularisers import text_guidance
-from ipo_baselines.towers import first_classifier
-from ipo_baselines.tuning import Tuning
 
 from ipo.clip.load import load_clip
 from ipo.config import ClipSettings
 from ipo.evaluate import PromptPredictor
 from ipo.methods import FitRun, find_method
 from ipo.prompt import Prompt
+from ipo_baselines import finetune
+from ipo_baselines.contexts import first_context
+from ipo_baselines.coop import ContextPredictor, CoOpOptions
+from ipo_baselines.regularisers import text_guidance
+from ipo_baselines.towers import first_classifier
+from ipo_baselines.tuning import Tuning
 from tests.baselines.tiny import CLASSNAMES, NEW_NAMES, save_openclip, tiny_task
 
 QUIET = FitRun(report=lambda _: None)

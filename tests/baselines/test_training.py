@@ -5,11 +5,11 @@ import math
 
 import pytest
 import torch
-from ipo_baselines.training import SgdOptions, StepResult, epoch_rate, fit_by_sgd, seeded_generator, shuffled_batches
 from torch.nn import Parameter
 
 from ipo.errors import RunError
 from ipo.methods import FitRun
+from ipo_baselines.training import SgdOptions, StepResult, epoch_rate, fit_by_sgd, seeded_generator, shuffled_batches
 
 
 def published_rates(epochs, rate=0.002, warmup=1e-5):

@@ -2,12 +2,12 @@ from __future__ import annotations
 
 import pytest
 import torch
-from ipo_baselines.zero_shot import EIGHTY, SEVEN, read_prompts
 from torch.nn.functional import normalize
 
 from ipo.errors import ConfigError, PromptError
 from ipo.methods import FitRun, find_method
 from ipo.metrics import accuracy, cross_entropy
+from ipo_baselines.zero_shot import EIGHTY, SEVEN, read_prompts
 from tests.baselines.tiny import CLASSNAMES, NEW_NAMES
 
 QUIET = FitRun(report=lambda _: None)

@@ -6,9 +6,9 @@ import sys
 from pathlib import Path
 
 import torch
-from ipo_baselines.finetune import LIPSUM_FT, LipsumOptions
 
 from ipo.methods import FitRun, save_tensors
+from ipo_baselines.finetune import LIPSUM_FT, LipsumOptions
 from tests.baselines.tiny import tiny_task
 
 OPTIONS = LipsumOptions(steps=5, batch=9, learning_rate=0.01, warmup=0, workers=0, images_at_once=2)

@@ -56,6 +56,8 @@ class BayesianOptions(ContextOptions):
     """Images a step."""
     conditional: bool = False
     """Condition the residual on the image, by two small nets."""
+    hidden: PositiveInt | None = None
+    """Hidden units of these nets; half the feature width, as in the reference code."""
     log_variance: float | None = None
     """Where the log-variance of the residual starts; uniform in [0, 1), or the nets' own start, as published."""
     samples: PositiveInt = 10
@@ -84,10 +86,11 @@ class Residual(nn.Module):
 
 
 class ConditionalResidual(nn.Module):
-    """A normal distribution of the residual for each image, by two nets of three layers."""
+    """A normal distribution of the residual for each image, by two nets of three layers with D/2 hidden units."""
 
-    def __init__(self, clip: ClipModel, log_variance: float | None = None, hidden: int = 256) -> None:
+    def __init__(self, clip: ClipModel, log_variance: float | None = None, hidden: int | None = None) -> None:
         super().__init__()
+        hidden = hidden or max(1, clip.dim // 2)
         self.start = log_variance or 0.0
         self.mean_net, self.log_variance_net = (
             nn.Sequential(
@@ -169,7 +172,7 @@ def fit(task: FewShotTask, options: BayesianOptions, run: FitRun) -> Fitted:
     clip = task.clip
     context = first_context(clip, options, task.seed)
     with seeded_torch(task.seed, "residual"):
-        residual = (ConditionalResidual if options.conditional else Residual)(clip, options.log_variance)
+        residual = _residual(clip, options)
     residual.to(clip.device, context.dtype)
     noise = _noise(task, options, seeded_generator(task.seed, "test"))
     model = BayesianPredictor(clip, context, residual, noise, options.texts_at_once)
@@ -177,6 +180,12 @@ def fit(task: FewShotTask, options: BayesianOptions, run: FitRun) -> Fitted:
     step = _step(task, options, model)
     fit_by_sgd(parameters, step, len(task.train), options, run, task.seed)
     return _fitted(model, parameters)
+
+
+def _residual(clip: ClipModel, options: BayesianOptions) -> Residual | ConditionalResidual:
+    if options.conditional:
+        return ConditionalResidual(clip, options.log_variance, options.hidden)
+    return Residual(clip, options.log_variance)
 
 
 def _step(task: FewShotTask, options: BayesianOptions, model: BayesianPredictor) -> Step:

@@ -20,7 +20,7 @@ from ipo_baselines.bayesian import (
 from ipo_baselines.bayesian import _loss as data_term
 from ipo_baselines.contexts import first_context
 from ipo_baselines.coop import ContextPredictor
-from tests.baselines.tiny import CLASSNAMES, NEW_NAMES
+from tests.baselines.tiny import CLASSNAMES, NEW_NAMES, TinyClip
 
 QUIET = FitRun(report=lambda _: None)
 
@@ -150,3 +150,19 @@ def test_the_learned_distribution_can_be_inspected(task):
     spread = (0.5 * fitted.learned["residual.log_variance"]).exp()
     assert fitted.learned["residual.mean"].shape == spread.shape == (task.clip.width,)
     assert fitted.figures["residual"]["deviation_mean"] == pytest.approx(float(spread.mean()))
+
+
+@pytest.mark.parametrize(("dim", "chosen", "width"), [(512, None, 256), (64, None, 32), (768, None, 384), (64, 7, 7)])
+def test_the_nets_have_half_the_feature_width_as_in_the_reference_code_unless_told_otherwise(dim, chosen, width):
+    nets = ConditionalResidual(TinyClip(dim=dim), hidden=chosen)
+    for net in (nets.mean_net, nets.log_variance_net):
+        assert [tuple(layer.weight.shape) for layer in net[::2]] == [(width, dim), (width, width), (12, width)]
+
+
+def test_the_hidden_width_is_an_option_of_the_fit(task):
+    learned = METHOD.fit(task, options(epochs=1, conditional=True, hidden=3), QUIET).learned
+    assert learned["residual.mean_net.2.weight"].shape == (3, 3)
+    assert METHOD.fit(task, options(epochs=1, conditional=True), QUIET).learned["residual.mean_net.2.weight"].shape == (
+        task.clip.dim // 2,
+        task.clip.dim // 2,
+    )

@@ -15,13 +15,19 @@ from __future__ import annotations
 from collections.abc import Iterable
 from difflib import get_close_matches
 
+from ipo.screen import safe_line
+
 
 class IpoError(Exception):
-    """Base of all errors with a remedy: `what` is wrong, `where` it is, and `remedy`, what to do."""
+    """Base of all errors with a remedy: `what` is wrong, `where` it is, and `remedy`, what to do.
+
+    Whatever a server, a file name or a library puts into them, the three hold no control character and no secret.
+    """
 
     exit_code = 2
 
     def __init__(self, what: str, *, where: str = "", remedy: str = "") -> None:
+        what, where, remedy = safe_line(what), safe_line(where), safe_line(remedy)
         place = f" ({where})" if where else ""
         advice = f". {remedy}" if remedy else ""
         super().__init__(f"{what.rstrip('.')}{place}{advice}")

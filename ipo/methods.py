@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -20,6 +19,7 @@ from ipo.errors import ConfigError, RunError, UnknownName
 from ipo.evaluate import Predictor, PromptPredictor
 from ipo.files import append_rows, truncate_rows, write_atomic
 from ipo.protocols import FewShotTask
+from ipo.screen import say
 
 GROUP = "ipo.methods"
 CURVES, CHECKPOINT = "curves.jsonl", "checkpoint.safetensors"
@@ -59,7 +59,7 @@ class FitRun:
     folder: Path | None = None
     writes: bool = True
     """Off in all but the first of several processes."""
-    report: Callable[[str], None] = lambda line: print(line, file=sys.stderr)
+    report: Callable[[str], None] = say
     """Where a line for the user goes, such as the time that the fit will take."""
     _rows: int = 0
     _earlier: float = 0.0

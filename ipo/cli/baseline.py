@@ -13,6 +13,7 @@ from rich.table import Table
 
 from ipo.cli import options
 from ipo.errors import ConfigError
+from ipo.screen import say
 
 if TYPE_CHECKING:
     from ipo.config import Settings
@@ -100,7 +101,6 @@ def fit_and_test(
     from ipo.config import parse_assignments
     from ipo.run_folder import RunFolder, new_run_path, require_free
 
-    note = Console(stderr=True, highlight=False, markup=False, emoji=False, soft_wrap=True).print
     if resume is not None:
         fit = fits.reopen_fit(resume)
     else:
@@ -113,12 +113,12 @@ def fit_and_test(
         return Path(), {}
     words = (Path(settings.data.dataset).name, fit.method.name, f"{settings.data.shots}shot")
     path = resume or out or new_run_path(Path("runs"), *words, f"seed{settings.seed}")
-    note(describe(fit))
+    say(describe(fit))
     with RunFolder.open(path) if resume else fits.start_fit(fit, path) as folder:
         try:
             return folder.path, fits.run_fit(fit, folder)
         except BaseException:
-            note(f"Go on with: ipo baseline --resume {shlex.quote(str(folder.path))}")
+            say(f"Go on with: ipo baseline --resume {shlex.quote(str(folder.path))}")
             raise
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -12,6 +11,7 @@ import typer
 
 from ipo.cli import options
 from ipo.errors import ConfigError, LLMError
+from ipo.screen import say
 
 if TYPE_CHECKING:
     from ipo.compare.rows import Row
@@ -84,7 +84,7 @@ def find_runs(paths: list[Path]) -> list[Path]:
     for path in paths:
         inside = [path] if (path / "result.json").is_file() else [file.parent for file in path.glob("*/result.json")]
         if not inside:
-            print(f"left out, since it holds no result.json: {path}", file=sys.stderr)
+            say(f"left out, since it holds no result.json: {path}")
         found += sorted(inside)
     if not found:
         names = ", ".join(f"'{path}'" for path in paths)

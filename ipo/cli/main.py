@@ -11,6 +11,7 @@ import typer
 from ipo import __version__
 from ipo.cli import baseline, compare, datasets, doctor, evaluate, history, optimize, verify
 from ipo.errors import IpoError
+from ipo.screen import log_to_stderr, say
 
 SPINS = "20000"
 """Turns that a torch thread waits busily for the others: torch's default loses many seconds where cores are shared."""
@@ -50,13 +51,14 @@ def _main(
 def main() -> None:
     """Entry point: errors with a remedy become one line on standard error and an exit status."""
     os.environ.setdefault("GOMP_SPINCOUNT", SPINS)  # read when torch is imported, which is later
+    log_to_stderr()
     try:
         app()
     except IpoError as error:
-        print(f"ipo: {error}", file=sys.stderr)
+        say(f"ipo: {error}")
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
-        print("ipo: interrupted", file=sys.stderr)
+        say("ipo: interrupted")
         sys.exit(130)
     except BrokenPipeError:
         sys.stderr.close()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shlex
-import sys
 import time
 from pathlib import Path
 from types import TracebackType
@@ -15,6 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from ipo.cli import options
 from ipo.errors import ConfigError
+from ipo.screen import say
 
 if TYPE_CHECKING:
     from ipo.config import Settings
@@ -94,7 +94,6 @@ def run_search(settings: Settings | None, resume: Path | None, out: Path | None)
     from ipo import experiment
     from ipo.run_folder import RunFolder, new_run_path, require_free
 
-    note = Console(stderr=True, highlight=False, markup=False, emoji=False, soft_wrap=True).print
     if resume is not None:
         folder = RunFolder.open(resume)
         built = experiment.prepare(folder.settings, folder)
@@ -106,13 +105,13 @@ def run_search(settings: Settings | None, resume: Path | None, out: Path | None)
         require_free(path)
         built = experiment.prepare(settings)
         folder, record = experiment.start(built, path)
-    note(describe(built))
+    say(describe(built))
     with folder:
         try:
             with Watch(built.settings.search.steps) as watch:
                 result = experiment.run(built, folder, record, watch)
         except BaseException:
-            note(f"Everything so far is kept. Go on with: ipo optimize --resume {shlex.quote(str(folder.path))}")
+            say(f"Everything so far is kept. Go on with: ipo optimize --resume {shlex.quote(str(folder.path))}")
             raise
     return folder.path, result
 
@@ -169,10 +168,7 @@ class Watch:
         text = f"best {100 * best.score.accuracy:.1f}%  accepted {share}  tokens {usage.tokens:,}"
         self.bar.update(self.task, completed=record.last_step, description=text)
         if not self.live:
-            print(
-                f"step {record.last_step}/{self.steps}  {text}  {time.monotonic() - self.started:.0f} s",
-                file=sys.stderr,
-            )
+            say(f"step {record.last_step}/{self.steps}  {text}  {time.monotonic() - self.started:.0f} s")
 
 
 def print_result(result: dict[str, Any], folder: Path) -> None:

@@ -1,0 +1,129 @@
+"""Text from anywhere (servers, file names, refusals), made fit for a terminal: no control characters, no secrets."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import sys
+from collections.abc import Iterator
+from urllib.parse import unquote
+
+_BREAKS = re.compile(r"[\t-\r\x1c-\x1f\x85\u2028\u2029]+")
+"""Tabs and line breaks: what is shown on one line has a space in their place."""
+_CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]")
+"""What moves a cursor, colours, renames a window or turns the direction of writing; and halves of characters."""
+
+_URL = re.compile(r"\b[a-zA-Z][a-zA-Z0-9+.-]*://[^\s'\"<>`]+")
+_HOST = re.compile(r"(?:\[[^\[\]]*\]|[^\[\]:@]*)(?::\d*)?")
+_KEY = re.compile(r"\b(?:hf_[A-Za-z0-9]{20,}|sk-[A-Za-z0-9_-]{16,})")
+"""How keys of the hub and of OpenAI look, wherever they come from."""
+_SECRET_NAMES = re.compile(r"key|token|secret|pass|pwd|sig|auth|cred|policy|session", re.IGNORECASE)
+_KEY_VARIABLES = ("OPENAI_API_KEY", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "WANDB_API_KEY")
+ADDRESS_VARIABLES = (
+    *(f"{kind}_PROXY" for kind in ("HTTP", "HTTPS", "ALL")),
+    *(f"{kind}_proxy" for kind in ("http", "https", "all")),
+    "HF_ENDPOINT",
+    "OPENAI_BASE_URL",
+)
+"""Variables of the environment that hold addresses of servers, and maybe passwords in them."""
+_LEAST = 6
+"""Characters of the shortest secret that is looked for in any text; a shorter one would be found in common words."""
+
+
+def printable(text: str) -> str:
+    """The text on one line and without raw control characters: `\\x1b` stands written out where it was.
+
+    Tabs and line breaks become spaces. Changes of direction and lone surrogates are written out too, so that the result
+    can be encoded and reads in the order in which it is stored. All other characters stay.
+    """
+    return _CONTROLS.sub(lambda found: _written_out(found[0]), _BREAKS.sub(" ", text))
+
+
+def _written_out(character: str) -> str:
+    number = ord(character)
+    return f"\\x{number:02x}" if number < 0x100 else f"\\u{number:04x}"
+
+
+def without_secrets(text: str) -> str:
+    """The text with `***` for passwords and keys: those inside addresses, and those that the environment holds."""
+    for secret in sorted(_known_secrets(), key=len, reverse=True):
+        text = text.replace(secret, "***")
+    return _URL.sub(lambda found: _without_user(_without_query_keys(found[0])), _KEY.sub("***", text))
+
+
+def safe_line(text: str) -> str:
+    """The text `printable` and `without_secrets`: fit for a terminal, a log and a report."""
+    return printable(without_secrets(text))
+
+
+def shown_address(address: str) -> str:
+    """An address as it may be shown: no user, no password, no query, and `***` for a part that looks like a key."""
+    plain = _without_user(re.split(r"[?#]", _trimmed(address))[0])
+    return safe_line("/".join("***" if looks_like_a_key(part) else part for part in plain.split("/")))
+
+
+def looks_like_a_key(part: str) -> bool:
+    """Whether a part of an address is long and mixed enough to be a key and no name."""
+    return len(part) >= 20 and bool(re.fullmatch(r"(?=.*\d)(?=.*[A-Za-z])[A-Za-z0-9_~%=-]+", part))
+
+
+def say(text: str) -> None:
+    """Show a text on standard error, line by line as `safe_line`."""
+    for line in text.split("\n"):
+        print(safe_line(line), file=sys.stderr, flush=True)
+
+
+class SafeFormatter(logging.Formatter):
+    """Log records as one safe line each; a traceback follows as it is."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802
+        """The line of a record."""
+        return safe_line(super().formatMessage(record))
+
+
+def log_to_stderr() -> None:
+    """Have warnings of every logger reach standard error as safe lines."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(SafeFormatter("ipo: %(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
+
+
+def _trimmed(address: str) -> str:
+    return address.strip().strip("'\"")
+
+
+def _without_user(url: str) -> str:
+    """An address with `***@` for user and password, be it that a password holds a slash; no scheme is needed."""
+    scheme, mark, rest = url.partition("://") if "://" in url else ("", "", url)
+    host = re.split(r"[/?#]", rest)[0]
+    if "@" in rest and ("@" in host or not _HOST.fullmatch(host)):
+        rest = f"***@{rest.rpartition('@')[2]}"
+    return f"{scheme}{mark}{rest}"
+
+
+def _without_query_keys(url: str) -> str:
+    head, mark, query = url.partition("?")
+    pairs = [pair.partition("=") for pair in query.split("&")]
+    hidden = [f"{name}{sign}***" if sign and _SECRET_NAMES.search(name) else name + sign + v for name, sign, v in pairs]
+    return f"{head}{mark}{'&'.join(hidden)}"
+
+
+def _known_secrets() -> set[str]:
+    """The keys of the environment, and the passwords and keys inside its addresses."""
+    found = {os.environ.get(name, "").strip() for name in _KEY_VARIABLES}
+    for name in ADDRESS_VARIABLES:
+        found |= set(_secrets_of(_trimmed(os.environ.get(name, ""))))
+    return {secret for secret in found | {unquote(secret) for secret in found} if len(secret) >= _LEAST}
+
+
+def _secrets_of(address: str) -> Iterator[str]:
+    rest = address.partition("://")[2] or address
+    place, _, query = rest.partition("?")
+    if _without_user(rest) != rest:
+        user = place.rpartition("@")[0]
+        yield from (user, user.partition(":")[2])
+        place = place.rpartition("@")[2]
+    yield from (part for part in place.split("/")[1:] if looks_like_a_key(part))
+    pairs = (pair.partition("=") for pair in query.split("&"))
+    yield from (value for name, _, value in pairs if _SECRET_NAMES.search(name) or looks_like_a_key(value))

@@ -114,13 +114,14 @@ class Captioner:
     def _database(self) -> Iterator[sqlite3.Connection]:
         """The open file. Raises `RunError` where it cannot be used."""
         try:
+            self._file.parent.mkdir(parents=True, exist_ok=True)
             with closing(sqlite3.connect(self._file, timeout=60)) as database:
                 database.execute(
                     "CREATE TABLE IF NOT EXISTS captions"
                     " (captioner TEXT, image BLOB, caption TEXT, PRIMARY KEY (captioner, image)) WITHOUT ROWID"
                 )
                 yield database
-        except sqlite3.Error as error:
+        except (sqlite3.Error, OSError) as error:
             remedy = "Delete it, or free its disk"
             raise RunError(f"cannot use the caption cache: {error}", where=str(self._file), remedy=remedy) from error
 

@@ -1,15 +1,20 @@
-"""Which content a file has, without reading it again while its size and time of change stay the same."""
+"""Which content a file has, without reading it again while all that the file system tells of it stays the same."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import os
+import stat
+import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
 from pathlib import Path
 
-from ipo.errors import RunError
+from ipo.config import cache_folder
+from ipo.data.types import Item
+from ipo.errors import DataError, RunError
 from ipo.files import write_atomic
 
 DIGEST_BYTES = 16
@@ -22,10 +27,24 @@ _PART = 128
 """Files handed to a thread together: one by one, the handing over would take longer than the look at a file."""
 
 
-class ContentHashes:
-    """Content hashes of files, remembered in one JSON `file` by path, size and time of change.
+MEMORY_FILE = "contents.json"
+"""Name of the memory of content hashes in a cache folder."""
 
-    The memory is a convenience: it may be lost, or overwritten by another process, at the cost of hashing again.
+_SETTLED_NS = 3_000_000_000
+"""Age (ns) from which a change is believed to be the last one: no file system counts time in coarser steps than 2 s."""
+
+Row = list[int | str]
+"""What the system tells of a file (`_state`), and at the end its hash."""
+
+
+class ContentHashes:
+    """Content hashes of files, remembered in one JSON `file`.
+
+    A file is known while its device, inode, size and times of modification and of change are those remembered for its
+    path: whatever is written, moved, copied or unpacked in its place differs in one of them, also where it brings its
+    time of modification along. A file that was changed moments before it was hashed is not remembered, for a second
+    change might bear the same time. In doubt a file is hashed again. The memory may be lost, or overwritten by another
+    process, at the same cost.
     """
 
     def __init__(self, file: Path) -> None:
@@ -34,28 +53,49 @@ class ContentHashes:
     def of(self, paths: Sequence[Path]) -> tuple[dict[Path, bytes], dict[Path, str]]:
         """The hash of each different file, in order; and for each that cannot be opened, the reason."""
         known = self._read()
-        hashes, problems, seen = dict[Path, bytes](), dict[Path, str](), dict[str, list[int | str]]()
+        hashes, problems, seen = dict[Path, bytes](), dict[Path, str](), dict[str, Row]()
         distinct = list(dict.fromkeys(paths))
+        started = time.time_ns()
         parts = [distinct[start : start + _PART] for start in range(0, len(distinct), _PART)]
         with ThreadPoolExecutor(_THREADS) as pool:
             outcomes = chain.from_iterable(pool.map(lambda part: [_identify(path, known) for path in part], parts))
             for path, outcome in zip(distinct, outcomes, strict=True):
                 if isinstance(outcome, str):
                     problems[path] = outcome
-                else:
+                    continue
+                hashes[path] = bytes.fromhex(str(outcome[-1]))
+                if _is_settled(outcome, started):
                     seen[str(path.absolute())] = outcome
-                    hashes[path] = bytes.fromhex(str(outcome[2]))
         if any(known.get(key) != row for key, row in seen.items()):
             write_cache(self._file, json.dumps(known | seen))
         return hashes, problems
 
-    def _read(self) -> dict[str, list[int | str]]:
-        """Remembered rows of size, time of change (ns) and hash by path; none where the file is missing or damaged."""
+    def _read(self) -> dict[str, Row]:
+        """Remembered rows by path; none where the file is missing or damaged."""
         try:
             rows = json.loads(self._file.read_bytes())
         except (OSError, ValueError):
             return {}
         return rows if isinstance(rows, dict) else {}
+
+
+def content_memory() -> ContentHashes:
+    """The memory that all image features in the cache folder share."""
+    return ContentHashes(cache_folder() / "features" / MEMORY_FILE)
+
+
+def content_hash(items: Sequence[Item], memory: ContentHashes | None = None) -> str:
+    """sha256 over content and label of the images, in order; it stays the same where their folder is moved.
+
+    Raises `DataError` that names an image which cannot be opened.
+    """
+    hashes, problems = (memory or content_memory()).of([item.path for item in items])
+    for path, reason in problems.items():
+        raise DataError(f"cannot read image: {reason}", where=str(path), remedy="Restore the file")
+    digest = hashlib.sha256()
+    for item in items:
+        digest.update(f"{item.label}\t{hashes[item.path].hex()}\n".encode())
+    return digest.hexdigest()
 
 
 def write_cache(path: Path, data: str | bytes) -> None:
@@ -67,15 +107,38 @@ def write_cache(path: Path, data: str | bytes) -> None:
         raise RunError(f"cannot write to the cache: {error.strerror}", where=str(path.parent), remedy=remedy) from error
 
 
-def _identify(path: Path, known: dict[str, list[int | str]]) -> list[int | str] | str:
-    """Size, time of change and content hash of a file, or why it cannot be opened."""
+def digest_of(data: bytes) -> bytes:
+    """The content hash of a file that was read."""
+    return hashlib.sha256(data).digest()[:DIGEST_BYTES]
+
+
+def _identify(path: Path, known: dict[str, Row]) -> Row | str:
+    """State and content hash of a file, or why it cannot be opened."""
     try:
         status = path.stat()
-        row = known.get(str(path.absolute()), [])
-        if row[:2] == [status.st_size, status.st_mtime_ns]:
+        if not stat.S_ISREG(status.st_mode):
+            return "not a file"
+        row = known.get(str(path.absolute()))
+        if isinstance(row, list) and row[:-1] == _state(status):
             return row
         with path.open("rb") as file:
+            state = _state(os.fstat(file.fileno()))  # before the content: a change meanwhile makes it an old one
             digest = hashlib.file_digest(file, "sha256").digest()[:DIGEST_BYTES]
-        return [status.st_size, status.st_mtime_ns, digest.hex()]
+        return [*state, digest.hex()]
     except OSError as error:
         return error.strerror or str(error)
+
+
+def _state(status: os.stat_result) -> Row:
+    """All that tells one content of a path from another without reading it."""
+    return [status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns]
+
+
+def _is_settled(row: Row, now: int) -> bool:
+    """Whether the state of a file speaks for its content: it was changed some time before `now`, and not only made up.
+
+    Packed file systems that are mounted whole, where all times may be one, give both times in seconds, and the same.
+    """
+    modified, changed = int(row[3]), int(row[4])
+    made_up = modified == changed and changed % 1_000_000_000 == 0
+    return not made_up and now - (changed if os.name == "posix" else modified) > _SETTLED_NS

@@ -24,7 +24,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from ipo.clip.base import ClipModel
-from ipo.clip.contents import ContentHashes, write_cache
+from ipo.clip.contents import MEMORY_FILE, ContentHashes, write_cache
 from ipo.clip.pictures import decode
 from ipo.data.types import Item
 from ipo.errors import DataError
@@ -54,7 +54,7 @@ class ImageFeatureStore:
     ) -> None:
         self._clip, self._workers, self._skip_unreadable = clip, workers, skip_unreadable
         self._batch = min(batch_size, _CPU_BATCH) if clip.device.type == "cpu" else batch_size
-        self._hashes = ContentHashes(folder / "contents.json")
+        self._hashes = ContentHashes(folder / MEMORY_FILE)
         self._folder = folder / clip.fingerprint.key
         self._shards: dict[str, Tensor] = {}
         self._rows: dict[bytes, tuple[str, int]] = {}

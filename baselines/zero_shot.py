@@ -55,7 +55,7 @@ class SelectOptions(Section):
 def read_prompts(path: Path) -> tuple[Prompt, ...]:
     """The prompts of a text file, one a line; empty lines are passed over. Raises `PromptError` naming the line."""
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"cannot read prompts: {error}", where=str(path)) from error
     prompts = []

@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 import os
-import tomllib
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, NonNegativeInt, PositiveInt, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveInt,
+    ValidationError,
+    field_validator,
+)
 
 from ipo.errors import ConfigError
 from ipo.net import Address
+from ipo.toml import parse_toml, read_toml
 
 DEFAULT_CLIP = "ViT-B-16-quickgelu/openai"
 OFFLINE_CLIP = "mini"
@@ -24,10 +34,22 @@ TrackerName = Literal["none", "trackio", "wandb"]
 SelectionRule = Literal["accuracy", "loss", "margin", "fold_accuracy", "fold_loss"]
 
 
-class Section(BaseModel):
-    """A frozen group of settings in which an unknown key is an error."""
+_NO_TEXT = re.compile("[\ud800-\udfff]")
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+class Section(BaseModel):
+    """A frozen group of settings in which an unknown key is an error, and so is a number that is not finite."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
+
+    @field_validator("*")
+    @classmethod
+    def _can_be_written(cls, value: Any) -> Any:
+        """Half a character, as names in another encoding leave them, could stand in no file of a run."""
+        for text in value if isinstance(value, tuple) else (value,):
+            if isinstance(text, str | Path) and _NO_TEXT.search(str(text)):
+                raise ValueError("not UTF-8")
+        return value
 
 
 class DataSettings(Section):
@@ -186,12 +208,7 @@ def cache_folder() -> Path:
 
 def load_settings(file: Path | None = None, overrides: Mapping[str, Any] | None = None) -> Settings:
     """Settings from a TOML file and nested `overrides` above it. Raises `ConfigError` naming each bad key."""
-    values: dict[str, Any] = {}
-    if file is not None:
-        try:
-            values = tomllib.loads(file.read_text(encoding="utf-8"))
-        except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise ConfigError(f"cannot read settings: {error}", where=str(file)) from error
+    values = {} if file is None else read_toml(file)
     try:
         settings = Settings.model_validate(merge(values, overrides or {}))
         model = clip_model(settings.clip.model, settings.offline)
@@ -225,14 +242,20 @@ def parse_assignments(assignments: Iterable[str]) -> dict[str, Any]:
         key, equals, text = assignment.partition("=")
         if not equals or not key.strip():
             raise ConfigError(f"'{assignment}' is not key=value", remedy="Write it like --set search.steps=10")
-        try:
-            value = tomllib.loads(f"value = {text}")["value"]
-        except tomllib.TOMLDecodeError:
-            value = text
+        value = _assigned(text)
         for part in reversed(key.strip().split(".")):
             value = {part: value}
         nested = merge(nested, value)
     return nested
+
+
+def _assigned(text: str) -> Any:
+    """A value in TOML's notation; any other text is itself."""
+    try:
+        parsed = parse_toml(f"value = {text}")
+    except ValueError:
+        return text
+    return parsed["value"] if parsed.keys() == {"value"} else text
 
 
 def describe_validation(error: ValidationError) -> str:
@@ -243,5 +266,6 @@ def describe_validation(error: ValidationError) -> str:
         if row["type"] == "extra_forbidden":
             problems.append(f"unknown key '{key}'")
         else:
-            problems.append(f"'{key}' = {row['input']!r}: {row['msg'][0].lower()}{row['msg'][1:]}")
+            message = row["msg"].removeprefix("Value error, ")
+            problems.append(f"'{key}' = {row['input']!r}: {message[0].lower()}{message[1:]}")
     return "; ".join(problems)

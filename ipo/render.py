@@ -61,7 +61,7 @@ def render(template: str | Path, **values: Any) -> str:
     """
     try:
         if isinstance(template, Path):
-            return _environment().from_string(template.read_text(encoding="utf-8")).render(values)
+            return _environment().from_string(template.read_text(encoding="utf-8-sig")).render(values)
         return _environment().get_template(template).render(values)
     except jinja2.UndefinedError as error:
         raise ConfigError(

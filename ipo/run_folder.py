@@ -21,6 +21,7 @@ from ipo import __version__
 from ipo.config import Settings, load_settings
 from ipo.errors import RunError
 from ipo.files import write_atomic, write_json
+from ipo.toml import to_toml
 
 CONFIG_FILE = "config.toml"
 RUN_FILE = "run.json"
@@ -53,7 +54,7 @@ class RunFolder:
         """
         _make_empty(path)
         folder = cls(path)
-        for name, text in {CONFIG_FILE: to_toml(settings), **(texts or {})}.items():
+        for name, text in {CONFIG_FILE: settings_toml(settings), **(texts or {})}.items():
             write_atomic(path / name, text)
         run: dict[str, Any] = {"ipo": __version__, "python": platform.python_version(), "machine": platform.machine()}
         run |= {"versions": _versions(), "started": _now(), **facts, "status": "running"}
@@ -157,22 +158,9 @@ def new_run_path(parent: Path, *words: str) -> Path:
     return path
 
 
-def to_toml(settings: Settings) -> str:
+def settings_toml(settings: Settings) -> str:
     """Settings as TOML that `load_settings` reads back to equal ones; unset values are left out."""
-    values = settings.model_dump(mode="json", exclude_none=True)
-    lines = [
-        f"{key} = {json.dumps(value, ensure_ascii=False)}"
-        for key, value in values.items()
-        if not isinstance(value, dict)
-    ]
-    for name, section in values.items():
-        if isinstance(section, dict):
-            lines += [
-                "",
-                f"[{name}]",
-                *(f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in section.items()),
-            ]
-    return "\n".join(lines) + "\n"
+    return to_toml(settings.model_dump(mode="json", exclude_none=True))
 
 
 def _versions() -> dict[str, str]:

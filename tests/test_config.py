@@ -5,7 +5,7 @@ import pytest
 from ipo.cli.options import absolute_place, data_flags, make_settings
 from ipo.config import PAPER_SETTINGS, Settings, cache_folder, load_settings, parse_assignments
 from ipo.errors import ConfigError
-from ipo.run_folder import to_toml
+from ipo.run_folder import settings_toml
 
 
 def test_unknown_keys_are_errors_that_name_the_key(tmp_path):
@@ -54,7 +54,7 @@ def test_settings_survive_the_run_folders_toml(tmp_path):
         }
     )
     file = tmp_path / "config.toml"
-    file.write_text(to_toml(settings), encoding="utf-8")
+    file.write_text(settings_toml(settings), encoding="utf-8")
     assert load_settings(file) == settings
 
 

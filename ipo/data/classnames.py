@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import tomllib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ipo.data.splits import readable_name
 from ipo.errors import DataError
+from ipo.toml import parse_toml
 
 MAP_FILES = ("classnames.json", "classnames.toml")
 """Files beside the data that are read as a map."""
@@ -38,9 +38,9 @@ def named_classes(labels: Sequence[str], folder: Path, names_file: Path | None =
 def read_map(file: Path) -> Mapping[str, str]:
     """A JSON object or TOML table from label to name."""
     try:
-        text = file.read_text(encoding="utf-8")
-        names = tomllib.loads(text) if file.suffix == ".toml" else json.loads(text)
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError, tomllib.TOMLDecodeError) as error:
+        text = file.read_text(encoding="utf-8-sig")
+        names = parse_toml(text) if file.suffix == ".toml" else json.loads(text)
+    except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"cannot read class names: {error}", where=str(file)) from error
     if not isinstance(names, dict) or not all(isinstance(name, str) for name in names.values()):
         raise DataError("class names are not a map from label to name", where=str(file), remedy='Like {"n01": "cat"}')

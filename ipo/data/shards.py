@@ -72,7 +72,7 @@ def _copy_shards(shards: Sequence[tuple[Path, str]], writer: Writer) -> Mapping[
             raise DataError(f"shard is broken: {error}", where=str(shard), remedy="Fetch it again") from error
     folder = shards[0][0].parent
     names = next((path for path in (folder / _NAMES, folder.parent / _NAMES) if path.is_file()), None)
-    lines = names.read_text(encoding="utf-8").splitlines() if names else []
+    lines = names.read_text(encoding="utf-8-sig").splitlines() if names else []
     return {str(label): line.strip() for label, line in enumerate(lines) if line.strip()}
 
 

@@ -51,7 +51,7 @@ def _collect_names(names: dict[int, str], rows: Sequence[Sequence[Any]], file: P
 
 def _load_json(file: Path) -> Any:
     try:
-        return json.loads(file.read_text(encoding="utf-8"))
+        return json.loads(file.read_text(encoding="utf-8-sig"))
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise DataError(f"cannot read split file: {error}", where=str(file), remedy="Fetch it again") from error
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tomllib
 from pathlib import Path
 from typing import Literal
 
@@ -13,6 +12,7 @@ from ipo.config import Section
 from ipo.errors import ConfigError
 from ipo.llm.base import ReplyForm
 from ipo.net import Address
+from ipo.toml import read_toml
 
 SHIPPED = Path(__file__).parent / "presets.toml"
 
@@ -45,10 +45,7 @@ def read_tables(shipped: Path, own: Path) -> dict[str, dict[str, object]]:
     for path in (shipped, own):
         if path is own and not path.is_file():
             continue
-        try:
-            rows |= tomllib.loads(path.read_text(encoding="utf-8"))
-        except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise ConfigError(f"cannot read: {error}", where=str(path)) from error
+        rows |= read_toml(path, path.stem)
     return rows
 
 

@@ -77,7 +77,7 @@ def say(text: str) -> None:
 class SafeFormatter(logging.Formatter):
     """Log records as one safe line each; a traceback follows as it is."""
 
-    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802
+    def formatMessage(self, record: logging.LogRecord) -> str:
         """The line of a record."""
         return safe_line(super().formatMessage(record))
 

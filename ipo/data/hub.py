@@ -1,4 +1,4 @@
-"""`hf:NAME`: Hugging Face datasets, from the hub or a local folder, through the extra `ipo[hub]`."""
+"""`hf:NAME`: Hugging Face datasets, from the hub or a local folder, through the extra `hub`."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from ipo.data.materialise import Writer, materialised
 from ipo.data.own import read_table, split_named
 from ipo.data.types import Dataset
 from ipo.errors import DataError
+from ipo.packages import extra_remedy
 from ipo.progress import track
 
 _OPTIONS = ("config", "revision", "image", "label")
@@ -46,7 +47,7 @@ def _load(name: str, options: Mapping[str, str]) -> Mapping[str, Any]:
     try:
         import datasets
     except ImportError as error:
-        raise DataError("hf: datasets need an extra", remedy="pip install 'ipo[hub]'") from error
+        raise DataError("hf: datasets need an extra", remedy=extra_remedy("hub")) from error
     saved = Path(name).expanduser()
     try:
         if (saved / "dataset_dict.json").is_file() or (saved / "state.json").is_file():

@@ -16,7 +16,6 @@ from torch.nn.functional import normalize
 from ipo import metrics
 from ipo.clip.base import ClipModel
 from ipo.data.types import Item
-from ipo.errors import ModelError
 from ipo.prompt import Prompt, Score
 
 CHUNK_LOGITS = 1 << 21
@@ -25,19 +24,10 @@ CHUNK_LOGITS = 1 << 21
 
 @dataclass(frozen=True)
 class ImageSet:
-    """Labelled images with their features (N, D) under the frozen CLIP, of unit length, on its device.
-
-    Raises `ModelError` for features with a NaN or an infinity.
-    """
+    """Labelled images with their features (N, D) under the frozen CLIP, of unit length, on its device."""
 
     items: tuple[Item, ...]
     features: Tensor
-
-    def __post_init__(self) -> None:
-        odd = (~torch.isfinite(self.features).all(dim=-1)).nonzero().flatten().tolist()
-        if odd:
-            what = f"{len(odd)} of {len(self.items)} images have features that are no numbers"
-            raise ModelError(what, where=str(self.items[odd[0]].path), remedy="Are the model's weights whole?")
 
     @property
     def labels(self) -> Tensor:

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from ipo import __version__
 from ipo.captions import make_captioner, pick_captions
 from ipo.clip.base import ClipModel
 from ipo.clip.features import ImageFeatureStore
@@ -31,13 +32,13 @@ from ipo.prompt import HistoryEntry, Prompt, Score
 from ipo.protocols import BaseToNew, evaluate_on, load_task, named_dataset
 from ipo.record import Record
 from ipo.report import report_stop, write_reports
-from ipo.results import summarize
+from ipo.result_file import CORRECT_FILE
+from ipo.results import data_facts, summarize, test_hashes
 from ipo.run_folder import RESULT_FILE, RUN_FILE, RunFolder
 from ipo.tracker import Tracker, require_tracker
 
 Split = Literal["base", "new", "all"]
 CAPTIONS_FILE = "captions.jsonl"
-CORRECT_FILE = "correct.json"
 TEXT_CACHE_FILE = "text_features.sqlite"
 PAPER = "IPO: Interpretable Prompt Optimization for Vision-Language Models, arXiv 2410.15397"
 
@@ -172,7 +173,7 @@ def start(experiment: Experiment, path: Path) -> tuple[RunFolder, Record]:
     if captions.captioner != "none":
         named = zip(_training_images(experiment.protocol), captions.texts, strict=True)
         texts[CAPTIONS_FILE] = json_lines({"image": image, "caption": text} for image, text in named)
-    facts = experiment.facts() | {"caption_usage": asdict(captions.spent)}
+    facts = experiment.facts() | data_facts(experiment.protocol) | {"caption_usage": asdict(captions.spent)}
     folder = RunFolder.create(path, experiment.settings, facts, texts)
     experiment.clip.use_text_cache(path / TEXT_CACHE_FILE)
     return folder, Record(experiment.settings.search.select, path, captions.spent)
@@ -213,17 +214,23 @@ def run(experiment: Experiment, folder: RunFolder, record: Record, watch: Callab
     finally:
         tracker.finish()
     usage = record.usage()
-    result = experiment.facts() | {
-        "paper": PAPER,
-        "model": experiment.clip.fingerprint.name,
-        "shots": task.shots,
-        "headline": "ipo",
-        "stopped": reason,
-        **figures,
-        "usage": asdict(usage),
-        "seconds": round(usage.seconds, 1),
-        "cost": total_cost(experiment.llm.name, usage),
-    }
+    result = (
+        experiment.facts()
+        | data_facts(experiment.protocol)
+        | {
+            "ipo": __version__,
+            "test_hashes": test_hashes(experiment.protocol),
+            "paper": PAPER,
+            "model": experiment.clip.fingerprint.name,
+            "shots": task.shots,
+            "headline": "ipo",
+            "stopped": reason,
+            **figures,
+            "usage": asdict(usage),
+            "seconds": round(usage.seconds, 1),
+            "cost": total_cost(experiment.llm.name, usage),
+        }
+    )
     folder.write(CORRECT_FILE, correct)
     folder.write(RESULT_FILE, result)
     folder.update(status="done")

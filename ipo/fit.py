@@ -11,16 +11,19 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from ipo import __version__
 from ipo.clip.load import load_clip
 from ipo.config import Section, Settings, load_settings
 from ipo.data.check import require_openable
 from ipo.data.load import require_known
 from ipo.errors import RunError
-from ipo.experiment import CORRECT_FILE, feature_store
+from ipo.experiment import feature_store
 from ipo.methods import FitRun, Fitted, Method, find_method, save_tensors
 from ipo.protocols import BaseToNew, BaseToNewResult, evaluate_base_to_new, load_task, verdicts
 from ipo.render import render
 from ipo.report import report_stop, result_columns, result_rows, write_reports
+from ipo.result_file import CORRECT_FILE
+from ipo.results import data_facts, test_hashes
 from ipo.run_folder import CONFIG_FILE, RESULT_FILE, RUN_FILE, RunFolder, read_run_json
 
 LEARNED_FILE = "learned.safetensors"
@@ -70,7 +73,7 @@ def prepare_fit(name: str, settings: Settings, overrides: Mapping[str, Any] | No
 
 def start_fit(fit: Fit, path: Path) -> RunFolder:
     """A new run folder for the fit."""
-    return RunFolder.create(path, fit.settings, fit.facts())
+    return RunFolder.create(path, fit.settings, fit.facts() | data_facts(fit.protocol))
 
 
 def reopen_fit(path: Path) -> Fit:
@@ -144,6 +147,9 @@ def _result(fit: Fit, fitted: Fitted, results: Mapping[str, BaseToNewResult], se
     predictors = {name: result.to_json() | {"prompts": fitted.prompts(name)} for name, result in results.items()}
     return {
         **fit.facts(),
+        **data_facts(fit.protocol),
+        "ipo": __version__,
+        "test_hashes": test_hashes(fit.protocol),
         "paper": fit.method.paper,
         "model": task.clip.fingerprint.name,
         "shots": task.shots,

@@ -11,6 +11,7 @@ import jinja2
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from ipo.errors import ConfigError
+from ipo.screen import printable
 
 _FAILURES = (TypeError, ValueError, ArithmeticError, LookupError, AttributeError, RecursionError)
 """What an expression in a template can raise besides Jinja's own errors; a file that is not UTF-8 is a ValueError."""
@@ -29,7 +30,7 @@ def is_shipped(template: str) -> bool:
 
 def code(text: str) -> str:
     """A text as a Markdown code span on one line, whatever backticks it holds."""
-    line = " ".join(text.split())
+    line = " ".join(printable(text).split())
     fence = "`" * (1 + max(map(len, re.findall("`+", line)), default=0))
     pad = " " if "`" in (line[:1], line[-1:]) else ""
     return f"{fence}{pad}{line}{pad}{fence}" if line else ""
@@ -38,6 +39,13 @@ def code(text: str) -> str:
 def cell(text: str) -> str:
     """A text as a code span in a cell of a Markdown table."""
     return code(text).replace("|", "\\|")
+
+
+def markdown_text(text: str) -> str:
+    """A text on one line that Markdown shows as it is, in a table too: no tag, link, emphasis or code comes of it."""
+    line = " ".join(printable(text).split()).replace("&", "&amp;").replace("<", "&lt;")
+    line = re.sub(r"[\\`*|~]|\b_|_\b|\](?=[(\[:])", r"\\\g<0>", line)
+    return re.sub(r"^(?=#|>|[-+] )|^(\d+)(?=[.)] )", r"\1\\", line)
 
 
 @cache
@@ -50,7 +58,7 @@ def _environment() -> jinja2.Environment:
         lstrip_blocks=True,
         keep_trailing_newline=False,
     )
-    environment.filters |= {"code": code, "cell": cell}
+    environment.filters |= {"code": code, "cell": cell, "plain": markdown_text, "printable": printable}
     return environment
 
 

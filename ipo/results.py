@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from dataclasses import asdict
 from typing import Any
 
+from ipo.clip.contents import content_hash, dataset_hash
 from ipo.config import SearchSettings
 from ipo.evaluate import PromptPredictor
 from ipo.history import History
 from ipo.methods import FitRun, find_method
 from ipo.prompt import HistoryEntry, Prompt
-from ipo.protocols import BaseToNew, BaseToNewResult, evaluate_base_to_new, verdicts
+from ipo.protocols import BaseToNew, BaseToNewResult, HeldOut, evaluate_base_to_new, verdicts
 from ipo.select import greedy_ensemble
 
 CONTROLS = ("select-80", "ensemble-80")
@@ -19,6 +21,21 @@ CONTROLS = ("select-80", "ensemble-80")
 
 Results = dict[str, tuple[list[str] | None, BaseToNewResult]]
 """For each predictor its evaluation, and its prompts where this run named them."""
+
+
+def data_facts(protocol: BaseToNew) -> dict[str, Any]:
+    """What a run records of its data beside its split: how many classes, and which content."""
+    return {"class_count": len(protocol.task.classnames), "dataset_hash": dataset_hash(protocol.source)}
+
+
+def test_hashes(protocol: BaseToNew) -> dict[str, str]:
+    """For each test set, a hash of its class names and of the content of its images; they are read by then."""
+    return {name: _content(held_out) for name, held_out in protocol.test_sets().items()}
+
+
+def _content(held_out: HeldOut) -> str:
+    names = "\n".join((*held_out.classnames, content_hash(held_out.images.items)))
+    return hashlib.sha256(names.encode()).hexdigest()
 
 
 def summarize(

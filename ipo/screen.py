@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import codecs
+import io
 import logging
 import os
 import re
 import sys
+import unicodedata
 from collections.abc import Iterator
 from urllib.parse import unquote
 
@@ -13,6 +16,11 @@ _BREAKS = re.compile(r"[\t-\r\x1c-\x1f\x85\u2028\u2029]+")
 """Tabs and line breaks: what is shown on one line has a space in their place."""
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]")
 """What moves a cursor, colours, renames a window or turns the direction of writing; and halves of characters."""
+
+_PLAIN_ERRORS = "ipo-plain"
+"""Name of the codec error handler that puts plain characters in the place of others."""
+_STAND_INS = {"Δ": "diff", "±": "+-", "†": "*", "–": "-", "—": "-", "‘": "'", "’": "'", "“": '"', "”": '"', "×": "x"}
+_LINES = dict.fromkeys("─━═╌┄╴╶╸╺╼╾", "-") | dict.fromkeys("│┃║╎┆╵╷╹╻╽╿", "|")
 
 _URL = re.compile(r"\b[a-zA-Z][a-zA-Z0-9+.-]*://[^\s'\"<>`]+")
 _HOST = re.compile(r"(?:\[[^\[\]]*\]|[^\[\]:@]*)(?::\d*)?")
@@ -43,6 +51,37 @@ def printable(text: str) -> str:
 def _written_out(character: str) -> str:
     number = ord(character)
     return f"\\x{number:02x}" if number < 0x100 else f"\\u{number:04x}"
+
+
+def encodable(text: str, encoding: str) -> str:
+    """The text with near-alike plain characters for those that `encoding` cannot write."""
+    return text.encode(encoding, _PLAIN_ERRORS).decode(encoding)
+
+
+def write_plainly() -> None:
+    """Have standard output and error write near-alike characters for what their encoding lacks."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors=_PLAIN_ERRORS)
+
+
+def _plain_characters(error: UnicodeError) -> tuple[str, int]:
+    """The codec error handler: a stand-in for each character that cannot be encoded."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    return "".join(map(_plain, error.object[error.start : error.end])), error.end
+
+
+def _plain(character: str) -> str:
+    if character in _STAND_INS:
+        return _STAND_INS[character]
+    if "\u2500" <= character <= "\u257f":
+        return _LINES.get(character, "+")
+    bare = unicodedata.normalize("NFKD", character).encode("ascii", "ignore").decode()
+    return bare or "?"
+
+
+codecs.register_error(_PLAIN_ERRORS, _plain_characters)
 
 
 def without_secrets(text: str) -> str:

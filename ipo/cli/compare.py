@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+import os
+import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -10,11 +13,12 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from ipo.cli import options
-from ipo.errors import ConfigError, LLMError
+from ipo.errors import ConfigError, LLMError, RunError
 from ipo.screen import say
 
 if TYPE_CHECKING:
     from ipo.compare.rows import Row
+    from ipo.compare.trials import Trial
 
 
 def compare(
@@ -44,6 +48,8 @@ def compare(
 ) -> None:
     """Compare finished runs: base, new and H over seeds, differences on the same test images, time and cost.
 
+    A folder that holds no finished run, or a damaged one, is named and left out; the exit status is 1 then.
+
     Examples:
 
       ipo compare runs/
@@ -56,40 +62,85 @@ def compare(
         raise ConfigError("--fluency goes with --words")
     if words and form == "csv":
         raise ConfigError("--words is no part of a CSV table", remedy="Its column `sentences` has them; leave it out")
-    from ipo.compare import rows as comparison
-    from ipo.compare.tables import FORMATS, sentences, with_words
-    from ipo.compare.trials import read_trials
+    from ipo.compare.formats import FORMATS, as_text, with_words
+    from ipo.compare.names import label_notes
+    from ipo.compare.rows import choose_reference
+    from ipo.compare.rows import compare as compare_trials
+    from ipo.compare.tables import notes, sentences
     from ipo.files import write_atomic
 
-    trials = [trial for folder in find_runs(runs) for trial in read_trials(folder, controls)]
-    rows = comparison.compare(trials, reference)
+    trials, left_out = read_runs(runs, controls)
+    rows = compare_trials(trials, reference)
     if published:
-        extra = comparison.published_rows([row.dataset for row in rows], [trial.facts["shots"] for trial in trials])
-        rows = in_dataset_order([*rows, *extra])
-    table = FORMATS[form](rows, comparison.choose_reference(trials, reference))
+        rows = with_published(rows, trials)
+    lines = [*notes(rows, choose_reference(trials, reference)), *label_notes(trials)]
+    to_screen = out is None and form == "text"
+    table = as_text(rows, lines, screen_width(), sys.stdout.encoding) if to_screen else FORMATS[form](rows, lines)
     if words:
         table = with_words(table, sentences(rows, load_perplexity(fluency, offline) if fluency else None), form)
     if out is None:
         print(table)
     else:
         write_atomic(out, table + "\n")
+    if left_out:
+        raise typer.Exit(1)
+
+
+def read_runs(paths: list[Path], controls: bool) -> tuple[list[Trial], int]:
+    """The trials of all finished runs, and how many folders were left out; each is named with the reason.
+
+    Raises `ConfigError` where there is no finished run at all.
+    """
+    from ipo.compare.trials import merge_twins, read_trials
+
+    trials: list[Trial] = []
+    left_out = 0
+    for folder in find_runs(paths):
+        try:
+            trials += read_trials(folder, controls)
+        except RunError as error:
+            say(f"left out: {error}")
+            left_out += 1
+    if not trials:
+        names = ", ".join(f"'{path}'" for path in paths)
+        raise ConfigError(f"no finished run in {names}", remedy="Give folders that hold result.json")
+    return merge_twins(trials), left_out
 
 
 def find_runs(paths: list[Path]) -> list[Path]:
-    """Finished runs among `paths` and one level below them, in order of their names; paths without one are named.
-
-    Raises `ConfigError` where no path has any.
-    """
-    found: list[Path] = []
+    """The folders that were named, or the runs one level below them where they are none, each once, by name."""
+    found: dict[Path, Path] = {}
     for path in paths:
-        inside = [path] if (path / "result.json").is_file() else [file.parent for file in path.glob("*/result.json")]
-        if not inside:
-            say(f"left out, since it holds no result.json: {path}")
-        found += sorted(inside)
-    if not found:
-        names = ", ".join(f"'{path}'" for path in paths)
-        raise ConfigError(f"no finished run in {names}", remedy="Give folders that hold result.json")
-    return list(dict.fromkeys(found))
+        inside = [path] if is_run(path) else sorted(folder for folder in path.glob("*") if is_run(folder))
+        for folder in inside or [path]:
+            found.setdefault(folder.resolve(), folder)
+    return list(found.values())
+
+
+def is_run(folder: Path) -> bool:
+    """Whether this is the folder of a run, finished or not, or what is left of one."""
+    try:
+        return any((folder / name).exists() for name in ("result.json", "run.json"))
+    except OSError:
+        return False
+
+
+def screen_width() -> int | None:
+    """Columns of the terminal; None in a pipe or a file, where nothing is wrapped, unless COLUMNS asks for it."""
+    if sys.stdout.isatty() or os.environ.get("COLUMNS", "").isdecimal():
+        return max(40, shutil.get_terminal_size().columns)
+    return None
+
+
+def with_published(rows: list[Row], trials: list[Trial]) -> list[Row]:
+    """The rows and the published ones of their datasets; averages only over the same datasets."""
+    from ipo.compare.names import AVERAGE
+    from ipo.compare.rows import catalogue_places, published_rows
+
+    places = catalogue_places(trials)
+    extra = published_rows(places, [trial.facts["shots"] for trial in trials])
+    datasets = {row.dataset for row in rows if row.dataset != AVERAGE}
+    return in_dataset_order([*rows, *(row for row in extra if row.dataset != AVERAGE or set(places) == datasets)])
 
 
 def in_dataset_order(rows: list[Row]) -> list[Row]:

@@ -11,7 +11,7 @@ import typer
 from ipo import __version__
 from ipo.cli import baseline, compare, datasets, doctor, evaluate, history, optimize, verify
 from ipo.errors import IpoError
-from ipo.screen import log_to_stderr, say
+from ipo.screen import log_to_stderr, say, write_plainly
 
 SPINS = "20000"
 """Turns that a torch thread waits busily for the others: torch's default loses many seconds where cores are shared."""
@@ -51,6 +51,7 @@ def _main(
 def main() -> None:
     """Entry point: errors with a remedy become one line on standard error and an exit status."""
     os.environ.setdefault("GOMP_SPINCOUNT", SPINS)  # read when torch is imported, which is later
+    write_plainly()
     log_to_stderr()
     try:
         app()

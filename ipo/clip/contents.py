@@ -13,7 +13,8 @@ from itertools import chain
 from pathlib import Path
 
 from ipo.config import cache_folder
-from ipo.data.types import Item
+from ipo.data.splits import relative
+from ipo.data.types import Dataset, Item
 from ipo.errors import DataError, RunError
 from ipo.files import write_atomic
 
@@ -26,6 +27,9 @@ _THREADS = 8
 _PART = 128
 """Files handed to a thread together: one by one, the handing over would take longer than the look at a file."""
 
+
+SAMPLE = 1000
+"""Images of a dataset whose content its hash is over: to read all those of a large one would take too long."""
 
 MEMORY_FILE = "contents.json"
 """Name of the memory of content hashes in a cache folder."""
@@ -142,3 +146,19 @@ def _is_settled(row: Row, now: int) -> bool:
     modified, changed = int(row[3]), int(row[4])
     made_up = modified == changed and changed % 1_000_000_000 == 0
     return not made_up and now - (changed if os.name == "posix" else modified) > _SETTLED_NS
+
+
+def dataset_hash(dataset: Dataset, memory: ContentHashes | None = None) -> str:
+    """sha256 that tells a dataset from others of its name, whatever its split and wherever it lies.
+
+    It is over the class names, over path and class of all images, and over the content of SAMPLE of them.
+    """
+    items = {relative(item.path, dataset.root): item for item in (*dataset.train, *dataset.val, *dataset.test)}
+    places = sorted(items)
+    sample = [items[place].path for place in places[:: max(1, -(-len(places) // SAMPLE))]]
+    hashes, _ = (memory or content_memory()).of(sample)
+    digest = hashlib.sha256("\n".join(dataset.classnames).encode())
+    for place in places:
+        content = hashes.get(items[place].path, b"").hex()
+        digest.update(f"{place}\t{items[place].label}\t{content}\n".encode("utf-8", "surrogateescape"))
+    return digest.hexdigest()

@@ -11,32 +11,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from ipo.compare.trials import Trial, name_methods, name_places
+from ipo.compare.names import AVERAGE, name_methods, name_places
+from ipo.compare.paired import Difference, pair_up, paired_differences
+from ipo.compare.trials import CONTROL_FACTS, Trial
 from ipo.errors import RunError, UnknownName
 from ipo.metrics import harmonic_mean, mean_and_spread
-
-AVERAGE = "average"
-"""What the rows over all datasets have in the place of a dataset."""
-
-RESAMPLES = 2000
-"""Resamplings of the test images for an interval."""
+from ipo.screen import printable
 
 PUBLISHED_FILE = Path(__file__).with_name("published.toml")
 
 Mean = tuple[float, float | None]
 """Mean and population standard deviation over seeds; no deviation where there is one seed, or an average."""
-
-
-@dataclass(frozen=True)
-class Difference:
-    """How much better than the reference, with a 95% paired bootstrap interval."""
-
-    value: float
-    low: float
-    high: float
 
 
 @dataclass(frozen=True)
@@ -46,9 +31,13 @@ class Row:
     method: str
     dataset: str
     base: Mean
+    """Among the classes of the fit; those are all of them where `classes` is `all`."""
     new: Mean | None
+    classes: str = "base"
     seeds: tuple[int, ...] = ()
     targets: dict[str, Mean] = field(default_factory=dict)
+    partly: tuple[str, ...] = ()
+    """Targets that only some of its runs were tested on."""
     differences: dict[str, Difference] = field(default_factory=dict)
     """By `base`, `new`, `H` and target; empty for the reference itself, and where it was tested on other images."""
     paired: tuple[int, ...] = ()
@@ -88,22 +77,35 @@ def compare(trials: Sequence[Trial], reference: str | None = None) -> list[Row]:
 
 def choose_reference(trials: Sequence[Trial], wanted: str | None = None) -> str:
     """The method that differences are from: the one that is wanted, or else zero-shot, or else the first."""
-    methods = list(dict.fromkeys(name_methods(trials)))
+    methods = list(dict.fromkeys(label.name for label in name_methods(trials)))
     if not methods:
         raise RunError("no runs to compare", remedy="Give the folders of finished runs")
-    if wanted is not None and wanted not in methods:
+    if wanted is None:
+        return next((method for method in methods if method.startswith("zero-shot")), methods[0])
+    chosen = next((method for method in methods if wanted == method or wanted in method.split(" = ")), None)
+    if chosen is None:
         raise UnknownName("method", wanted, methods)
-    return wanted or next((method for method in methods if method.startswith("zero-shot")), methods[0])
+    return chosen
 
 
 def _group(trials: Sequence[Trial]) -> dict[tuple[str, str], list[Trial]]:
     groups: dict[tuple[str, str], list[Trial]] = {}
-    for trial, method, place in zip(trials, name_methods(trials), name_places(trials), strict=True):
-        group = groups.setdefault((place, method), [])
-        if any(other.seed == trial.seed for other in group):
-            raise RunError(f"two runs of {method} on {place} have seed {trial.seed}", remedy="Give one of them only")
-        group.append(trial)
+    for trial, label, place in zip(trials, name_methods(trials), name_places(trials), strict=True):
+        group = groups.setdefault((place, label.name), [])
+        twin = next((other for other in group if other.seed == trial.seed), None)
+        if twin is None:
+            group.append(trial)
+        elif not _same_control(twin, trial):
+            where = " and ".join(filter(None, (twin.folder, trial.folder)))
+            what = f"two runs of {label.name} on {place} have seed {trial.seed}"
+            raise RunError(what, where=where, remedy="Give one of them only")
     return groups
+
+
+def _same_control(one: Trial, other: Trial) -> bool:
+    """Whether these are one yardstick that stands beside two searches, with the same result in both."""
+    alike = (one.correct, one.images) == (other.correct, other.images)
+    return alike and any(part in CONTROL_FACTS for part in one.predictor.split(" = "))
 
 
 def _row(method: str, dataset: str, group: Sequence[Trial], reference: Sequence[Trial]) -> Row:
@@ -116,13 +118,15 @@ def _row(method: str, dataset: str, group: Sequence[Trial], reference: Sequence[
         dataset=dataset,
         base=_over_seeds([trial.base for trial in group]),
         new=_over_seeds(news) if len(news) == len(group) else None,
+        classes=group[0].facts["classes"],
         seeds=tuple(trial.seed for trial in group),
         targets={spec: _over_seeds([t.targets[spec] for t in group if spec in t.targets]) for spec in specs},
+        partly=tuple(spec for spec in specs if any(spec not in trial.targets for trial in group)),
         differences=differences,
-        paired=tuple(ours.seed for ours, _ in _pairs(group, reference)) if differences else (),
+        paired=tuple(ours.seed for ours, _ in pair_up(group, reference)) if differences else (),
         seconds=_mean([trial.seconds for trial in group]),
         cost=_mean(costs) if costs else None,
-        sentences=group[0].sentences,
+        sentences=tuple(printable(sentence) for sentence in group[0].sentences),
     )
 
 
@@ -135,7 +139,8 @@ def _averages(rows: Sequence[Row], methods: Sequence[str], datasets: Sequence[st
             news = [row.new[0] for row in own if row.new]
             new = (_mean(news), None) if len(news) == len(own) else None
             seeds = tuple(sorted({seed for row in own for seed in row.seeds}))
-            averages.append(Row(method, AVERAGE, (_mean([row.base[0] for row in own]), None), new, seeds))
+            base = (_mean([row.base[0] for row in own]), None)
+            averages.append(Row(method, AVERAGE, base, new, own[0].classes, seeds))
     return averages
 
 
@@ -147,74 +152,29 @@ def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values)
 
 
-def paired_differences(group: Sequence[Trial], reference: Sequence[Trial], seed: int = 0) -> dict[str, Difference]:
-    """Mean differences over the seeds that both have, with intervals from resampling the test images they share.
-
-    An image is in a resampling equally often for both methods, and for all seeds that were tested on it. Nothing for a
-    test set where the two did not have the same images.
-    """
-    pairs = _pairs(group, reference)
-    splits = [split for split in (pairs[0][0].correct if pairs else ()) if all(_alike(split, *pair) for pair in pairs)]
-    rng = np.random.default_rng(seed)
-    ours, theirs = {}, {}
-    for split in splits:
-        ours[split], theirs[split] = _resampled_accuracies(pairs, split, rng)
-    if {"base", "new"} <= set(splits):
-        ours["H"], theirs["H"] = (
-            2 * s["base"] * s["new"] / np.maximum(s["base"] + s["new"], 1e-12) for s in (ours, theirs)
-        )
-    return {name: _difference(ours[name] - theirs[name]) for name in ours}
-
-
-def _pairs(group: Sequence[Trial], reference: Sequence[Trial]) -> list[tuple[Trial, Trial]]:
-    partners = {trial.seed: trial for trial in reference}
-    return [(trial, partners[trial.seed]) for trial in group if trial.seed in partners]
-
-
-def _alike(split: str, ours: Trial, theirs: Trial) -> bool:
-    """Whether both were tested on the same images of a test set."""
-    tested = split in ours.correct and split in theirs.correct
-    return tested and ours.images.get(split) == theirs.images.get(split)
-
-
-def _resampled_accuracies(
-    pairs: Sequence[tuple[Trial, Trial]], split: str, rng: np.random.Generator
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Mean accuracy over seeds of both sides on the test images (first) and on each resampling (RESAMPLES)."""
-    shares: dict[tuple[str, ...], NDArray[np.float64]] = {}
-    sums = np.zeros((2, RESAMPLES + 1))
-    for pair in pairs:
-        images = pair[0].images[split]
-        if images not in shares:
-            count = len(images)
-            drawn = rng.multinomial(count, np.full(count, 1 / count), size=RESAMPLES)
-            shares[images] = np.vstack([np.ones(count), drawn]) / count
-        sums += [shares[images] @ _bits(trial.correct[split]) for trial in pair]
-    ours, theirs = sums / len(pairs)
-    return ours, theirs
-
-
-def _bits(correct: str) -> NDArray[np.float64]:
-    return np.array([bit == "1" for bit in correct], dtype=np.float64)
-
-
-def _difference(values: NDArray[np.float64]) -> Difference:
-    low, high = np.quantile(values[1:], (0.025, 0.975))
-    return Difference(float(values[0]), float(low), float(high))
+def catalogue_places(trials: Sequence[Trial]) -> list[str]:
+    """Names of the datasets that published figures are about: those of the catalogue, fitted on base classes."""
+    pairs = zip(trials, name_places(trials), strict=True)
+    found = dict.fromkeys(
+        place for trial, place in pairs if trial.data.spec in ("", place) and trial.facts["classes"] == "base"
+    )
+    return list(found)
 
 
 def published_rows(datasets: Sequence[str], shots: Sequence[int]) -> list[Row]:
     """The published figures for some datasets and numbers of shots; averages only where all the datasets are there."""
     tables: list[dict[str, Any]] = tomllib.loads(PUBLISHED_FILE.read_text(encoding="utf-8"))["table"]
     wanted = [table for table in tables if table["shots"] in (0, *shots)]
-    return [row for table in wanted for row in _published(table, list(dict.fromkeys(datasets)))]
+    return [row for table in wanted for row in _published(table, set(datasets) - {AVERAGE})]
 
 
-def _published(table: dict[str, Any], datasets: list[str]) -> Iterator[Row]:
+def _published(table: dict[str, Any], datasets: set[str]) -> Iterator[Row]:
     source = f"{table['source']}; {table['model']}"
     for method, figures in table["methods"].items():
         name = f"{method} ({table['shots']}-shot)" if table["shots"] else method
-        whole = set(figures) - {AVERAGE} == set(datasets) - {AVERAGE}
-        for place in [dataset for dataset in datasets if dataset in figures and dataset != AVERAGE] + [AVERAGE] * whole:
+        places = [place for place in figures if place in datasets]
+        if figures.keys() - {AVERAGE} == datasets:
+            places.append(AVERAGE)
+        for place in places:
             base, new = (value / 100 for value in figures[place])
             yield Row(name, place, (base, None), (new, None), source=source)

@@ -1,139 +1,121 @@
-"""A comparison as text, Markdown, CSV or LaTeX. Accuracies are printed in percent; published rows carry a dagger."""
+"""What a comparison shows: its columns, the notes under it, and what each method says.
+
+Accuracies are shown in percent; published rows carry a dagger.
+"""
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
-from rich.console import Console
-from rich.table import Table
-
-from ipo.compare.rows import AVERAGE, Difference, Mean, Row
+from ipo.compare.names import ALL_CLASSES, AVERAGE, path_ends
+from ipo.compare.paired import Difference
+from ipo.compare.rows import Mean, Row
 from ipo.prompt import CLASS_PLACEHOLDER
+from ipo.screen import printable
 
 DAGGER = "†"
 
-LATEX = {"\\": r"\textbackslash ", "±": r"$\pm$", "Δ": r"$\Delta$", DAGGER: r"$^\dagger$", "<": "$<$", ">": "$>$"}
-"""Characters with a command of their own; see `_escape` for those that take a backslash."""
 
-_METHOD_WIDTH = 32
-"""Longer names of methods are written in several lines."""
+@dataclass(frozen=True)
+class Column:
+    """A column: its heading, and what each row has there."""
 
-
-def as_text(rows: Sequence[Row], reference: str) -> str:
-    """A table for the terminal, with a line between datasets; as wide as its figures need."""
-    table = Table(show_edge=False, pad_edge=False)
-    heads, printed = cells(rows)
-    for index, head in enumerate(heads):
-        width = max(len(line[index]) for line in (heads, *printed))
-        table.add_column(
-            head,
-            justify="left" if index < 2 else "right",
-            width=min(width, _METHOD_WIDTH) if index == 1 else width,
-            no_wrap=index != 1,
-            overflow="fold",
-        )
-    for index, line in enumerate(printed):
-        ends = index + 1 < len(rows) and rows[index + 1].dataset != rows[index].dataset
-        table.add_row(*line, end_section=ends)
-    file = io.StringIO()
-    needed = sum(column.width or 0 for column in table.columns) + 3 * len(heads)
-    Console(file=file, width=needed, markup=False, highlight=False).print(table)
-    lines = [line.rstrip() for line in file.getvalue().splitlines()]
-    return "\n".join([*lines, "", *notes(rows, reference)])
+    head: str
+    cells: tuple[str, ...]
+    is_label: bool = False
+    """Whether it says what a line is about; it stands to the left then."""
 
 
-def as_markdown(rows: Sequence[Row], reference: str) -> str:
-    """A table for a README or an issue."""
-    heads, lines = cells(rows)
-    marks = ["---", "---", *["---:"] * (len(heads) - 2)]
-    table = ["| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in (heads, marks, *lines)]
-    return "\n".join([*table, "", *notes(rows, reference)])
-
-
-def as_latex(rows: Sequence[Row], reference: str) -> str:
-    """A `tabular` for the booktabs package."""
-    heads, lines = cells(rows)
-    body = []
-    for index, line in enumerate(lines):
-        if index and rows[index].dataset != rows[index - 1].dataset:
-            body.append(r"\midrule")
-        body.append(" & ".join(_escape(cell) for cell in line) + r" \\")
-    start = rf"\begin{{tabular}}{{ll{'r' * (len(heads) - 2)}}}"
-    top = [start, r"\toprule", " & ".join(_escape(head) for head in heads) + r" \\", r"\midrule"]
-    comments = [f"% {line}" for line in notes(rows, reference)]
-    return "\n".join([*comments, *top, *body, r"\bottomrule", r"\end{tabular}"])
-
-
-def as_csv(rows: Sequence[Row]) -> str:
-    """All figures as fractions, unrounded, a column each."""
-    targets = list(dict.fromkeys(spec for row in rows for spec in row.targets))
-    heads = ["dataset", "method", "source", "seeds", "base", "base_std", "new", "new_std", "H"]
-    for name in ("base", "new", "H", *targets):
-        heads += [f"difference_{name}", f"difference_{name}_low", f"difference_{name}_high"]
-    heads += [column for spec in targets for column in (spec, f"{spec}_std")]
-    file = io.StringIO()
-    writer = csv.writer(file, lineterminator="\n")
-    writer.writerow([*heads, "seconds", "cost", "sentences"])
-    for row in rows:
-        values: list[object] = [row.dataset, row.method, row.source or "measured", " ".join(map(str, row.seeds))]
-        values += [*row.base, *(row.new or (None, None)), row.harmonic_mean]
-        for name in ("base", "new", "H", *targets):
-            found = row.differences.get(name)
-            values += [found.value, found.low, found.high] if found else [None] * 3
-        values += [value for spec in targets for value in row.targets.get(spec, (None, None))]
-        writer.writerow([*values, row.seconds, row.cost, " | ".join(row.sentences)])
-    return file.getvalue().rstrip("\n")
-
-
-FORMATS: dict[str, Callable[[Sequence[Row], str], str]] = {
-    "text": as_text,
-    "markdown": as_markdown,
-    "latex": as_latex,
-    "csv": lambda rows, _: as_csv(rows),
-}
-
-
-def cells(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
-    """Headings and printed cells. Columns that would be empty in every row are left out."""
-    targets = list(dict.fromkeys(spec for row in rows for spec in row.targets))
-    columns: list[tuple[str, Callable[[Row], str]]] = [
-        ("dataset", lambda row: row.dataset),
-        ("method", lambda row: row.method + (f" {DAGGER}" if row.source else "")),
-        ("seeds", lambda row: str(len(row.seeds)) if row.seeds else ""),
-        ("base" if any(row.new for row in rows) else "accuracy", lambda row: _mean(row.base)),
+def columns(rows: Sequence[Row]) -> list[Column]:
+    """The columns with printed cells; those that would be empty in every row are left out."""
+    own = _own_classes(rows)
+    ends = target_names(rows)
+    accuracies: list[tuple[str, Callable[[Row], str]]] = [
+        (own or "accuracy", lambda row: _mean(row.base)),
         ("new", lambda row: _mean(row.new)),
         ("H", lambda row: _percent(row.harmonic_mean)),
-        *((spec, lambda row, spec=spec: _mean(row.targets.get(spec))) for spec in targets),
-        *(
-            (f"Δ {name}", lambda row, name=name: _difference(row.differences.get(name)))
-            for name in ("base", "new", "H", *targets)
-        ),
+        *((ends[spec], _target(spec)) for spec in ends),
+    ]
+    differences = [(f"Δ {own}".rstrip(), _difference("base")), ("Δ new", _difference("new")), ("Δ H", _difference("H"))]
+    differences += [(f"Δ {ends[spec]}", _difference(spec)) for spec in ends]
+    spent: list[tuple[str, Callable[[Row], str]]] = [
         ("time, s", lambda row: "" if row.seconds is None else f"{row.seconds:,.0f}"),
         ("cost, $", lambda row: "" if row.cost is None else f"{row.cost:.4f}"),
     ]
-    kept = [(head, cell) for head, cell in columns if any(cell(row) for row in rows)]
-    return [head for head, _ in kept], [[cell(row) for _, cell in kept] for row in rows]
+    labels = [
+        Column("dataset", tuple(row.dataset for row in rows), is_label=True),
+        Column("method", tuple(row.method + (f" {DAGGER}" if row.source else "") for row in rows), is_label=True),
+    ]
+    seeds = Column("seeds", tuple(str(len(row.seeds)) if row.seeds else "" for row in rows))
+    made = [Column(head, tuple(cell(row) for row in rows)) for head, cell in (*accuracies, *differences, *spent)]
+    return [*labels, *(column for column in (seeds, *made) if any(column.cells))]
+
+
+def _own_classes(rows: Sequence[Row]) -> str:
+    """What the classes of the fits are called in headings: nothing where they are all there are."""
+    kinds = {row.classes for row in rows}
+    return "" if kinds == {ALL_CLASSES} else "base or all" if ALL_CLASSES in kinds else "base"
+
+
+def target_names(rows: Sequence[Row]) -> dict[str, str]:
+    """For each target the end of its path that tells it from the others; catalogue names stay."""
+    specs = list(dict.fromkeys(spec for row in rows for spec in row.targets))
+    ends = path_ends([spec.partition(":")[2] or spec for spec in specs]) if specs else []
+    taken = {"base", "new", "H", "accuracy"}
+    alone = len(set(ends)) == len(specs) and not taken & set(ends)
+    return {spec: printable(end if alone else spec) for spec, end in zip(specs, ends, strict=True)}
+
+
+def _target(spec: str) -> Callable[[Row], str]:
+    return lambda row: _mean(row.targets.get(spec))
+
+
+def _difference(name: str) -> Callable[[Row], str]:
+    return lambda row: _shown_difference(row.differences.get(name))
 
 
 def notes(rows: Sequence[Row], reference: str) -> list[str]:
     """What the columns mean, and where published rows are from."""
-    lines = ["Test accuracy in percent, mean over seeds ± population standard deviation; H is that of the two means."]
+    lines = [_accuracy_note(rows)]
     if any(row.differences for row in rows):
-        lines.append(f"Δ: difference from {reference} on the same test images, with a 95% paired bootstrap interval.")
-    measured = [row for row in rows if not row.source and row.dataset != AVERAGE and row.method != reference]
-    if any(not row.differences for row in measured):
+        lines.append(_difference_note(rows, reference))
+    measured = [row for row in rows if not row.source and row.dataset != AVERAGE]
+    others = [row for row in measured if row.method != reference]
+    if any(not row.differences for row in others):
         lines.append("No Δ where runs share no seed with the reference, or were tested on other images.")
-    for row in measured:
+    for row in others:
         if row.differences and row.paired != row.seeds:
             seeds = ", ".join(map(str, row.paired))
             lines.append(f"Δ of {row.method} on {row.dataset}: only over the seeds that {reference} has too ({seeds}).")
+    ends = target_names(rows)
+    for row in measured:
+        if row.partly:
+            names = ", ".join(ends[spec] for spec in row.partly)
+            lines.append(f"{row.method} on {row.dataset}: only some of its runs were tested on {names}.")
     for source in dict.fromkeys(row.source for row in rows if row.source):
         methods = ", ".join(dict.fromkeys(row.method for row in rows if row.source == source))
         lines.append(f"{DAGGER} published, not measured here: {methods}: {source}.")
     return lines
+
+
+def _accuracy_note(rows: Sequence[Row]) -> str:
+    several = any(len(row.seeds) > 1 for row in rows)
+    mean = ", mean over seeds ± population standard deviation" if several else ""
+    harmonic = ""
+    if any(row.new for row in rows):
+        harmonic = "; H is that of the two means" if several else "; H is the harmonic mean of base and new"
+    return f"Test accuracy in percent{mean}{harmonic}."
+
+
+def _difference_note(rows: Sequence[Row], reference: str) -> str:
+    """What Δ is, and what its two kinds of uncertainty are about."""
+    spread = any(found.spread is not None for row in rows for found in row.differences.values())
+    line = f"Δ: difference from {reference} on the same test images"
+    line += ", ± its standard deviation over seeds (fits, and splits where seeds draw them)" if spread else ""
+    line += ", and in brackets its 95% paired bootstrap interval, which is over test images with the fits as they are:"
+    return f"{line} another {'set of seeds' if spread else 'seed'} may lie outside of it."
 
 
 def sentences(rows: Sequence[Row], perplexity: Callable[[list[str]], list[float]] | None = None) -> list[str]:
@@ -151,16 +133,6 @@ def sentences(rows: Sequence[Row], perplexity: Callable[[list[str]], list[float]
     return lines
 
 
-def with_words(table: str, lines: Sequence[str], form: str) -> str:
-    """A table in one of FORMATS but CSV, with the lines of `sentences` in the same form below it."""
-    title = "What they say (prompts, or the vocabulary words nearest to a learned context):"
-    if form == "latex":
-        return "\n".join([table, f"% {title}", *(f"%   {line}" for line in lines)])
-    if form == "markdown":
-        return "\n".join([table, "", title, "", *(f"- {line.replace('<', '&lt;')}" for line in lines)])
-    return "\n".join([table, "", title, *(f"  {line}" for line in lines)])
-
-
 def _geometric_mean(values: Sequence[float]) -> float:
     return math.exp(sum(map(math.log, values)) / len(values))
 
@@ -175,9 +147,13 @@ def _mean(value: Mean | None) -> str:
     return f"{100 * value[0]:.1f} ± {100 * value[1]:.1f}"
 
 
-def _difference(value: Difference | None) -> str:
-    return "" if value is None else f"{100 * value.value:+.1f} [{100 * value.low:+.1f}, {100 * value.high:+.1f}]"
+def _signed(share: float) -> str:
+    """Points with a sign; what rounds to nothing is +0.0."""
+    return f"{round(100 * share, 1) + 0.0:+.1f}"
 
 
-def _escape(text: str) -> str:
-    return "".join(LATEX.get(letter, f"\\{letter}" if letter in "&%$#_{}" else letter) for letter in text)
+def _shown_difference(value: Difference | None) -> str:
+    if value is None:
+        return ""
+    spread = "" if value.spread is None else f" ± {100 * value.spread:.1f}"
+    return f"{_signed(value.value)}{spread} [{_signed(value.low)}, {_signed(value.high)}]"

@@ -2,25 +2,36 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from ipo.errors import RunError
-from ipo.run_folder import CONFIG_FILE, RESULT_FILE, read_run_json
+from ipo.result_file import Result, read_result, read_verdicts
+from ipo.run_folder import CONFIG_FILE
 
-CORRECT_FILE = "correct.json"
-FIXED = ("shots", "model")
-"""What every method's name tells where not all runs agree on it."""
-
-ALL_CLASSES = "all"
+SEARCH_METHOD = "ipo"
+CONTROL_FACTS = {"first": ("search.first_prompts",), "hand-crafted": (), "select-80": (), "ensemble-80": ()}
+"""The controls beside a search, and the settings of it that they depend on."""
 
 _SEARCH_SECTIONS = ("llm", "captions", "search")
-_RESOURCES = {"texts_at_once", "images_at_once", "checkpointing", "workers"}
-_RESOURCES |= {f"llm.{key}" for key in ("base_url", "concurrency", "device", "retries", "timeout")}
-"""Options that say how something is computed and not what: they make no other method."""
+_DRAWN = re.compile(r"seeded( test)? \(\d+\)$")
+"""How the source of a split ends that each seed draws anew."""
+
+
+@dataclass(frozen=True)
+class Data:
+    """What tells one dataset from another of the same name."""
+
+    spec: str = ""
+    """How the settings name it: a name of the catalogue, or `folder:PATH`."""
+    content: str = ""
+    """Hash of all its images and class names; runs of earlier versions have none."""
+    split: str = ""
+    """Hash of its split; empty where each seed draws a split of its own."""
 
 
 @dataclass(frozen=True)
@@ -46,84 +57,117 @@ class Trial:
     cost: float | None
     sentences: tuple[str, ...]
     """Its prompts, or the vocabulary words nearest to a learned context."""
+    data: Data = Data()
+    test_hashes: dict[str, str] = field(default_factory=dict)
+    """For each test set, a hash of its images; runs of earlier versions have none."""
+    folder: str = ""
+    version: str = ""
+    """Of `ipo`; empty where the run does not tell."""
 
 
 def read_trials(folder: Path, every: bool = False) -> list[Trial]:
-    """The predictors of a finished run: what IPO found, or all of a baseline; `every` adds the controls beside IPO."""
-    result, correct = read_run_json(folder, RESULT_FILE), read_run_json(folder, CORRECT_FILE)
-    try:
-        names = [n for n in result["predictors"] if every or result["method"] != "ipo" or n.startswith("ipo")]
-        return [_trial(folder, result, correct, name) for name in names]
-    except KeyError as error:
-        raise RunError(f"{RESULT_FILE} or {CORRECT_FILE} lacks {error}", where=str(folder)) from error
+    """The predictors of a finished run: what IPO found, or all of a baseline; `every` adds the controls beside IPO.
+
+    Raises `RunError` where a file of the run is missing or damaged.
+    """
+    result, _ = read_result(folder)
+    images, verdicts = read_verdicts(folder, result)
+    settings = read_toml(folder)
+    names = [n for n in result.predictors if every or result.method != SEARCH_METHOD or n.startswith(SEARCH_METHOD)]
+    return [_trial(folder, result, name, images, verdicts[name], settings) for name in names]
 
 
-def _trial(folder: Path, result: dict[str, Any], correct: dict[str, Any], name: str) -> Trial:
-    figures = result["predictors"][name]
-    options = result.get("options")
-    reading = result.get("figures", {}).get("reading", {}).get("sentence")
-    settings = _settings(folder)
-    domains = "+".join(settings.get("data", {}).get("domains", ()))
+def _trial(
+    folder: Path,
+    result: Result,
+    name: str,
+    images: dict[str, tuple[str, ...]],
+    verdicts: dict[str, str],
+    settings: dict[str, Any],
+) -> Trial:
+    figures, data = result.predictors[name], _section(settings, "data")
+    domains = data.get("domains")
+    named = "+".join(map(str, domains)) if isinstance(domains, list) else ""
+    drawn = bool(_DRAWN.search(result.split_source))
     return Trial(
         predictor=name,
-        dataset=f"{result['dataset']}@{domains}" if domains else result["dataset"],
-        seed=result["seed"],
-        facts={key: result[key] for key in (*FIXED, "classes")}
-        | (_searching(settings) if options is None else options),
-        base=figures["base"]["accuracy"],
-        new=figures["new"]["accuracy"] if figures["new"] else None,
-        targets={spec: target["accuracy"] for spec, target in figures.get("targets", {}).items()},
-        correct={split: bits for split, bits in correct[name].items() if bits},
-        images={split: tuple(paths) for split, paths in correct["images"].items() if paths},
-        seconds=result["seconds"],
-        cost=result["cost"],
-        sentences=tuple(figures.get("prompts") or ([reading] if reading else ())),
+        dataset=f"{result.dataset}@{named}" if named else result.dataset,
+        seed=result.seed,
+        facts=_facts(result, name, settings),
+        base=figures.base.accuracy,
+        new=figures.new.accuracy if figures.new else None,
+        targets={spec: target.accuracy for spec, target in figures.targets.items()},
+        correct=verdicts,
+        images={split: paths for split, paths in images.items() if split in verdicts},
+        seconds=result.seconds,
+        cost=result.cost,
+        sentences=tuple(figures.prompts or _nearest_words(result)),
+        data=Data(str(data.get("dataset", "")), result.dataset_hash, "" if drawn else result.split_hash),
+        test_hashes=result.test_hashes,
+        folder=str(folder),
+        version=result.ipo,
     )
 
 
-def _settings(folder: Path) -> dict[str, Any]:
+def _facts(result: Result, name: str, settings: dict[str, Any]) -> dict[str, Any]:
+    """What the method ran with: the model and the task, and its options, or all that a search was asked to do."""
+    facts: dict[str, Any] = {"shots": result.shots, "classes": result.classes, "model": result.model}
+    if result.clip:
+        facts |= {"precision": result.clip.precision, "preprocessing": result.clip.preprocessing}
+        facts["weights"] = result.clip.weights[:12]
+    if result.options is not None:
+        return facts | result.options
+    searching = _searching(settings) | {"llm": _model_of(result.llm), "captioner": _model_of(result.captioner)}
+    kept = CONTROL_FACTS.get(name, tuple(searching))
+    return facts | {key: searching[key] for key in kept if key in searching}
+
+
+def _model_of(name: str) -> str:
+    """A language model as a run records it, without the libraries and the address that it answered from."""
+    return re.split(r", transformers |, llama.cpp | at http", name)[0]
+
+
+def _nearest_words(result: Result) -> list[str]:
+    reading = result.figures.get("reading")
+    sentence = reading.get("sentence") if isinstance(reading, dict) else None
+    return [sentence] if isinstance(sentence, str) else []
+
+
+def read_toml(folder: Path) -> dict[str, Any]:
+    """The settings of a run as they stand, so that those of other versions can be compared too."""
     try:
         return tomllib.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
-    except (OSError, tomllib.TOMLDecodeError) as error:
-        raise RunError(f"cannot read {CONFIG_FILE}: {error}", where=str(folder)) from error
+    except (OSError, ValueError, RecursionError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise RunError(f"cannot read {CONFIG_FILE}: {reason}", where=str(folder)) from error
+
+
+def _section(settings: dict[str, Any], name: str) -> dict[str, Any]:
+    section = settings.get(name, {})
+    return section if isinstance(section, dict) else {}
 
 
 def _searching(settings: dict[str, Any]) -> dict[str, Any]:
-    """What an IPO run was asked to do, by dotted key."""
-    return {f"{part}.{key}": value for part in _SEARCH_SECTIONS for key, value in settings.get(part, {}).items()}
+    """What a search was asked to do, by dotted key."""
+    sections = {part: _section(settings, part) for part in _SEARCH_SECTIONS}
+    return {f"{part}.{key}": value for part, section in sections.items() for key, value in section.items()}
 
 
-def name_places(trials: Sequence[Trial]) -> list[str]:
-    """Each trial's dataset; with a note, where only some of them have all classes at once instead of the base ones."""
-    mixed = len({trial.facts["classes"] for trial in trials}) > 1
-    return [
-        f"{trial.dataset}, all classes" if mixed and trial.facts["classes"] == ALL_CLASSES else trial.dataset
-        for trial in trials
-    ]
+def merge_twins(trials: Sequence[Trial]) -> list[Trial]:
+    """The trials, with one in the place of two that stand beside each other in all runs with the same sentences.
 
-
-def name_methods(trials: Sequence[Trial]) -> list[str]:
-    """A name for each trial's method: the predictor's, with what tells it from others of that name.
-
-    An option is told where it differs between runs on one dataset: published options differ between datasets, and
-    that does not make another method.
+    That is the first prompt where it is the hand-crafted one, and an ensemble of one. The one carries both names.
     """
-    common = [key for key in FIXED if len({repr(trial.facts[key]) for trial in trials}) > 1]
-    names = []
+    merged = list(trials)
+    for first, second in (("first", "hand-crafted"), ("ipo", "ipo-ensemble")):
+        said = {(t.folder, t.predictor): t.sentences for t in trials}
+        folders = {folder for folder, predictor in said if predictor in (first, second)}
+        if all(said.get((folder, first)) == said.get((folder, second)) for folder in folders):
+            merged = list(_with_both_names(merged, first, second))
+    return merged
+
+
+def _with_both_names(trials: Sequence[Trial], first: str, second: str) -> Iterator[Trial]:
     for trial in trials:
-        keys = [*common, *_telling_options(trial.predictor, trials)]
-        told = ", ".join(f"{key}={trial.facts[key]}" for key in keys if trial.facts.get(key) is not None)
-        names.append(f"{trial.predictor} ({told})" if told else trial.predictor)
-    return names
-
-
-def _telling_options(predictor: str, trials: Sequence[Trial]) -> list[str]:
-    """Options that differ between trials of one predictor in one place."""
-    values: dict[tuple[str, str], set[str]] = {}
-    own = [pair for pair in zip(trials, name_places(trials), strict=True) if pair[0].predictor == predictor]
-    apart = {*FIXED, *_RESOURCES, "classes"}
-    keys = dict.fromkeys(key for trial, _ in own for key in trial.facts if key not in apart)
-    for trial, place in own:
-        for key in keys:
-            values.setdefault((key, place), set()).add(repr(trial.facts.get(key)))
-    return [key for key in keys if any(len(found) > 1 for (name, _), found in values.items() if name == key)]
+        if trial.predictor != second:
+            yield replace(trial, predictor=f"{first} = {second}") if trial.predictor == first else trial

@@ -1,0 +1,179 @@
+"""A comparison as text for the screen, Markdown, LaTeX or CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+import itertools
+import textwrap
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+from rich import box
+from rich.cells import cell_len
+from rich.console import Console
+from rich.table import Table
+
+from ipo.compare.rows import Row
+from ipo.compare.tables import DAGGER, Column, columns
+from ipo.render import markdown_text
+from ipo.screen import encodable
+
+LATEX = {"\\": r"\textbackslash{}", "±": r"$\pm$", "Δ": r"$\Delta$", DAGGER: r"$^\dagger$", "<": "$<$", ">": "$>$"}
+LATEX |= {"~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "…": r"\dots{}", "|": "$|$"}
+"""Characters with a command of their own; see `_escape` for those that take a backslash."""
+
+_LABEL_WIDTH = 32
+"""Longer names are written in several lines where the width is bounded."""
+
+_LEAST = 15
+"""Narrowest column that figures are folded into: an interval stays on one line."""
+
+_BAR = 3
+"""Characters between two columns."""
+
+
+def as_text(rows: Sequence[Row], notes: Sequence[str], width: int | None = None, encoding: str = "utf-8") -> str:
+    """A table with a line between datasets, for an output that can show what `encoding` can.
+
+    Where it would be wider than `width` it becomes several tables below each other, and notes are wrapped; without a
+    width every row and every note is one line.
+    """
+    made = [_encodable(column, encoding) for column in columns(rows)]
+    ends = [row.dataset != after.dataset for row, after in itertools.pairwise(rows)]
+    ascii_only = encodable("━┃", encoding) != "━┃"
+    panels = [_text_table(panel, ends, ascii_only) for panel in _panels(made, width)]
+    lines = [line for note in notes for line in _wrapped(encodable(note, encoding), width)]
+    return "\n\n".join([*panels, "\n".join(lines)])
+
+
+def _encodable(column: Column, encoding: str) -> Column:
+    cells = tuple(encodable(cell, encoding) for cell in column.cells)
+    return Column(encodable(column.head, encoding), cells, column.is_label)
+
+
+def _wrapped(note: str, width: int | None) -> list[str]:
+    return textwrap.wrap(note, width, break_on_hyphens=False) if width else [note]
+
+
+Sized = tuple[Column, int]
+"""A column with the width that it is given."""
+
+
+def _panels(made: Sequence[Column], width: int | None) -> list[list[Sized]]:
+    """The columns with their widths, in as many groups as `width` makes necessary; each begins with the labels."""
+    if width is None:
+        return [[(column, _natural(column)) for column in made]]
+    share = max(_LEAST, (width - _LEAST) // 2 - _BAR)
+    labels = [(column, min(_natural(column), _LABEL_WIDTH, share)) for column in made if column.is_label]
+    room = max(_LEAST, width - sum(size + _BAR for _, size in labels))
+    panels: list[list[Sized]] = []
+    left = 0
+    for column in made:
+        if not column.is_label:
+            size = min(_natural(column), room)
+            if size + _BAR > left or not panels:
+                panels.append(list(labels))
+                left = room + _BAR
+            panels[-1].append((column, size))
+            left -= size + _BAR
+    return panels
+
+
+def _natural(column: Column) -> int:
+    return max(map(cell_len, (column.head, *column.cells)))
+
+
+def _text_table(panel: Sequence[Sized], ends: Sequence[bool], ascii_only: bool) -> str:
+    """One table; `ends` says after which lines a rule stands."""
+    table = Table(show_edge=False, pad_edge=False, box=box.ASCII_DOUBLE_HEAD if ascii_only else box.HEAVY_HEAD)
+    for column, size in panel:
+        justify: Literal["left", "right"] = "left" if column.is_label else "right"
+        table.add_column(column.head, justify=justify, width=size, overflow="fold")
+    for index, cells in enumerate(zip(*(column.cells for column, _ in panel), strict=True)):
+        table.add_row(*cells, end_section=index < len(ends) and ends[index])
+    file = io.StringIO()
+    needed = sum(size + _BAR for _, size in panel)
+    Console(file=file, width=needed, markup=False, highlight=False, emoji=False, no_color=True).print(table)
+    return "\n".join(line.rstrip() for line in file.getvalue().splitlines())
+
+
+def as_markdown(rows: Sequence[Row], notes: Sequence[str]) -> str:
+    """A table for a README or an issue."""
+    made = columns(rows)
+    marks = ["---" if column.is_label else "---:" for column in made]
+    lines = [[markdown_text(cell) for cell in line] for line in _lines(made)]
+    table = ["| " + " | ".join(line) + " |" for line in (lines[0], marks, *lines[1:])]
+    return "\n".join([*table, "", *(f"{markdown_text(note)}  " for note in notes)]).rstrip()
+
+
+def _lines(made: Sequence[Column]) -> list[tuple[str, ...]]:
+    """The headings, then each row."""
+    return [tuple(column.head for column in made), *zip(*(column.cells for column in made), strict=True)]
+
+
+def as_latex(rows: Sequence[Row], notes: Sequence[str]) -> str:
+    """A `tabular` for the booktabs package."""
+    made = columns(rows)
+    heads, *lines = [" & ".join(_escape(cell) for cell in line) + r" \\" for line in _lines(made)]
+    body = []
+    for index, line in enumerate(lines):
+        if index and rows[index].dataset != rows[index - 1].dataset:
+            body.append(r"\midrule")
+        body.append(line)
+    start = rf"\begin{{tabular}}{{{''.join('l' if column.is_label else 'r' for column in made)}}}"
+    return "\n".join(
+        [
+            *(f"% {note}" for note in notes),
+            start,
+            r"\toprule",
+            heads,
+            r"\midrule",
+            *body,
+            r"\bottomrule",
+            r"\end{tabular}",
+        ]
+    )
+
+
+def as_csv(rows: Sequence[Row]) -> str:
+    """All figures as fractions, unrounded, a column each."""
+    targets = list(dict.fromkeys(spec for row in rows for spec in row.targets))
+    heads = ["dataset", "method", "source", "classes", "seeds", "base", "base_std", "new", "new_std", "H"]
+    for name in ("base", "new", "H", *targets):
+        heads += [f"difference_{name}", f"difference_{name}_low", f"difference_{name}_high", f"difference_{name}_std"]
+    heads += [column for spec in targets for column in (spec, f"{spec}_std")]
+    file = io.StringIO()
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow([*heads, "seconds", "cost", "sentences"])
+    for row in rows:
+        values: list[object] = [row.dataset, row.method, row.source or "measured", row.classes]
+        values += [" ".join(map(str, row.seeds)), *row.base, *(row.new or (None, None)), row.harmonic_mean]
+        for name in ("base", "new", "H", *targets):
+            found = row.differences.get(name)
+            values += [found.value, found.low, found.high, found.spread] if found else [None] * 4
+        values += [value for spec in targets for value in row.targets.get(spec, (None, None))]
+        writer.writerow([*values, row.seconds, row.cost, " | ".join(row.sentences)])
+    return file.getvalue().rstrip("\n")
+
+
+FORMATS: dict[str, Callable[[Sequence[Row], Sequence[str]], str]] = {
+    "text": as_text,
+    "markdown": as_markdown,
+    "latex": as_latex,
+    "csv": lambda rows, _: as_csv(rows),
+}
+
+
+def with_words(table: str, lines: Sequence[str], form: str) -> str:
+    """A table in one of FORMATS but CSV, with the lines of `sentences` in the same form below it."""
+    title = "What they say (prompts, or the vocabulary words nearest to a learned context):"
+    if form == "latex":
+        return "\n".join([table, f"% {title}", *(f"%   {line}" for line in lines)])
+    if form == "markdown":
+        return "\n".join([table, "", title, "", *(f"- {markdown_text(line)}" for line in lines)])
+    return "\n".join([table, "", title, *(f"  {line}" for line in lines)])
+
+
+def _escape(text: str) -> str:
+    return "".join(LATEX.get(letter, f"\\{letter}" if letter in "&%$#_{}" else letter) for letter in text)

@@ -1,0 +1,201 @@
+"""`result.json` and `correct.json` as they are read back: every value has its type, every number is finite.
+
+The one reader for tables, reports and comparisons. What runs of earlier versions lack has a default here.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, ValidationError
+
+from ipo.errors import RunError
+from ipo.run_folder import RESULT_FILE, RUN_FILE, read_run_json
+
+CORRECT_FILE = "correct.json"
+
+_REMEDY = "Restore the file, or make the run anew"
+_TOLERANCE = 1e-6
+"""Most that an accuracy in `result.json` may differ from the share of right verdicts in `correct.json`."""
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+Interval = Annotated[list[Share], Field(min_length=2, max_length=2)]
+T = TypeVar("T", bound=BaseModel)
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(strict=True, frozen=True, allow_inf_nan=False)
+
+
+class Figures(_Part):
+    """Accuracy on `n` test images with its interval."""
+
+    accuracy: Share
+    low: Share
+    high: Share
+    n: NonNegativeInt
+
+
+class Predictor(_Part):
+    """What one predictor did on each test set."""
+
+    base: Figures
+    new: Figures | None = None
+    H: Share | None = None
+    H_interval: Interval | None = None
+    targets: dict[str, Figures] = {}
+    prompts: list[str] | None = None
+
+
+class Clip(_Part):
+    """Fingerprint of the CLIP model."""
+
+    name: str
+    weights: str = ""
+    preprocessing: str = ""
+    precision: str = "float32"
+
+
+class _Score(_Part):
+    accuracy: Share
+    loss: Finite
+
+
+class _Best(_Part):
+    text: str
+    score: _Score
+
+
+class _Ensemble(_Part):
+    prompts: list[str]
+    score: _Score
+
+
+class _Tokens(_Part):
+    model: str = ""
+    prompt_tokens: NonNegativeInt = 0
+    completion_tokens: NonNegativeInt = 0
+
+
+class _Usage(_Part):
+    steps: NonNegativeInt
+    proposals: NonNegativeInt
+    prompt_tokens: NonNegativeInt
+    completion_tokens: NonNegativeInt
+    captions: _Tokens = _Tokens()
+
+
+class _Gain(_Part):
+    name: str = Field(alias="class")
+    first: Share
+    best: Share
+    gain: Finite
+
+
+class Result(_Part):
+    """The content of `result.json`."""
+
+    method: str
+    dataset: str
+    seed: NonNegativeInt
+    shots: PositiveInt
+    classes: Literal["base", "all"]
+    model: str
+    seconds: Annotated[Finite, Field(ge=0)]
+    cost: Annotated[Finite, Field(ge=0)] | None
+    predictors: Annotated[dict[str, Predictor], Field(min_length=1)]
+    options: dict[str, Any] | None = None
+    figures: dict[str, Any] = {}
+    targets: list[str] = []
+    ipo: str = ""
+    """Version that made it."""
+    split_source: str = ""
+    split_hash: str = ""
+    dataset_hash: str = ""
+    class_count: NonNegativeInt = 0
+    test_hashes: dict[str, str] = {}
+    clip: Clip | None = None
+    llm: str = ""
+    captioner: str = ""
+    stopped: str = ""
+    best: _Best | None = None
+    ensemble: _Ensemble | None = None
+    usage: _Usage | None = None
+    per_class_gain: list[_Gain] = []
+
+
+class Run(_Part):
+    """What the report shows of `run.json`."""
+
+    method: str
+    dataset: str
+    classes: Literal["base", "all"]
+    training_images: NonNegativeInt
+    split_source: str
+    clip: Clip
+    seed: NonNegativeInt
+    offline: bool
+    status: str
+    ipo: str = ""
+    llm: str = ""
+    class_count: NonNegativeInt = 0
+
+
+class _Correct(_Part):
+    images: dict[str, list[str] | None]
+    verdicts: dict[str, dict[str, Annotated[str, Field(pattern="^[01]*$")] | None]]
+
+
+def read_result(folder: Path) -> tuple[Result, dict[str, Any]]:
+    """`result.json` of a finished run, checked, and as it stands. Raises `RunError` for a missing or damaged one."""
+    content = read_run_json(folder, RESULT_FILE)
+    return _checked(Result, content, folder, RESULT_FILE), content
+
+
+def read_run(folder: Path) -> tuple[Run, dict[str, Any]]:
+    """`run.json` of a run, checked, and as it stands. Raises `RunError` for a missing or damaged one."""
+    content = read_run_json(folder, RUN_FILE)
+    return _checked(Run, content, folder, RUN_FILE), content
+
+
+def read_verdicts(folder: Path, result: Result) -> tuple[dict[str, tuple[str, ...]], dict[str, dict[str, str]]]:
+    """The paths of the test images of each test set, and each predictor's verdict on each, from `correct.json`.
+
+    Test sets that were not used are left out. Raises `RunError` where the file is damaged or not that of `result`.
+    """
+    content = read_run_json(folder, CORRECT_FILE)
+    named = {"images": content.get("images"), "verdicts": {k: v for k, v in content.items() if k != "images"}}
+    correct = _checked(_Correct, named, folder, CORRECT_FILE)
+    images = {split: tuple(paths) for split, paths in correct.images.items() if paths}
+    verdicts = {name: {split: bits for split, bits in own.items() if bits} for name, own in correct.verdicts.items()}
+    for name, predictor in result.predictors.items():
+        if not _belong_together(predictor, images, verdicts.get(name, {})):
+            what = f"{RESULT_FILE} and {CORRECT_FILE} do not belong together: {name}"
+            raise RunError(what, where=str(folder), remedy=_REMEDY)
+    return images, verdicts
+
+
+def _belong_together(predictor: Predictor, images: dict[str, tuple[str, ...]], verdicts: dict[str, str]) -> bool:
+    """Whether there is one verdict an image, and as many right ones as the accuracy says, on every test set."""
+    figures = {"base": predictor.base} | ({"new": predictor.new} if predictor.new else {}) | predictor.targets
+    if figures.keys() != verdicts.keys():
+        return False
+    return all(
+        len(verdicts[split]) == len(images.get(split, ())) == figures[split].n
+        and abs(verdicts[split].count("1") / len(verdicts[split]) - figures[split].accuracy) < _TOLERANCE
+        for split in figures
+    )
+
+
+def _checked(kind: type[T], content: dict[str, Any], folder: Path, name: str) -> T:
+    try:
+        return kind.model_validate(content)
+    except ValidationError as error:
+        first, *others = error.errors(include_url=False, include_context=False, include_input=False)
+        place = ".".join(map(str, first["loc"]))
+        more = f", and {len(others)} more" if others else ""
+        raise RunError(
+            f"{name} is damaged: {place}: {first['msg']}{more}", where=str(folder), remedy=_REMEDY
+        ) from error

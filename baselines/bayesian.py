@@ -27,7 +27,7 @@ from ipo.progress import track
 from ipo.protocols import FewShotTask
 
 from .augment import TrainingFeatures
-from .contexts import ContextOptions, chunk_size, encode_context, first_context
+from .contexts import ContextOptions, chunk_size, encode_context, first_context, require_context_fits
 from .reading import read_context
 from .training import Step, StepResult, fit_by_sgd, seeded_generator, seeded_torch
 
@@ -247,4 +247,5 @@ METHOD = Method(
     fit=fit,
     paper="Bayesian Prompt Learning for Image-Language Model Generalization, arXiv 2210.02390",
     published=published,
+    check=require_context_fits,
 )

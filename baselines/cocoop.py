@@ -22,7 +22,7 @@ from ipo.progress import track
 from ipo.protocols import FewShotTask
 
 from .augment import TrainingFeatures
-from .contexts import ContextOptions, chunk_size, encode_context, first_context
+from .contexts import ContextOptions, chunk_size, encode_context, first_context, require_context_fits
 from .reading import read_context
 from .training import StepResult, fit_by_sgd, seeded_torch
 
@@ -105,4 +105,5 @@ METHOD = Method(
     options=CoCoOpOptions,
     fit=fit,
     paper="Conditional Prompt Learning for Vision-Language Models, arXiv 2203.05557",
+    check=require_context_fits,
 )

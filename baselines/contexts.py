@@ -14,6 +14,8 @@ from torch import Tensor
 
 from ipo.clip.base import ClipModel
 from ipo.errors import ConfigError
+from ipo.lengths import TextRoom
+from ipo.protocols import FewShotTask
 
 from .augment import Augment
 from .training import SgdOptions, seeded_generator
@@ -58,6 +60,23 @@ def encode_context(clip: ClipModel, classnames: Sequence[str], context: Tensor, 
     before_count = {"end": context.shape[2], "middle": context.shape[2] // 2, "front": 0}[position]
     before, after = context[:, :, :before_count], context[:, :, before_count:]
     return clip.encode_embeddings(classnames, before, after if after.shape[2] else None)
+
+
+def require_context_fits(
+    task: FewShotTask, options: ContextOptions, position: Position = "end", own_classes_only: bool = False
+) -> None:
+    """Raise `ConfigError` where the context is too long for a class name that is tested, or is not as `n_ctx` says."""
+    clip, count = task.clip, first_context(task.clip, options, task.seed).shape[1]
+    own, stop = clip.token_count(""), clip.token_count(".")
+
+    def length(name: str) -> int:
+        """Tokens around and of a class name; away from the end the stop is a text of its own."""
+        return count + (clip.token_count(f"{name}.") if position == "end" else clip.token_count(name) + stop - own)
+
+    room = TextRoom.of(clip, task.classnames) if own_classes_only else task.room
+    if excess := room.excess(length):
+        remedy = "Lower n_ctx or shorten init, or give the class a shorter name"
+        raise ConfigError(f"{count} context vectors are too many: {excess}", remedy=remedy)
 
 
 def chunk_size(texts_at_once: int, texts_each: int) -> int:

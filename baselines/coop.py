@@ -21,7 +21,7 @@ from ipo.methods import FitRun, Fitted, Method
 from ipo.protocols import FewShotTask
 
 from .augment import TrainingFeatures
-from .contexts import ContextOptions, Position, encode_context, first_context
+from .contexts import ContextOptions, Position, encode_context, first_context, require_context_fits
 from .reading import read_context
 from .training import StepResult, fit_by_sgd
 
@@ -61,6 +61,11 @@ def published(dataset: str, shots: int) -> Mapping[str, Any]:
     return {"epochs": 100 if shots <= 4 else 200}
 
 
+def check(task: FewShotTask, options: CoOpOptions) -> None:
+    """Raise `ConfigError` for a context that does not fit around the class names."""
+    require_context_fits(task, options, options.position, options.class_specific)
+
+
 def fit(task: FewShotTask, options: CoOpOptions, run: FitRun) -> Fitted:
     """Learn the context on the training shots. The last epoch's is kept, as published."""
     clip = task.clip
@@ -95,4 +100,5 @@ METHOD = Method(
     fit=fit,
     paper="Learning to Prompt for Vision-Language Models, arXiv 2109.01134",
     published=published,
+    check=check,
 )

@@ -11,6 +11,7 @@ from typing import Any
 
 from pydantic import Field, NonNegativeFloat, PositiveInt
 
+from ipo.errors import ConfigError
 from ipo.methods import FitRun, Fitted, Method
 from ipo.protocols import FewShotTask
 
@@ -19,6 +20,7 @@ from .regularisers import MakeRegulariser
 from .towers import TunedPredictor, first_classifier, interpolate
 from .training import seeded_generator
 from .tuning import Tuning, TuningOptions
+from .zero_shot import EIGHTY, check_eighty, report_left_out, usable
 
 
 class WeightedOptions(TuningOptions):
@@ -63,7 +65,9 @@ def fit_tower(
     if start is not None:
         interpolate(start, model, options.alpha)
     model.requires_grad_(False)
-    predictor = TunedPredictor(task.clip, model, task.classnames, options.images_at_once, options.workers)
+    prompts = usable(task.room, EIGHTY)
+    report_left_out(run, prompts, EIGHTY)
+    predictor = TunedPredictor(task.clip, model, task.classnames, options.images_at_once, options.workers, prompts)
     return Fitted({name: predictor}, model.state_dict(), movement(task, predictor))
 
 
@@ -106,6 +110,16 @@ def fit_lipsum(task: FewShotTask, options: LipsumOptions, run: FitRun) -> Fitted
     return fit_tower("lipsum-ft", task, options, make, run, options.weight)
 
 
+def check_lipsum(task: FewShotTask, options: LipsumOptions) -> None:
+    """Raise `ConfigError` for random texts that are longer than the model reads, and as `check_eighty`."""
+    clip = task.clip
+    if options.length + clip.token_count("") > clip.context_length:
+        raise ConfigError(
+            f"random texts of {options.length} tokens, and CLIP reads {clip.context_length}", remedy="Lower length"
+        )
+    check_eighty(task, options)
+
+
 def published(dataset: str, _shots: int) -> Mapping[str, Any]:
     """Steps of the Lipsum-FT paper."""
     return {"steps": 50_000 if dataset == "imagenet" else 5_000}
@@ -113,7 +127,7 @@ def published(dataset: str, _shots: int) -> Mapping[str, Any]:
 
 LIPSUM_PAPER = "Robust Fine-Tuning of Zero-Shot Models Using Random Text Guidance, arXiv 2404.00860"
 
-FT = Method("ft", "image tower and head tuned", TuningOptions, fit_ft, LIPSUM_PAPER, published)
+FT = Method("ft", "image tower and head tuned", TuningOptions, fit_ft, LIPSUM_PAPER, published, check_eighty)
 L2_SP = Method(
     "l2-sp",
     "tuned, weights held near their start",
@@ -121,6 +135,7 @@ L2_SP = Method(
     fit_l2_sp,
     "Explicit Inductive Bias for Transfer Learning with Convolutional Networks, arXiv 1802.01483",
     published,
+    check_eighty,
 )
 KD = Method(
     "kd",
@@ -129,6 +144,7 @@ KD = Method(
     fit_kd,
     "Distilling the Knowledge in a Neural Network, arXiv 1503.02531",
     published,
+    check_eighty,
 )
 CAR_FT = Method(
     "car-ft",
@@ -137,6 +153,7 @@ CAR_FT = Method(
     fit_car,
     "Context-Aware Robust Fine-Tuning, arXiv 2211.16175",
     published,
+    check_eighty,
 )
 WISE_FT = Method(
     "wise-ft",
@@ -145,6 +162,7 @@ WISE_FT = Method(
     fit_wise,
     "Robust Fine-Tuning of Zero-Shot Models, arXiv 2109.01903",
     published,
+    check_eighty,
 )
 LIPSUM_FT = Method(
     "lipsum-ft",
@@ -153,4 +171,5 @@ LIPSUM_FT = Method(
     fit_lipsum,
     LIPSUM_PAPER,
     published,
+    check_lipsum,
 )

@@ -18,7 +18,7 @@ from ipo.protocols import FewShotTask
 
 from .towers import TunedClassifier
 from .tuning import Regulariser, TuningBatch
-from .zero_shot import EIGHTY
+from .zero_shot import EIGHTY, usable
 
 MakeRegulariser = Callable[[FewShotTask, TunedClassifier, float], Regulariser]
 
@@ -54,7 +54,7 @@ def context_distillation(task: FewShotTask, model: TunedClassifier, weight: floa
 
     A prompt's feature (K, D) is the renormalised mean of its class features.
     """
-    contexts = normalize(text_features(task.clip, EIGHTY, task.classnames).mean(dim=1), dim=-1)
+    contexts = normalize(text_features(task.clip, usable(task.room, EIGHTY), task.classnames).mean(dim=1), dim=-1)
     scale = model.logit_scale
 
     def _penalty(batch: TuningBatch) -> Tensor:

@@ -14,10 +14,11 @@ from torch import Tensor, nn
 from ipo.clip.base import ClipModel
 from ipo.errors import ConfigError
 from ipo.evaluate import ImageSet, ensemble_classifier, text_features
+from ipo.prompt import Prompt
 from ipo.protocols import FewShotTask
 
 from .views import Views, encode_views
-from .zero_shot import EIGHTY
+from .zero_shot import EIGHTY, usable
 
 
 class TunedClassifier(nn.Module):
@@ -53,6 +54,8 @@ class TunedPredictor:
     classnames: tuple[str, ...]
     batch: int = 64
     workers: int = 0
+    prompts: tuple[Prompt, ...] = EIGHTY
+    """The ensemble for other classes."""
 
     def logits(self, images: ImageSet, classnames: Sequence[str]) -> Tensor:
         """Logits (N, C). Where the head lacks a name, all names are judged by the prompt ensemble."""
@@ -61,7 +64,7 @@ class TunedPredictor:
         elif set(classnames) <= set(self.classnames):
             head = self.model.head[[self.classnames.index(name) for name in classnames]]
         else:
-            head = zero_shot_head(self.clip, classnames)
+            head = zero_shot_head(self.clip, classnames, self.prompts)
         return self.clip.logit_scale * self.features(images) @ head.T
 
     def features(self, images: ImageSet) -> Tensor:
@@ -75,14 +78,15 @@ class TunedPredictor:
         return features
 
 
-def zero_shot_head(clip: ClipModel, classnames: Sequence[str]) -> Tensor:
+def zero_shot_head(clip: ClipModel, classnames: Sequence[str], prompts: Sequence[Prompt] = EIGHTY) -> Tensor:
     """Class features (C, D): the renormalised mean of the 80 prompts."""
-    return ensemble_classifier(text_features(clip, EIGHTY, classnames))
+    return ensemble_classifier(text_features(clip, prompts, classnames))
 
 
 def first_classifier(task: FewShotTask) -> TunedClassifier:
     """The zero-shot model as a classifier to be trained."""
-    return TunedClassifier(task.clip.image_tower(), zero_shot_head(task.clip, task.classnames), task.clip.logit_scale)
+    head = zero_shot_head(task.clip, task.classnames, usable(task.room, EIGHTY))
+    return TunedClassifier(task.clip.image_tower(), head, task.clip.logit_scale)
 
 
 def interpolate(start: nn.Module, end: nn.Module, alpha: float) -> None:

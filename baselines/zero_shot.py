@@ -5,7 +5,7 @@ CLIP: Learning Transferable Visual Models From Natural Language Supervision (arX
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import open_clip
 from ipo.config import Section
 from ipo.errors import ConfigError, PromptError
 from ipo.evaluate import PromptPredictor, score_prompts
+from ipo.lengths import TextRoom
 from ipo.methods import FitRun, Fitted, Method
 from ipo.prompt import CLASS_PLACEHOLDER, Prompt
 from ipo.protocols import FewShotTask
@@ -70,26 +71,74 @@ def read_prompts(path: Path) -> tuple[Prompt, ...]:
     return tuple(prompts)
 
 
+def usable(room: TextRoom, prompts: Sequence[Prompt]) -> tuple[Prompt, ...]:
+    """Those of `prompts` that CLIP can read with all class names that are tested. Raises `PromptError` for none."""
+    fitting = room.fitting(prompts)
+    if not fitting:
+        room.require(prompts)
+    return fitting
+
+
+def report_left_out(run: FitRun, fitting: Sequence[Prompt], prompts: Sequence[Prompt]) -> None:
+    """Tell the user where only some of `prompts` are `usable`."""
+    if len(fitting) < len(prompts):
+        run.report(f"{len(prompts) - len(fitting)} of {len(prompts)} prompts left out: too long with some class name")
+
+
+def check_eighty(task: FewShotTask, _options: Section) -> None:
+    """Raise `PromptError` where none of the 80 can be used."""
+    usable(task.room, EIGHTY)
+
+
+def check_seven(task: FewShotTask, options: SevenOptions) -> None:
+    """Raise `PromptError` where none of the prompts can be used."""
+    usable(task.room, seven_prompts(task, options))
+
+
+def check_pool(task: FewShotTask, options: SelectOptions) -> None:
+    """Raise `PromptError` where none of the prompts can be selected."""
+    usable(task.room, pool(options))
+
+
+def own_prompts(task: FewShotTask, options: ZeroShotOptions) -> tuple[Prompt, ...]:
+    """The user's prompts, or the dataset's."""
+    return read_prompts(options.prompts) if options.prompts else (Prompt(task.hand_crafted_prompt),)
+
+
+def seven_prompts(task: FewShotTask, options: SevenOptions) -> tuple[Prompt, ...]:
+    """The seven, with the dataset's own prompt where asked for."""
+    return SEVEN + ((Prompt(task.hand_crafted_prompt),) if options.hand_crafted else ())
+
+
+def pool(options: SelectOptions) -> tuple[Prompt, ...]:
+    """The prompts to select from."""
+    return read_prompts(options.prompts) if options.prompts else EIGHTY
+
+
 def fit_zero_shot(task: FewShotTask, options: ZeroShotOptions, _run: FitRun) -> Fitted:
     """The dataset's hand-crafted prompt, or the user's prompts together."""
-    prompts = read_prompts(options.prompts) if options.prompts else (Prompt(task.hand_crafted_prompt),)
-    return Fitted({"zero-shot": PromptPredictor(task.clip, prompts)})
+    return Fitted({"zero-shot": PromptPredictor(task.clip, own_prompts(task, options))})
 
 
-def fit_seven(task: FewShotTask, options: SevenOptions, _run: FitRun) -> Fitted:
-    """The seven, with the dataset's own prompt where asked for."""
-    own = (Prompt(task.hand_crafted_prompt),) if options.hand_crafted else ()
-    return Fitted({"ensemble-7": PromptPredictor(task.clip, SEVEN + own)})
+def fit_seven(task: FewShotTask, options: SevenOptions, run: FitRun) -> Fitted:
+    """The mean of the seven and the dataset's own prompt."""
+    prompts = seven_prompts(task, options)
+    fitting = usable(task.room, prompts)
+    report_left_out(run, fitting, prompts)
+    return Fitted({"ensemble-7": PromptPredictor(task.clip, fitting)})
 
 
-def fit_eighty(task: FewShotTask, _options: NoOptions, _run: FitRun) -> Fitted:
+def fit_eighty(task: FewShotTask, _options: NoOptions, run: FitRun) -> Fitted:
     """The mean of the 80."""
-    return Fitted({"ensemble-80": PromptPredictor(task.clip, EIGHTY)})
+    fitting = usable(task.room, EIGHTY)
+    report_left_out(run, fitting, EIGHTY)
+    return Fitted({"ensemble-80": PromptPredictor(task.clip, fitting)})
 
 
 def fit_select(task: FewShotTask, options: SelectOptions, run: FitRun) -> Fitted:
     """The prompt with the best training accuracy, the lower loss breaking ties."""
-    prompts = read_prompts(options.prompts) if options.prompts else EIGHTY
+    prompts = usable(task.room, pool(options))
+    report_left_out(run, prompts, pool(options))
     scores = score_prompts(task.clip, prompts, task.train, task.classnames)
     best = max(range(len(prompts)), key=lambda index: (scores[index].accuracy, -scores[index].loss))
     figures = {"training": {"accuracy": scores[best].accuracy, "loss": scores[best].loss}, "prompts": len(prompts)}
@@ -103,7 +152,12 @@ def seven_published(dataset: str, _shots: int) -> Mapping[str, Any]:
 
 
 ZERO_SHOT = Method(
-    "zero-shot", "the dataset's hand-crafted prompt, or a file of prompts", ZeroShotOptions, fit_zero_shot, CLIP_PAPER
+    "zero-shot",
+    "the dataset's hand-crafted prompt, or a file of prompts",
+    ZeroShotOptions,
+    fit_zero_shot,
+    CLIP_PAPER,
+    check=lambda task, options: task.room.require(own_prompts(task, options)),
 )
 ENSEMBLE_7 = Method(
     "ensemble-7",
@@ -112,6 +166,9 @@ ENSEMBLE_7 = Method(
     fit_seven,
     CLIP_PAPER,
     seven_published,
+    check_seven,
 )
-ENSEMBLE_80 = Method("ensemble-80", "mean of CLIP's 80 prompts", NoOptions, fit_eighty, CLIP_PAPER)
-SELECT_80 = Method("select-80", "best of CLIP's 80 prompts by training accuracy", SelectOptions, fit_select)
+ENSEMBLE_80 = Method("ensemble-80", "mean of CLIP's 80 prompts", NoOptions, fit_eighty, CLIP_PAPER, check=check_eighty)
+SELECT_80 = Method(
+    "select-80", "best of CLIP's 80 prompts by training accuracy", SelectOptions, fit_select, check=check_pool
+)

@@ -31,6 +31,7 @@ from torch.nn.functional import cross_entropy, normalize
 from ipo.clip.contexts import context_sequences
 from ipo.clip.plain import PlainText
 from ipo.clip.tokens import Tokens
+from ipo.lengths import TextRoom
 from ipo.methods import FitRun
 from ipo.protocols import FewShotTask
 from ipo_baselines.cocoop import METHOD, CoCoOpOptions
@@ -42,7 +43,8 @@ def one_step(names: list[str], images: int, texts_at_once: int) -> None:
     """A fit of a single step on random image features."""
     clip, _ = random_clip()
     shots = image_set(normalize(torch.randn(images, clip.dim), dim=-1), len(names))
-    task = FewShotTask("random", tuple(names), shots, shots, 1, 1, clip, "a photo of a <CLASS>.")
+    room = TextRoom.of(clip, names)
+    task = FewShotTask("random", tuple(names), shots, shots, 1, 1, clip, "a photo of a <CLASS>.", room)
     METHOD.fit(task, CoCoOpOptions(epochs=1, batch=images, texts_at_once=texts_at_once), FitRun())
 
 

@@ -152,6 +152,8 @@ class SearchSettings(Section):
     """Reject a proposal whose mean log-likelihood a token under the local LLM is lower; by default the preset's."""
     english_only: bool = True
     """Reject proposals with words that are not English or not fit to be read."""
+    class_names_allowed: bool = False
+    """Accept proposals that name a class of the fit, unless a first prompt names it already."""
     patience: PositiveInt | None = None
     """Stop after so many steps without a better prompt."""
     max_proposals: PositiveInt | None = None

@@ -16,10 +16,13 @@ from torch.nn.functional import normalize
 from ipo import metrics
 from ipo.clip.base import ClipModel
 from ipo.data.types import Item
+from ipo.errors import ModelError
 from ipo.prompt import Prompt, Score
 
 CHUNK_LOGITS = 1 << 21
 """Logits that are scored at once: each takes some 40 bytes meanwhile."""
+
+NOT_FINITE = "logits that are no finite numbers"
 
 
 @dataclass(frozen=True)
@@ -72,16 +75,36 @@ def ensemble_classifier(features: Tensor) -> Tensor:
 def score_prompts(
     clip: ClipModel, prompts: Sequence[Prompt], images: ImageSet, classnames: Sequence[str]
 ) -> list[Score]:
-    """The score of each prompt on all `images` at once, in the order of the prompts."""
+    """The score of each prompt on all `images` at once, in their order. Raises `ModelError` for one without a score."""
+    scores = score_candidates(clip, prompts, images, classnames)
+    for prompt, score in zip(prompts, scores, strict=True):
+        if score is None:
+            raise ModelError(f"{NOT_FINITE} for the prompt '{prompt.text}'", where=clip.fingerprint.name)
+    return [score for score in scores if score is not None]
+
+
+def score_candidates(
+    clip: ClipModel, prompts: Sequence[Prompt], images: ImageSet, classnames: Sequence[str]
+) -> list[Score | None]:
+    """As `score_prompts`, with None for a prompt whose logits are not finite, as half precision may give."""
     if not prompts:
         return []
     features = text_features(clip, prompts, classnames)
-    return [score_classifier(clip, classifier, images) for classifier in features]
+    return [score_classifier(clip, one, images) if bool(one.isfinite().all()) else None for one in features]
+
+
+def require_finite(logits: Tensor, images: ImageSet, what: str) -> None:
+    """Raise `ModelError` where logits (N, C) of `what` are not finite, naming the first image."""
+    bad = (~logits.isfinite()).any(dim=-1).nonzero().flatten().tolist()
+    if bad:
+        place = f"{len(bad)} of {len(images)} images, such as {images.items[bad[0]].path}"
+        raise ModelError(f"{NOT_FINITE} for {place}", where=what, remedy="Is it a damaged image or model? Try float32")
 
 
 def score_classifier(clip: ClipModel, classifier: Tensor, images: ImageSet) -> Score:
-    """The score of class features (C, D) on `images`."""
+    """The score of class features (C, D) on `images`. Raises `ModelError` where it is not finite."""
     logits, labels = clip.logit_scale * images.features @ classifier.T, images.labels
+    require_finite(logits, images, clip.fingerprint.name)
     count = len(labels)
     hits, fold_hits, sums = 0, 0, [0.0, 0.0, 0.0]
     for part, own in _chunks(logits, labels):

@@ -23,6 +23,7 @@ from ipo.data.splits import relative
 from ipo.errors import ConfigError, RunError
 from ipo.evaluate import ImageSet, PromptPredictor
 from ipo.files import json_lines, parse_rows
+from ipo.lengths import TextRoom
 from ipo.llm.base import LLM, UNPAID, Spent
 from ipo.llm.load import load_llm
 from ipo.llm.prices import require_price
@@ -33,7 +34,7 @@ from ipo.protocols import BaseToNew, evaluate_on, load_task, named_dataset
 from ipo.record import Record
 from ipo.report import report_stop, write_reports
 from ipo.result_file import CORRECT_FILE
-from ipo.results import data_facts, summarize, test_hashes
+from ipo.results import data_facts, require_testable, summarize, test_hashes, with_controls
 from ipo.run_folder import RESULT_FILE, RUN_FILE, RunFolder
 from ipo.tracker import Tracker, require_tracker
 
@@ -76,6 +77,7 @@ class Experiment:
             llm=self.llm,
             images=task.train,
             classnames=task.classnames,
+            room=task.room,
             captions=tuple(pick_captions(self.captions.texts, budget, self.llm.token_count, settings.seed)),
             seed=settings.seed,
         )
@@ -115,6 +117,7 @@ def prepare(settings: Settings, resumed: RunFolder | None = None) -> Experiment:
     _require_template(settings, llm)
     clip = load_clip(settings.clip, offline=settings.offline)
     protocol = load_task(settings, clip, feature_store(settings, clip))
+    require_testable(protocol.task, settings)
     for name, held_out in protocol.test_sets().items():
         require_openable(held_out.items, f"test images ({name})", skip_unreadable=settings.data.skip_unreadable)
     captions = _read_captions(resumed, protocol) if resumed else _make_captions(settings, protocol)
@@ -198,7 +201,6 @@ def reopen(experiment: Experiment, folder: RunFolder) -> Record:
 def run(experiment: Experiment, folder: RunFolder, record: Record, watch: Callable[[Record], None]) -> dict[str, Any]:
     """Search until something stops it, evaluate once on the test images, and write the results and reports."""
     settings, task = experiment.settings, experiment.protocol.task
-    controls = settings.offline if settings.search.controls is None else settings.search.controls
     tracker = Tracker.start(settings.tracker, folder.path.name, settings.model_dump(mode="json"))
 
     def follow(state: Record) -> None:
@@ -207,7 +209,7 @@ def run(experiment: Experiment, folder: RunFolder, record: Record, watch: Callab
 
     try:
         reason = optimize(experiment.search, record, follow)
-        figures, correct = summarize(experiment.protocol, settings.search, record.history, controls)
+        figures, correct = summarize(experiment.protocol, settings.search, record.history, with_controls(settings))
     except BaseException as error:
         report_stop(folder, error)
         raise
@@ -244,6 +246,7 @@ def evaluate_prompts(settings: Settings, texts: list[str], split: Split, ensembl
     clip = load_clip(settings.clip, offline=settings.offline)
     dataset = named_dataset(settings)
     half = class_half(dataset, split)
+    TextRoom.of(clip, half.classnames).require(prompts)
     images = ImageSet(*feature_store(settings, clip).load(half.take(dataset.test)))
     trials: list[tuple[str, tuple[Prompt, ...]]] = [
         (text, (prompt,)) for text, prompt in zip(texts, prompts, strict=True)

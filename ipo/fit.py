@@ -68,6 +68,7 @@ def prepare_fit(name: str, settings: Settings, overrides: Mapping[str, Any] | No
     for name, held_out in protocol.test_sets().items():
         require_openable(held_out.items, f"test images ({name})", skip_unreadable=settings.data.skip_unreadable)
     options = method.configure(protocol.task.dataset, settings.data.shots, overrides)
+    method.check(protocol.task, options)
     return Fit(method, options, settings, protocol)
 
 

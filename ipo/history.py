@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from copy import copy
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,12 @@ class History:
         history = cls(rule, path)
         history.entries = parse_rows(path, _entry)
         return history
+
+    def empty(self) -> History:
+        """A history in memory without entries, under the same rule."""
+        other = copy(self)
+        other.path, other.entries = None, []
+        return other
 
     def __iter__(self) -> Iterator[HistoryEntry]:
         return iter(self.entries)

@@ -106,6 +106,8 @@ class Method:
     """Title and arXiv number."""
     published: Callable[[str, int], Mapping[str, Any]] = lambda *_: {}
     """The options that the paper uses for a dataset and a number of shots, where they differ from the defaults."""
+    check: Callable[[FewShotTask, Any], None] = lambda *_: None
+    """Raises an `IpoError` where the options cannot work on the task; called before anything is fitted or written."""
 
     def configure(self, dataset: str, shots: int, overrides: Mapping[str, Any] | None = None) -> Section:
         """The published options with `overrides` above them; paths in them no longer depend on the working folder.

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 
 from ipo.clip.base import ClipModel
 from ipo.config import LLMSettings, SearchSettings
-from ipo.evaluate import ImageSet, score_prompts
+from ipo.evaluate import NOT_FINITE, ImageSet, score_candidates, score_prompts
 from ipo.history import History
+from ipo.lengths import TextRoom
 from ipo.llm.base import LLM, Reply
 from ipo.llm.prices import cost
 from ipo.meta_prompt import build_messages
@@ -32,6 +33,8 @@ class Search:
     llm: LLM
     images: ImageSet
     classnames: tuple[str, ...]
+    room: TextRoom
+    """What prompts must fit."""
     captions: tuple[str, ...]
     seed: int
 
@@ -125,15 +128,16 @@ def _judge(
     search: Search, history: History, step: int, shown: Sequence[HistoryEntry], replies: Sequence[Reply]
 ) -> list[HistoryEntry]:
     """One history entry a reply: scored if it holds a prompt that is fit and new, else rejected with the reason."""
-    checks = Checks.of(search.settings, search.clip, search.classnames, search.llm)
+    checks = Checks.of(search.settings, search.room, search.classnames, search.llm)
     verdicts = accept(replies, history.keys(), checks)
     prompts = [verdict for verdict in verdicts if isinstance(verdict, Prompt)]
-    scores = iter(score_prompts(search.clip, prompts, search.images, search.classnames))
+    scores = iter(score_candidates(search.clip, prompts, search.images, search.classnames))
     parent = shown[-1].id if shown else None
     entries = []
     for index, verdict in enumerate(verdicts, start=len(history)):
-        if isinstance(verdict, Reject):
-            entries.append(HistoryEntry(index, step, verdict.text, parent, reason=verdict.reason))
-        else:
-            entries.append(HistoryEntry(index, step, verdict.text, parent, score=next(scores)))
+        score = next(scores) if isinstance(verdict, Prompt) else None
+        if isinstance(verdict, Prompt) and score is None:
+            verdict = Reject(verdict.text, "no score", NOT_FINITE)
+        reason = verdict.reason if isinstance(verdict, Reject) else None
+        entries.append(HistoryEntry(index, step, verdict.text, parent, score, reason))
     return entries

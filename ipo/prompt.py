@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import html
+import math
 import re
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -15,7 +17,7 @@ _INVISIBLE = (
 )
 """Control characters that are no space, and what Unicode lets a renderer pass over (Default_Ignorable_Code_Point)."""
 _UNSEEN = re.compile(f"[{_INVISIBLE}]")
-_ODD_CHARACTERS = re.compile(rf"[{_INVISIBLE}\t-\r\x1c-\x1f\x85\u2028\u2029<>{{}}]")
+_ODD_CHARACTERS = re.compile(rf"[{_INVISIBLE}\t-\r\x1c-\x1f\x85\u2028\u2029\ud800-\udfff<>{{}}]")
 
 
 def visible(text: str) -> str:
@@ -26,6 +28,13 @@ def visible(text: str) -> str:
 def one_line(text: str) -> str:
     """The visible text with brackets and all that is white as single spaces."""
     return re.sub(r"[\s<>{}]+", " ", visible(text))
+
+
+def unescaped(text: str) -> str:
+    """The visible text with what HTML entities stand for, as CLIP's tokenizer reads them: `&amp;` is `&`."""
+    while (shorter := html.unescape(visible(text))) != text:
+        text = shorter
+    return text
 
 
 def text_key(text: str) -> str:
@@ -50,11 +59,14 @@ class Prompt:
             raise PromptError(
                 "a prompt holds no angle brackets, braces, line breaks or invisible characters", where=repr(self.text)
             )
+        if html.unescape(self.text) != self.text:
+            remedy = "Write the character itself, such as &"
+            raise PromptError("a prompt holds no HTML entities", where=repr(self.text), remedy=remedy)
 
     @classmethod
     def from_sides(cls, before: str, after: str) -> Prompt:
-        """The prompt with `before` and `after` around the slot, each made `one_line`."""
-        left, right = (one_line(side).replace(" .", ".") for side in (before, after))
+        """The prompt with `before` and `after` around the slot, each `unescaped` and made `one_line`."""
+        left, right = (one_line(unescaped(side)).replace(" .", ".") for side in (before, after))
         return cls(f"{left}{CLASS_PLACEHOLDER}{right}".strip())
 
     @property
@@ -81,7 +93,8 @@ class Score:
     """How a prompt did on the training shots. Accuracies are fractions in 0..1; a loss is a mean cross-entropy in nats.
 
     `low` and `high` bound `accuracy` (95%, Wilson). `margin` is the mean of the true class's logit minus the best
-    other one. The `fold_*` figures let each class compete only inside its fold of classes.
+    other one. The `fold_*` figures let each class compete only inside its fold of classes. All are finite: NaN compares
+    as neither better nor worse than anything, and could win.
     """
 
     accuracy: float
@@ -91,6 +104,11 @@ class Score:
     margin: float
     fold_accuracy: float
     fold_loss: float
+
+    def __post_init__(self) -> None:
+        for name, value in asdict(self).items():
+            if not math.isfinite(value):
+                raise ValueError(f"{name} of a score is {value}")
 
 
 @dataclass(frozen=True)

@@ -2,27 +2,39 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal
 
-from ipo.clip.base import ClipModel
 from ipo.config import SearchSettings
 from ipo.errors import PromptError
+from ipo.lengths import TextRoom
 from ipo.llm.base import LLM, LikelihoodModel, Reply
 from ipo.llm.parse import read_prompt
 from ipo.meta_prompt import build_messages
-from ipo.prompt import Prompt
-from ipo.words import unfit_words, unknown_words
+from ipo.naming import named_classes
+from ipo.prompt import CLASS_PLACEHOLDER, Prompt
+from ipo.words import odd_signs, unfit_words, unknown_words
 
-RejectKind = Literal["no reply", "cut off", "no prompt", "duplicate", "too long", "unfit", "not English", "unlikely"]
+RejectKind = Literal[
+    "no reply", "cut off", "no prompt", "duplicate", "too long", "names a class", "unfit", "not English", "unlikely",
+    "no score",
+]  # fmt: skip
+MOST_CHARACTERS = 500
+"""Longest proposal, as in the reference code."""
 LIKELIHOOD_TEMPLATE = "continue.j2"
 """Without a history it is a short list of good prompts; a proposal is judged by how likely it is to come next there.
 
 In that context the likelihood tells sensible prompts from the rest far better than at the start of a document.
 """
+_QUOTES = {'"': '"', "'": "'", "“": "”", "‘": "’", "`": "`", "«": "»"}
+_PLACEHOLDER = re.compile(r"\[[^\[\]]*\]|\bCLASS(?:[ _]?NAME)?\b|%s|\$\w+")
+"""What models write for a class slot beside the one that was asked for."""
+_JOINED = re.compile(rf"[A-Za-z0-9]{CLASS_PLACEHOLDER}|{CLASS_PLACEHOLDER}[A-Za-z0-9]")
+_LETTER = re.compile(r"[^\W\d_]")
 
 
 @dataclass(frozen=True)
@@ -43,17 +55,16 @@ class Reject:
 class Checks:
     """What a parsed prompt must pass."""
 
-    token_count: Callable[[str], int]
-    """Tokens of a text for CLIP, start and end included, not truncated."""
-    context_length: int
-    longest_classname: str
-    """The class name with the most tokens."""
+    room: TextRoom
+    """What a prompt must fit: the names of all classes that it will be tested with."""
+    unnamed: tuple[str, ...] = ()
+    """Classes that a prompt must not name."""
     english_only: bool = True
     min_likelihood: float | None = None
     likelihood: Callable[[Sequence[str]], list[float]] | None = None
 
     @classmethod
-    def of(cls, settings: SearchSettings, clip: ClipModel, classnames: Sequence[str], llm: LLM) -> Checks:
+    def of(cls, settings: SearchSettings, room: TextRoom, classnames: Sequence[str], llm: LLM) -> Checks:
         """The checks that the settings ask for; the likelihood bound only where the LLM can tell a likelihood."""
         bound, likelihood = settings.min_likelihood, None
         if isinstance(llm, LikelihoodModel):
@@ -61,13 +72,22 @@ class Checks:
             (context,) = build_messages(LIKELIHOOD_TEMPLATE, [], [], "line")
             likelihood = partial(llm.mean_log_likelihood, context=context.content)
         return cls(
-            token_count=clip.token_count,
-            context_length=clip.context_length,
-            longest_classname=max(classnames, key=clip.token_count),
+            room=room,
+            unnamed=() if settings.class_names_allowed else unnamed_classes(settings.first_prompts, classnames),
             english_only=settings.english_only,
             min_likelihood=bound,
             likelihood=likelihood,
         )
+
+
+def unnamed_classes(first_prompts: Sequence[str], classnames: Sequence[str]) -> tuple[str, ...]:
+    """Those of `classnames` that no first prompt names: a class `photo` does not forbid the word in "a photo of a".
+
+    `classnames` are the fit's own. New classes must not be looked at: a search that passes over prompts with their
+    names has seen them.
+    """
+    named = {name for text in first_prompts for name in _named(Prompt(text), classnames)}
+    return tuple(name for name in classnames if name not in named)
 
 
 def accept(replies: Sequence[Reply], seen: AbstractSet[str], checks: Checks) -> list[Prompt | Reject]:
@@ -93,26 +113,56 @@ def parse_reply(reply: Reply) -> Prompt | Reject:
     if reply.finish_reason != "stop":
         return Reject(reply.text, "cut off", reply.finish_reason)
     try:
-        return read_prompt(reply.text, reply.form)
+        return _without_quotes(read_prompt(reply.text, reply.form))
     except PromptError as error:
         return Reject(reply.text, "no prompt", error.what)
 
 
 def check(prompt: Prompt, seen: AbstractSet[str], checks: Checks) -> Prompt | Reject:
-    """The prompt itself if it is new, fits CLIP's context with the longest class name, and is fit to be read."""
+    """The prompt itself if it is new, in shape, fits CLIP's context with all class names, and is fit to be read."""
     if prompt.key() in seen:
         return Reject(prompt.text, "duplicate")
-    tokens = checks.token_count(prompt.fill(checks.longest_classname))
-    if tokens > checks.context_length:
-        detail = f"{tokens} tokens with '{checks.longest_classname}', and CLIP reads {checks.context_length}"
-        return Reject(prompt.text, "too long", detail)
+    if problem := _shape_problem(prompt):
+        return Reject(prompt.text, "no prompt", problem)
+    if len(prompt.text) > MOST_CHARACTERS:
+        return Reject(prompt.text, "too long", f"{len(prompt.text)} characters, at most {MOST_CHARACTERS}")
+    if excess := checks.room.prompt_excess(prompt):
+        return Reject(prompt.text, "too long", excess)
+    if named := _named(prompt, checks.unnamed):
+        return Reject(prompt.text, "names a class", ", ".join(named))
     if checks.english_only:
         words = f"{prompt.before} {prompt.after}"
-        if unfit := unfit_words(words):
+        if unfit := [*unfit_words(words), *odd_signs(words)]:
             return Reject(prompt.text, "unfit", ", ".join(unfit))
         if unknown := unknown_words(words):
             return Reject(prompt.text, "not English", ", ".join(unknown))
     return prompt
+
+
+def _shape_problem(prompt: Prompt) -> str | None:
+    """What keeps a text with one slot from being a sentence around a class name."""
+    sides = f"{prompt.before} {prompt.after}"
+    if not _LETTER.search(sides):
+        return "no words around the class slot"
+    if found := _PLACEHOLDER.search(sides):
+        return f"another placeholder, {found.group()}"
+    if _JOINED.search(prompt.text):
+        return "letters joined to the class slot"
+    return None
+
+
+def _without_quotes(prompt: Prompt) -> Prompt:
+    """The prompt without quotation marks around the whole of it."""
+    text = prompt.text.strip()
+    inside, last = text[1:-1], _QUOTES.get(text[0])
+    return Prompt(inside.strip()) if last == text[-1] and not {text[0], last} & set(inside) else prompt
+
+
+def _named(prompt: Prompt, classnames: Sequence[str]) -> list[str]:
+    """The classes that either side of the slot names."""
+    return list(
+        dict.fromkeys(name for side in (prompt.before, prompt.after) for name in named_classes(side, classnames))
+    )
 
 
 def _likely(verdicts: list[Prompt | Reject], checks: Checks) -> list[Prompt | Reject]:
@@ -120,10 +170,13 @@ def _likely(verdicts: list[Prompt | Reject], checks: Checks) -> list[Prompt | Re
     if checks.likelihood is None or checks.min_likelihood is None:
         return verdicts
     prompts = [verdict for verdict in verdicts if isinstance(verdict, Prompt)]
+    if not prompts:
+        return verdicts
     values = dict(zip(prompts, checks.likelihood([prompt.text for prompt in prompts]), strict=True))
     return [
         Reject(verdict.text, "unlikely", f"{values[verdict]:.2f} nats a token, the bound is {checks.min_likelihood}")
-        if isinstance(verdict, Prompt) and values[verdict] < checks.min_likelihood
+        # Not "below the bound": NaN, which some models give, is above it as little as below.
+        if isinstance(verdict, Prompt) and not values[verdict] >= checks.min_likelihood
         else verdict
         for verdict in verdicts
     ]

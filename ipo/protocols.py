@@ -24,7 +24,8 @@ from ipo.data.load import load_dataset
 from ipo.data.splits import relative
 from ipo.data.types import ClassHalf, Dataset, Item
 from ipo.errors import DataError
-from ipo.evaluate import ImageSet, Predictor
+from ipo.evaluate import ImageSet, Predictor, require_finite
+from ipo.lengths import TextRoom
 
 
 class FeatureStore(Protocol):
@@ -46,6 +47,8 @@ class FewShotTask:
     seed: int
     clip: ClipModel
     hand_crafted_prompt: str
+    room: TextRoom
+    """What texts must fit: the names of all classes that the result is tested with, of which it tells lengths alone."""
 
 
 @dataclass(frozen=True)
@@ -158,6 +161,12 @@ def load_task(settings: Settings, clip: ClipModel, store: FeatureStore) -> BaseT
     use_all = data.classes == "all" or (data.classes == "auto" and dataset.own)
     half = class_half(dataset, "all" if use_all else "base")
     require_shots(half.classnames, half.take(train), dataset.root)
+    base = _held_out(dataset, half, store)
+    new = None if use_all else _held_out(dataset, class_half(dataset, "new"), store)
+    targets = tuple(load_target(spec, settings, store) for spec in dict.fromkeys(data.targets))
+    tested = [held_out.classnames for held_out in (base, new, *targets) if held_out]
+    room = TextRoom.of(clip, *tested)
+    room.require([])
     task = FewShotTask(
         dataset=dataset.name,
         classnames=half.classnames,
@@ -167,10 +176,8 @@ def load_task(settings: Settings, clip: ClipModel, store: FeatureStore) -> BaseT
         seed=settings.seed,
         clip=clip,
         hand_crafted_prompt=dataset.hand_crafted_prompt,
+        room=room,
     )
-    base = _held_out(dataset, half, store)
-    new = None if use_all else _held_out(dataset, class_half(dataset, "new"), store)
-    targets = tuple(load_target(spec, settings, store) for spec in dict.fromkeys(data.targets))
     for target in targets:
         _require_unseen(target, task)
     return BaseToNew(task, base, new, dataset, targets)
@@ -207,9 +214,10 @@ def _require_unseen(target: HeldOut, task: FewShotTask) -> None:
 
 
 def evaluate_on(predictor: Predictor, images: ImageSet, classnames: Sequence[str]) -> Evaluation:
-    """How often `predictor` finds the right one of `classnames` on `images`."""
+    """How often `predictor` finds the right one of `classnames` on `images`. `ModelError` where it cannot tell."""
     with torch.no_grad():
         logits = predictor.logits(images, classnames)
+    require_finite(logits, images, type(predictor).__name__)
     labels = images.labels
     hits = (logits.argmax(dim=-1) == labels).tolist()
     accuracy = metrics.accuracy(logits, labels)

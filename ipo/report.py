@@ -94,10 +94,18 @@ def write_reports(folder: Path) -> Path:
     if (folder / HISTORY_FILE).exists():
         history = History.read(read_settings(folder).search.select, folder / HISTORY_FILE)
         reasons = Counter((entry.reason or "").partition(":")[0] for entry in history.rejects())
+        values |= {"best": _best(history, result), "untestable": (result or {}).get("untestable", [])}
         values |= {"history": history, "reasons": reasons.most_common(), "charts": history_charts(history)}
         write_atomic(folder / HISTORY_PAGE, render("history.md.j2", **values) + "\n")
     write_atomic(folder / REPORT_PAGE, render("report.html.j2", **values) + "\n")
     return folder / REPORT_PAGE
+
+
+def _best(history: History, result: dict[str, Any] | None) -> HistoryEntry | None:
+    """The prompt that the run was tested with, or the best so far."""
+    tested = (result or {}).get("best", {}).get("id")
+    ranked = history.ranked()
+    return next((entry for entry in ranked if entry.id == tested), next(iter(ranked), None))
 
 
 def report_stop(folder: RunFolder, error: BaseException) -> None:

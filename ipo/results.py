@@ -8,13 +8,14 @@ from dataclasses import asdict
 from typing import Any
 
 from ipo.clip.contents import content_hash, dataset_hash
-from ipo.config import SearchSettings
+from ipo.config import SearchSettings, Settings
+from ipo.errors import PromptError
 from ipo.evaluate import PromptPredictor
 from ipo.history import History
 from ipo.methods import FitRun, find_method
 from ipo.prompt import HistoryEntry, Prompt
-from ipo.protocols import BaseToNew, BaseToNewResult, HeldOut, evaluate_base_to_new, verdicts
-from ipo.select import greedy_ensemble
+from ipo.protocols import BaseToNew, BaseToNewResult, FewShotTask, HeldOut, evaluate_base_to_new, verdicts
+from ipo.select import POOL, greedy_ensemble
 
 CONTROLS = ("select-80", "ensemble-80")
 """Methods without a search that stand beside an offline result, as its yardstick."""
@@ -43,6 +44,7 @@ def summarize(
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """The figures of `result.json`, and each test image's verdict for `correct.json`."""
     task, started = protocol.task, time.monotonic()
+    history, left_out = _testable(history, task)
     best = history.best()
     members, score = greedy_ensemble(history, task.clip, task.train, task.classnames, settings.ensemble)
     results = _evaluate(protocol, settings.first_prompts[0], best, members)
@@ -50,12 +52,49 @@ def summarize(
         results |= _evaluate_controls(protocol)
     figures = {
         "best": best.to_json(),
+        **({"untestable": left_out} if left_out else {}),
         "ensemble": {"prompts": [entry.text for entry in members], "score": asdict(score)},
         "predictors": {name: result.to_json() | {"prompts": texts} for name, (texts, result) in results.items()},
         "per_class_gain": _gains(protocol, results),
         "evaluation_seconds": round(time.monotonic() - started, 1),
     }
     return figures, verdicts(protocol, {name: result for name, (_, result) in results.items()})
+
+
+def with_controls(settings: Settings) -> bool:
+    """Whether the best and the mean of 80 prompts are tested beside the result."""
+    return settings.offline if settings.search.controls is None else settings.search.controls
+
+
+def require_testable(task: FewShotTask, settings: Settings) -> None:
+    """Raise `PromptError` for a prompt that will be tested and is too long for a class name of some test set."""
+    task.room.require(Prompt(text) for text in (*settings.search.first_prompts, task.hand_crafted_prompt))
+    for name in CONTROLS if with_controls(settings) else ():
+        method = find_method(name)
+        method.check(task, method.configure(task.dataset, task.shots))
+
+
+def _testable(history: History, task: FewShotTask) -> tuple[History, list[str]]:
+    """The best prompts that can be tested, and the better ones that cannot.
+
+    Of those there are none today. Runs of earlier versions may hold some, too long for a new or target name.
+    """
+    kept, left_out = history.empty(), []
+    for entry in history.ranked():
+        if _is_testable(entry, task):
+            kept.append([entry])
+        else:
+            left_out.append(entry.text)
+        if len(kept) == POOL:
+            break
+    return kept, left_out
+
+
+def _is_testable(entry: HistoryEntry, task: FewShotTask) -> bool:
+    try:
+        return task.room.prompt_excess(Prompt(entry.text)) is None
+    except PromptError:
+        return False
 
 
 def _evaluate(protocol: BaseToNew, first: str, best: HistoryEntry, members: list[HistoryEntry]) -> Results:

@@ -17,6 +17,7 @@ from ipo.data.fewshot import Half, class_half
 from ipo.data.load import dataset_states, load_dataset
 from ipo.data.types import Dataset
 from ipo.evaluate import ImageSet, PromptPredictor
+from ipo.lengths import TextRoom
 from ipo.prompt import Prompt
 from ipo.protocols import FeatureStore, evaluate_on
 
@@ -71,6 +72,7 @@ def verify_dataset(name: str, settings: Settings, clip: ClipModel, store: Featur
     """Each published figure of a dataset beside ours."""
     dataset = load_dataset(name, settings.data.root, seed=settings.seed)
     note = not_comparable(dataset, clip.fingerprint.name)
+    TextRoom.of(clip, dataset.classnames).require(Prompt(row["prompt"]) for row in published_figures()[name])
     halves: tuple[Half, Half] = ("base", "new")
     for half in halves:
         classes = class_half(dataset, half)

@@ -1,19 +1,24 @@
-"""Which words are English and fit to be read, by word lists that are there on every machine."""
+"""Which texts are English and fit to be read, by word lists that are there on every machine."""
 
 from __future__ import annotations
 
 import gzip
 import importlib.util
 import re
+import string
 from functools import cache
 from itertools import islice
 from pathlib import Path
+
+from ipo.errors import ConfigError
 
 _LISTS = Path(__file__).parent / "wordlists"
 _MERGES = 100_000
 _WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)?")
 _INFLECTIONS = ("'s", "’s", "s", "es", "ed", "d", "ing")
 _DERIVATIONS = ("ly", "er", "est", "ish", "like")
+_SIGNS = frozenset(string.digits + string.whitespace + ".,;:!?'\"()&%/+-" + "‘’“”–—…")
+"""What stands between the words of a sentence."""
 
 
 def unknown_words(text: str) -> list[str]:
@@ -28,6 +33,11 @@ def unfit_words(text: str) -> list[str]:
     """The violent, sexual or insulting words of `text`."""
     unfit = _read("unfit.txt")
     return [word for word in _words(text) if any(form in unfit for form in _forms(word, _INFLECTIONS))]
+
+
+def odd_signs(text: str) -> list[str]:
+    """The characters of `text` that are neither letters nor found in plain sentences, such as `#` or an emoji."""
+    return [sign for sign in dict.fromkeys(text) if not sign.isalpha() and sign not in _SIGNS]
 
 
 def _words(text: str) -> list[str]:
@@ -58,5 +68,12 @@ def _known() -> frozenset[str]:
 
 @cache
 def _read(name: str) -> frozenset[str]:
-    lines = (_LISTS / name).read_text(encoding="utf-8").splitlines()
-    return frozenset(word for line in lines for word in line.partition("#")[0].split())
+    """The words of a list. Raises `ConfigError` where it is missing or empty, since then everything would pass."""
+    try:
+        lines = (_LISTS / name).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"a word list cannot be read: {error}", remedy="Install ipo again") from error
+    words = frozenset(word for line in lines for word in line.partition("#")[0].split())
+    if not words:
+        raise ConfigError("a word list is empty", where=str(_LISTS / name), remedy="Install ipo again")
+    return words

@@ -1,5 +1,7 @@
 """The score of a prompt: each figure from the whole table of logits, however many rows are looked at together."""
 
+import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -7,9 +9,17 @@ import torch
 from torch.nn.functional import normalize
 
 from ipo import evaluate, metrics
+from ipo.config import LLMSettings, SearchSettings
 from ipo.data.types import Item
-from ipo.evaluate import ImageSet, score_classifier
-from tests.fakes import FakeClip
+from ipo.errors import ModelError, RunError
+from ipo.evaluate import ImageSet, PromptPredictor, score_candidates, score_classifier, score_prompts
+from ipo.history import History
+from ipo.lengths import TextRoom
+from ipo.optimize import Search, optimize
+from ipo.prompt import Prompt, Score
+from ipo.protocols import evaluate_on
+from ipo.record import Record
+from tests.fakes import FakeClip, ScriptedLLM
 
 CLASSES, IMAGES = 11, 160
 
@@ -44,3 +54,65 @@ def test_no_tensor_of_a_score_but_the_logits_has_a_row_for_every_image(images, m
     monkeypatch.setattr(evaluate, "CHUNK_LOGITS", 32 * CLASSES)
     score_classifier(FakeClip(), images.features[:CLASSES], images)
     assert max(seen) == 32
+
+
+class BlindClip(FakeClip):
+    """Half precision that overflows: texts with the word `huge` have no feature."""
+
+    def encode_texts(self, texts):
+        features = super().encode_texts(texts)
+        features[["huge" in text for text in texts]] = float("nan")
+        return features
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("field", ["accuracy", "loss", "low", "high", "margin", "fold_accuracy", "fold_loss"])
+def test_a_score_holds_numbers_only(field, value):
+    with pytest.raises(ValueError, match=f"{field} of a score is"):
+        replace(Score(0.5, 1.0, 0.1, 0.9, 0.0, 0.5, 1.0), **{field: value})
+
+
+def test_a_prompt_without_finite_logits_is_an_error_that_names_it_and_the_model(images):
+    prompts, names = [Prompt("a <CLASS>"), Prompt("a huge <CLASS>")], [f"name{index}" for index in range(CLASSES)]
+    assert [score is None for score in score_candidates(BlindClip(), prompts, images, names)] == [False, True]
+    with pytest.raises(ModelError, match=r"no finite numbers for the prompt 'a huge <CLASS>' \(fake\)"):
+        score_prompts(BlindClip(), prompts, images, names)
+
+
+def test_an_image_without_finite_features_is_an_error_that_names_it(images):
+    clip, features = FakeClip(), images.features.clone()
+    features[3, 1] = float("nan")
+    broken = ImageSet((*images.items[:3], Item(Path("odd.png"), 0), *images.items[4:]), features)
+    names = [f"name{index}" for index in range(CLASSES)]
+    with pytest.raises(ModelError, match=rf"1 of {IMAGES} images, such as odd\.png \(fake\)"):
+        score_prompts(clip, [Prompt("a <CLASS>")], broken, names)
+    with pytest.raises(ModelError, match=rf"1 of {IMAGES} images, such as odd\.png \(PromptPredictor\)"):
+        evaluate_on(PromptPredictor(clip, (Prompt("a <CLASS>"),)), broken, names)
+
+
+@pytest.mark.parametrize("rule", ["accuracy", "loss", "margin", "fold_accuracy", "fold_loss"])
+def test_a_proposal_without_a_number_is_a_reject_and_never_wins(images, rule):
+    names = tuple(f"name{index}" for index in range(CLASSES))
+    clip, llm = BlindClip(), ScriptedLLM([["a huge <CLASS>.", "a red <CLASS>."]])
+    limits = SearchSettings(steps=1, candidates=2, select=rule)
+    room = TextRoom.of(clip, names)
+    search = Search(
+        settings=limits, sampling=LLMSettings(), clip=clip, llm=llm, images=images, classnames=names, room=room,
+        captions=(), seed=1,
+    )  # fmt: skip
+    record = Record(rule)
+    optimize(search, record)
+    reasons = {entry.text: entry.reason for entry in record.history}
+    assert reasons["a huge <CLASS>."] == "no score: logits that are no finite numbers"
+    assert record.history.best().text in ("a photo of a <CLASS>.", "a red <CLASS>.")
+    first = replace(search, settings=SearchSettings(first_prompts=("a huge <CLASS>.",)))
+    with pytest.raises(ModelError, match="a huge <CLASS>"):
+        optimize(first, Record(rule))
+
+
+def test_a_history_with_a_score_that_is_no_number_is_damaged(tmp_path):
+    score = dict.fromkeys(("accuracy", "low", "high", "margin", "fold_accuracy", "fold_loss"), 0.5)
+    row = {"id": 0, "step": 0, "text": "a <CLASS>", "score": score | {"loss": float("nan")}}
+    (tmp_path / "history.jsonl").write_text(json.dumps(row) + "\n")
+    with pytest.raises(RunError, match="loss of a score is nan"):
+        History.read("accuracy", tmp_path / "history.jsonl")

@@ -84,7 +84,7 @@ def settings(pictures: Path, **search: object) -> Settings:
         "data": {"dataset": f"folder:{pictures}", "shots": 2},
         "captions": {"captioner": "describe"},
         "clip": {"workers": 0},
-        "search": {"steps": 2, "candidates": 2, "english_only": False, **search},
+        "search": {"steps": 2, "candidates": 2, "english_only": False, "class_names_allowed": True, **search},
     }
     return load_settings(None, values)
 

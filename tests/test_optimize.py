@@ -7,6 +7,7 @@ import pytest
 
 from ipo.config import LLMSettings, SearchSettings
 from ipo.evaluate import PromptPredictor, score_prompts, text_features
+from ipo.lengths import TextRoom
 from ipo.llm.base import Spent
 from ipo.llm.prices import cost
 from ipo.metrics import accuracy
@@ -33,6 +34,7 @@ def make_search(llm: ScriptedLLM, **settings) -> Search:
         llm=llm,
         images=image_set(clip, CLASSNAMES),
         classnames=CLASSNAMES,
+        room=TextRoom.of(clip, CLASSNAMES),
         captions=(),
         seed=7,
     )

@@ -6,10 +6,12 @@ from hypothesis import strategies as st
 
 from ipo.captions.base import clean
 from ipo.errors import PromptError
+from ipo.lengths import TextRoom
 from ipo.llm.base import Reply
 from ipo.llm.parse import read_prompt
 from ipo.prompt import HistoryEntry, Prompt, Score, text_key
 from ipo.propose import Checks, accept
+from tests.fakes import FakeClip
 
 UNSEEN = [
     "\0",
@@ -70,7 +72,7 @@ def test_what_nobody_sees_is_no_part_of_a_prompt_a_key_or_a_caption(odd):
 
 
 def test_replies_that_differ_in_what_nobody_sees_are_one_proposal():
-    checks = Checks(token_count=len, context_length=77, longest_classname="cat")
+    checks = Checks(TextRoom.of(FakeClip(), ["cat"]))
     replies = [Reply(f"a photo{odd} of a <CLASS>.", "line", "stop") for odd in ("", *UNSEEN)]
     first, *others = accept(replies, set(), checks)
     assert first == Prompt("a photo of a <CLASS>.")

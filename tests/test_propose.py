@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import pytest
 
 from ipo.config import SearchSettings
+from ipo.lengths import TextRoom
 from ipo.llm.base import Reply
 from ipo.prompt import Prompt
 from ipo.propose import Checks, Reject, accept, parse_reply
@@ -16,12 +17,7 @@ def reply(text: str, form: str = "line", reason: str = "stop", error: str | None
 
 
 def checks(**changes: object) -> Checks:
-    defaults = {
-        "token_count": lambda text: len(text.split()) + 2,
-        "context_length": 77,
-        "longest_classname": "sea lion",
-    }
-    return Checks(**(defaults | changes))
+    return Checks(**({"room": TextRoom.of(FakeClip(), ["sea lion"])} | changes))
 
 
 def kinds(verdicts: Sequence[Prompt | Reject]) -> list[str]:
@@ -67,7 +63,8 @@ def test_over_long_text_is_rejected_with_the_longest_class_name() -> None:
     """The reference scores an over-long text as a row of zeros."""
     clip = FakeClip()
     clip.context_length = 10
-    fitted = Checks.of(SearchSettings(), clip, ["cat", "great white shark"], ScriptedLLM([]))
+    room = TextRoom.of(clip, ["cat", "great white shark"])
+    fitted = Checks.of(SearchSettings(), room, ["cat", "great white shark"], ScriptedLLM([]))
     fits, long = accept([reply("a photo of a <CLASS>."), reply("a photo of a very big <CLASS>.")], set(), fitted)
     assert isinstance(fits, Prompt)
     assert clip.token_count(fits.fill("great white shark")) == 9
@@ -122,12 +119,13 @@ def test_the_likelihood_bound_is_the_presets_unless_the_settings_say_otherwise(
     setting: float | None, kind: str
 ) -> None:
     settings = SearchSettings(min_likelihood=setting)
-    fitted = Checks.of(settings, FakeClip(), ["cat"], JudgingLLM([]))
+    fitted = Checks.of(settings, TextRoom.of(FakeClip(), ["cat"]), ["cat"], JudgingLLM([]))
     assert kinds(accept([reply("a photo of a <CLASS>.")], set(), fitted)) == [kind]
 
 
 def test_an_llm_that_cannot_tell_likelihoods_is_not_asked_for_them() -> None:
-    fitted = Checks.of(SearchSettings(min_likelihood=-0.1), FakeClip(), ["cat"], ScriptedLLM([]))
+    room = TextRoom.of(FakeClip(), ["cat"])
+    fitted = Checks.of(SearchSettings(min_likelihood=-0.1), room, ["cat"], ScriptedLLM([]))
     assert kinds(accept([reply("a photo of a <CLASS>.")], set(), fitted)) == ["accepted"]
 
 

@@ -18,6 +18,7 @@ from torch.nn.functional import normalize
 from ipo.clip.base import Fingerprint
 from ipo.data.types import Item
 from ipo.evaluate import ImageSet
+from ipo.lengths import TextRoom
 from ipo.protocols import FewShotTask
 from tests.clip.tiny_openclip import DIM, TEXT, VISION, tiny_module
 
@@ -114,9 +115,8 @@ def tiny_task(folder: Path, clip: TinyClip | None = None, shots: int = 4, seed: 
     """Noisy one-coloured pictures of three classes."""
     clip = clip or TinyClip()
     train = picture_set(folder, clip, shots, seed)
-    return FewShotTask(
-        "tiny", CLASSNAMES, train, picture_set(folder, clip, 1, 99), shots, seed, clip, "a photo of a <CLASS>."
-    )
+    val, room = picture_set(folder, clip, 1, 99), TextRoom.of(clip, CLASSNAMES, NEW_NAMES)
+    return FewShotTask("tiny", CLASSNAMES, train, val, shots, seed, clip, "a photo of a <CLASS>.", room)
 
 
 def picture_set(folder: Path, clip: TinyClip, each: int, seed: int) -> ImageSet:

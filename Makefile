@@ -1,11 +1,14 @@
 # Everything runs in `.venv` beside this file. Each target does all of its own set-up; a second call finds it done.
-PYTHON ?= python3
+#   PYTHON=python3.12   the Python to make it with, where `python3` will not do
+PYTHON ?=
 BIN := .venv/bin
-READY := .venv/.ready
+SETUP := sh requirements/venv.sh
+LIST_DEPRECATIONS := -W always::DeprecationWarning -W always::PendingDeprecationWarning -W always::FutureWarning
+WRONG = $(shell $(SETUP) check $(PYTHON))
 
-.PHONY: demo test lint format clean
+.PHONY: demo test lint format newest lowest lock python venv clean
 
-demo: $(READY)
+demo: venv
 	$(BIN)/python -m ipo datasets prepare stamps
 	@if [ -f runs/demo/run.json ]; then \
 		echo "runs/demo exists: going on with it (remove the folder to start anew)"; \
@@ -16,29 +19,39 @@ demo: $(READY)
 	fi
 	$(BIN)/python -m ipo history runs/demo --top 10
 
-test: $(READY)
+test: venv
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
-lint: $(READY)
+lint: venv
 	$(BIN)/python -m ruff check .
 	$(BIN)/python -m ruff format --check .
 	$(BIN)/python -m mypy
 
-format: $(READY)
+format: venv
 	$(BIN)/python -m ruff check --fix .
 	$(BIN)/python -m ruff format .
 
-$(READY): pyproject.toml requirements-offline.txt
-	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
-		if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
-			apt-get update && apt-get install -y --no-install-recommends python3-venv; \
-		else \
-			echo "make: Python's venv module is missing. Install it (Debian: sudo apt-get install python3-venv)" >&2; exit 1; \
-		fi; }
-	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements-offline.txt
-	@touch $@
+# The tests with the newest libraries that the wheel's ranges allow. What they announce to remove is listed, not an error.
+newest: python
+	@$(SETUP) newest .venv-newest $(PYTHON)
+	OMP_NUM_THREADS=1 .venv-newest/bin/python -m pytest -n 2 $(LIST_DEPRECATIONS)
+
+# The tests with the oldest direct dependencies that the wheel's ranges allow.
+lowest: python
+	@$(SETUP) lowest .venv-lowest $(PYTHON)
+	OMP_NUM_THREADS=1 .venv-lowest/bin/python -m pytest -n 2 $(LIST_DEPRECATIONS)
+
+# Renew the lock: the newest versions that the ranges of pyproject.toml and requirements/hold.txt allow.
+lock: venv
+	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --extra dev \
+		--constraint requirements/hold.txt --custom-compile-command "make lock" \
+		--output-file requirements/lock.txt pyproject.toml
+
+venv: python
+	@$(SETUP) locked .venv $(PYTHON)
+
+python:
+	@: $(if $(WRONG),$(error $(WRONG)))
 
 clean:
-	rm -rf .venv runs .mypy_cache .ruff_cache .pytest_cache
+	rm -rf .venv .venv-newest .venv-lowest runs .mypy_cache .ruff_cache .pytest_cache

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import io
 import json
 import multiprocessing
 import os
@@ -24,6 +23,7 @@ from ipo.clip.engine import CPU_ROWS
 from ipo.clip.openclip import OpenClip, Preprocess
 from ipo.clip.packing import packs
 from ipo.clip.tokens import Tokens
+from ipo.data.images import decode_image
 from ipo.data.types import Item
 from ipo.evaluate import ImageSet
 
@@ -135,7 +135,7 @@ def pictures(root: Path | None, count: int) -> tuple[list[Image.Image], str]:
             if member.name.endswith(".jpg") and len(found) < count:
                 stream = tar.extractfile(member)
                 assert stream is not None
-                found.append(Image.open(io.BytesIO(stream.read())).convert("RGB"))
+                found.append(decode_image(stream.read(), Path(member.name)))
             elif len(found) == count:
                 break
     return found, "Caltech101 pictures"

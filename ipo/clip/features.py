@@ -27,7 +27,7 @@ from ipo.clip.base import ClipModel
 from ipo.clip.contents import MEMORY_FILE, ContentHashes, write_cache
 from ipo.clip.pictures import decode
 from ipo.data.types import Item
-from ipo.errors import DataError
+from ipo.errors import DataError, ModelError
 from ipo.progress import track
 
 SHARD_IMAGES = 512
@@ -38,6 +38,8 @@ _CPU_BATCH = 8
 
 _NAMED = 5
 """Unreadable images that a message names."""
+
+_PRECISION = "try --set clip.precision=float32"
 
 _log = logging.getLogger(__name__)
 
@@ -71,7 +73,9 @@ class ImageFeatureStore:
         if problems:
             self._report(problems, len(items))
         kept = tuple(item for item in items if item.path not in problems)
-        return kept, self._gather([hashes[item.path] for item in kept]).to(self._clip.device)
+        features = self._gather([hashes[item.path] for item in kept])
+        self._require_numbers(features, [item.path for item in kept], f"Delete {self._folder} and try again")
+        return kept, features.to(self._clip.device)
 
     def _open_shards(self) -> None:
         """Map the shards that have appeared since the last look."""
@@ -110,7 +114,8 @@ class ImageFeatureStore:
     def _encode(self, paths: dict[bytes, Path], show: bool) -> dict[bytes, str]:
         """Encode and store these images, with a bar if `show`; reasons of unreadable ones."""
         digests, rows, problems = list(paths), dict[bytes, Tensor](), dict[bytes, str]()
-        outcomes = zip(digests, decode(list(paths.values()), self._clip.preprocess, self._workers), strict=True)
+        decoded = decode(list(paths.values()), self._clip.preprocess, self._workers, digests)
+        outcomes = zip(digests, decoded, strict=True)
         batch: dict[bytes, Tensor] = {}
         try:
             for digest, outcome in track(outcomes, "image features", len(digests)) if show else outcomes:
@@ -119,22 +124,31 @@ class ImageFeatureStore:
                     continue
                 batch[digest] = outcome
                 if len(batch) == self._batch:
-                    rows |= self._encode_batch(batch)
+                    rows |= self._encode_batch(batch, paths)
                     batch = {}
                 if len(rows) >= SHARD_IMAGES:
                     self._write(rows)
                     rows = {}
-            rows |= self._encode_batch(batch) if batch else {}
+            rows |= self._encode_batch(batch, paths) if batch else {}
         finally:
             if rows:
                 self._write(rows)
         return problems
 
-    def _encode_batch(self, batch: dict[bytes, Tensor]) -> dict[bytes, Tensor]:
+    def _encode_batch(self, batch: dict[bytes, Tensor], paths: dict[bytes, Path]) -> dict[bytes, Tensor]:
         """Features (D,) of the pixels of each image. A short batch is filled up to the shape of all others."""
         pixels = list(batch.values())
         pixels += pixels[-1:] * (self._batch - len(pixels))
-        return dict(zip(batch, self._clip.encode_images(torch.stack(pixels)), strict=False))
+        features = self._clip.encode_images(torch.stack(pixels))[: len(batch)]
+        self._require_numbers(features, [paths[digest] for digest in batch], "Are its weights whole? Or " + _PRECISION)
+        return dict(zip(batch, features, strict=True))
+
+    def _require_numbers(self, features: Tensor, paths: Sequence[Path], remedy: str) -> None:
+        """Raise `ModelError` for features (N, D) with a NaN or an infinity: any score made of them would be one."""
+        odd = (~torch.isfinite(features).all(dim=-1)).nonzero().flatten().tolist()
+        if odd:
+            what = f"{self._clip.fingerprint.name} gives {len(odd)} of {len(paths)} images features that are no numbers"
+            raise ModelError(f"{what}, the first is {paths[odd[0]]}", remedy=remedy)
 
     def _write(self, rows: dict[bytes, Tensor]) -> None:
         """Store features as one shard, named by the images in it."""

@@ -28,8 +28,9 @@ from ipo.clip.base import Fingerprint
 from ipo.clip.minilm import CONTEXT_LENGTH, MiniLM, load_minilm
 from ipo.clip.plain import precision_context
 from ipo.clip.text_cache import TextCache, open_text_cache
-from ipo.config import OFFLINE_REMEDY, Precision
+from ipo.config import Precision
 from ipo.errors import ModelError
+from ipo.packages import OFFLINE_REMEDY
 
 TOP_LABELS = 10
 TEMPERATURE = 2.0

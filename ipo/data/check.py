@@ -8,7 +8,8 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 from ipo.data.catalogue import CATALOGUE, CatalogueEntry
-from ipo.data.images import IMAGE_SUFFIXES, load_image, unopenable
+from ipo.data.formats import IMAGE_SUFFIXES
+from ipo.data.images import load_image, unopenable
 from ipo.data.splits import relative
 from ipo.data.types import Dataset, Item
 from ipo.errors import DataError

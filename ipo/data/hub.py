@@ -1,4 +1,4 @@
-"""`hf:NAME`: Hugging Face datasets, from the hub or a local folder, through the extra `ipo[hub]`."""
+"""`hf:NAME`: Hugging Face datasets, from the hub or a local folder, through the extra `hub`."""
 
 from __future__ import annotations
 
@@ -10,16 +10,15 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
 
-from PIL import Image, UnidentifiedImageError
-
+from ipo.data.formats import suffix_of
 from ipo.data.materialise import Writer, materialised
 from ipo.data.own import read_table, split_named
 from ipo.data.types import Dataset
 from ipo.errors import DataError
+from ipo.packages import extra_remedy
 from ipo.progress import track
 
 _OPTIONS = ("config", "revision", "image", "label")
-_SUFFIXES = {"JPEG": ".jpg", "PNG": ".png", "WEBP": ".webp", "GIF": ".gif", "BMP": ".bmp", "TIFF": ".tif"}
 
 
 def read_hub(place: str, seed: int, names_file: Path | None = None) -> Dataset:
@@ -48,7 +47,7 @@ def _load(name: str, options: Mapping[str, str]) -> Mapping[str, Any]:
     try:
         import datasets
     except ImportError as error:
-        raise DataError("hf: datasets need an extra", remedy="pip install 'ipo[hub]'") from error
+        raise DataError("hf: datasets need an extra", remedy=extra_remedy("hub")) from error
     saved = Path(name).expanduser()
     try:
         if (saved / "dataset_dict.json").is_file() or (saved / "state.json").is_file():
@@ -96,15 +95,6 @@ def _copy(splits: Mapping[str, Any], image: str, label: str, writer: Writer) -> 
             if row[label] in (None, -1):
                 continue
             data = row[image]["bytes"] or Path(row[image]["path"]).read_bytes()
-            stored = writer.add_image(partial(io.BytesIO, data), _suffix(data))
+            stored = writer.add_image(partial(io.BytesIO, data), suffix_of(data))
             writer.add_row(stored, str(row[label]), split_named(key) or "")
     return names
-
-
-def _suffix(data: bytes) -> str:
-    """The ending that fits encoded image data; `.jpg` for what is no known image, which reading it will report."""
-    try:
-        with Image.open(io.BytesIO(data)) as opened:
-            return _SUFFIXES.get(opened.format or "", ".png")
-    except (UnidentifiedImageError, OSError, ValueError):
-        return ".jpg"

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ipo.data.catalogue import CatalogueEntry, Layout
-from ipo.data.images import IMAGE_SUFFIXES
+from ipo.data.formats import IMAGE_SUFFIXES
 from ipo.data.official import OFFICIAL
 from ipo.data.splits import Parts, hold_out, read_split_file, safe_path, seeded_split
 from ipo.data.types import Item, Split

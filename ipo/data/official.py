@@ -14,6 +14,7 @@ from typing import Any
 from ipo.data.splits import safe_path
 from ipo.data.types import Item
 from ipo.errors import DataError
+from ipo.packages import extra_remedy
 
 Find = Callable[..., Path]
 Official = tuple[list[str], list[Item], list[Item]]
@@ -100,7 +101,9 @@ def _mat(file: Path) -> Any:
         from scipy.io.matlab import MatReadError
     except ImportError as error:
         raise DataError(
-            "scipy is needed to read this list", where=str(file), remedy="`pip install scipy`, or get the split file"
+            "scipy is needed to read this list",
+            where=str(file),
+            remedy=f"Run: {extra_remedy('mat')}, or get the split file",
         ) from error
     try:
         return loadmat(file)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import IO
 
 from ipo.data.archives import BROKEN_ARCHIVE, is_archive, members
-from ipo.data.images import IMAGE_SUFFIXES
+from ipo.data.formats import IMAGE_SUFFIXES
 from ipo.data.materialise import Writer, materialised
 from ipo.data.own import read_table, split_named
 from ipo.data.types import Dataset

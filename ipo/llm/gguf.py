@@ -11,6 +11,7 @@ from typing import Any
 
 from ipo.config import cache_folder
 from ipo.errors import ModelError
+from ipo.packages import extra_remedy
 from ipo.progress import silent_pipes
 
 
@@ -62,7 +63,7 @@ def _convert(path: Path, folder: Path) -> None:
         raise ModelError(
             f"transformers cannot read this GGUF file: {' '.join(str(error).split())[:200]}",
             where=str(path),
-            remedy="Install the package gguf, or llama-cpp-python (extra `gguf`), which runs the file as it is",
+            remedy=f"Run: {extra_remedy('gguf')}, which brings llama.cpp to run the file as it is",
         ) from error
     config = model.config
     del config.quantization_config  # the loaded model counts as quantised and would refuse to be saved

@@ -6,10 +6,11 @@ import importlib.metadata
 import importlib.util
 from pathlib import Path
 
-from ipo.config import OFFLINE_REMEDY, LLMSettings
+from ipo.config import LLMSettings
 from ipo.errors import ConfigError, ModelError, UnknownName
 from ipo.llm.base import CAPTION_TOKENS, LLM, Style
 from ipo.llm.presets import Preset, presets
+from ipo.packages import OFFLINE_REMEDY
 
 _SMALL_MODEL = 700_000_000
 """Below so many parameters a model continues a pattern far better than it follows an instruction."""

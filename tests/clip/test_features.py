@@ -9,12 +9,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
+from ipo.clip import contents
 from ipo.clip import features as features_module
+from ipo.clip.contents import ContentHashes
 from ipo.clip.features import ImageFeatureStore
 from ipo.clip.pictures import Pictures, decode
 from ipo.data.images import load_image
-from ipo.errors import DataError, RunError
+from ipo.errors import DataError, ModelError, RunError
 from tests.clip.picture_clip import PictureClip, draw_pictures, thumbnail
 
 
@@ -69,6 +72,39 @@ def test_a_changed_picture_is_encoded_again(tmp_path):
     store(PictureClip(), tmp_path).load(items)
     items[1].path.write_bytes(others[1].path.read_bytes())
     os.utime(items[1].path, ns=(1, 1))
+    _, features = store(PictureClip(), tmp_path).load(items)
+    torch.testing.assert_close(features, one_by_one(items), atol=1e-6, rtol=0)
+
+
+def test_a_picture_that_changes_between_hash_and_pixels_gets_no_features(tmp_path, monkeypatch):
+    items, others = draw_pictures(tmp_path / "pictures", 3), draw_pictures(tmp_path / "others", 3, seed=1)
+    hashed = ContentHashes.of
+
+    def change_after(self, paths):
+        found = hashed(self, paths)
+        others[1].path.replace(items[1].path)
+        return found
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ContentHashes, "of", change_after)
+        with pytest.raises(DataError, match=r"001\.png: the file was changed while it was read"):
+            store(PictureClip(), tmp_path).load(items)
+    _, features = store(PictureClip(), tmp_path).load(items)
+    torch.testing.assert_close(features, one_by_one(items), atol=1e-6, rtol=0)
+
+
+def test_folders_that_change_places_take_their_features_along(tmp_path, monkeypatch):
+    monkeypatch.setattr(contents, "_SETTLED_NS", -(10**18))
+    here, there = tmp_path / "here", tmp_path / "there"
+    items = draw_pictures(here, 3)
+    others = draw_pictures(there, 3, seed=1)
+    for item in (*items, *others):
+        item.path.write_bytes(item.path.read_bytes().ljust(5000, b"0"))
+        os.utime(item.path, ns=(1, 1))
+    store(PictureClip(), tmp_path).load([*items, *others])
+    here.rename(tmp_path / "spare")
+    there.rename(here)
+    (tmp_path / "spare").rename(there)
     _, features = store(PictureClip(), tmp_path).load(items)
     torch.testing.assert_close(features, one_by_one(items), atol=1e-6, rtol=0)
 
@@ -155,6 +191,37 @@ def test_a_damaged_shard_is_named(tmp_path):
         store(PictureClip(), tmp_path).load(items)
 
 
+class BrokenClip(PictureClip):
+    """Gives one image of each batch a feature that is no number."""
+
+    value = float("nan")
+
+    def encode_images(self, pixels):
+        features = super().encode_images(pixels)
+        features[2, 3] = self.value
+        return features
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_features_that_are_no_numbers_are_an_error_that_names_model_and_image(value, tmp_path):
+    items, clip = draw_pictures(tmp_path / "pictures", 3), BrokenClip()
+    clip.value = value
+    with pytest.raises(ModelError, match=r"pictures gives 1 of 3 images features that are no numbers.*002\.png"):
+        store(clip, tmp_path).load(items)
+    assert not list((tmp_path / "store").glob("*/*.safetensors"))
+
+
+def test_stored_features_that_are_no_numbers_are_an_error(tmp_path):
+    items = draw_pictures(tmp_path / "pictures", 3)
+    store(PictureClip(), tmp_path).load(items)
+    [shard] = (tmp_path / "store").glob("*/*.safetensors")
+    tensors = load_file(shard)
+    tensors["features"] = torch.full_like(tensors["features"], float("nan"))
+    save_file(tensors, shard)
+    with pytest.raises(ModelError, match=r"pictures gives 3 of 3 images.*000\.png.*Delete"):
+        store(PictureClip(), tmp_path).load(items)
+
+
 def test_a_lost_or_damaged_memory_of_hashes_costs_only_time(tmp_path):
     items = draw_pictures(tmp_path / "pictures", 3)
     store(PictureClip(), tmp_path).load(items)
@@ -181,7 +248,7 @@ def test_worker_processes_decode_the_same(tmp_path):
 
 def test_workers_are_sent_paths_and_the_transform_alone(tmp_path):
     items = draw_pictures(tmp_path / "pictures", 1)
-    assert len(pickle.dumps(Pictures([items[0].path], thumbnail))) < 1000
+    assert len(pickle.dumps(Pictures([items[0].path], thumbnail, [b"0" * 16]))) < 1000
 
 
 def test_two_processes_share_the_work_and_both_have_the_result_of_one(tmp_path):

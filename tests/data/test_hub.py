@@ -141,7 +141,7 @@ def test_what_cannot_be_loaded_is_one_error(hub):
 
 def test_without_the_library_the_extra_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "datasets", None)
-    with pytest.raises(DataError, match=r"pip install 'ipo\[hub\]'"):
+    with pytest.raises(DataError, match=r"pip install 'ipo-prompts\[hub\]'"):
         load_dataset("hf:x")
 
 

@@ -1,6 +1,10 @@
 """Every odd image has a defined reading, or an error that names the file."""
 
+import io
+import os
+import random
 import struct
+import subprocess
 import zlib
 
 import numpy as np
@@ -8,6 +12,7 @@ import pytest
 from PIL import Image
 
 from ipo.data import images
+from ipo.data.formats import FORMATS, HEIF_INSTALLED, IMAGE_SUFFIXES
 from ipo.data.images import load_image, unopenable
 from ipo.errors import DataError
 from tests.data.builders import encoded
@@ -126,8 +131,6 @@ def test_of_an_animation_the_first_frame_is_read(tmp_path):
 
 def truncated() -> bytes:
     rows = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
-    import io
-
     buffer = io.BytesIO()
     Image.fromarray(rows).save(buffer, "JPEG")
     return buffer.getvalue()[:-400]
@@ -150,11 +153,12 @@ def png_of_size(width: int, height: int) -> bytes:
         (b"<html>404</html>", "no known image format"),
         (truncated(), "truncated"),
         (encoded("PNG")[:40], "cannot read image"),
-        (png_of_size(13_400, 13_400), "image is too large"),
+        (png_of_size(11_600, 11_600), "image is too large"),
+        (png_of_size(501, 1), "image is too large"),
         (png_of_size(60_000, 60_000), "image is too large"),
         (png_of_size(0, 5), "cannot read image"),
     ],
-    ids=["empty", "html", "truncated", "half-a-header", "too-large", "bomb", "no-width"],
+    ids=["empty", "html", "truncated", "half-a-header", "too-large", "strip", "bomb", "no-width"],
 )
 def test_unreadable_images_are_errors_that_name_the_file(content, message, tmp_path):
     path = tmp_path / "odd.jpg"
@@ -198,3 +202,150 @@ def test_what_cannot_be_opened_is_named_without_decoding_the_rest(tmp_path, monk
         "text.jpg": "no known image format",
         "gone.jpg": "no such file",
     }
+
+
+def encoded_as(kind, mode="RGB", size=(40, 30), **options):
+    buffer = io.BytesIO()
+    noise = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 4), dtype=np.uint8)
+    Image.fromarray(noise, "RGBA").convert(mode).save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("kind", ["EPS", "PDF", "DDS", "ICO", "PSD", "TGA", "PCX", "SGI"])
+def test_a_format_that_is_not_named_is_refused_behind_any_ending_and_starts_nothing(kind, tmp_path, monkeypatch):
+    psd = b"8BPS\0\1" + bytes(6) + struct.pack(">HIIHH", 3, 4, 4, 8, 3) + bytes(100)
+    (tmp_path / "odd.jpg").write_bytes(psd if kind == "PSD" else encoded_as(kind))
+    monkeypatch.setattr(subprocess, "Popen", lambda *_, **__: pytest.fail("started a program"))
+    with pytest.raises(DataError, match=r"no known image format.*odd\.jpg"):
+        load_image(tmp_path / "odd.jpg")
+    assert list(unopenable([tmp_path / "odd.jpg"])) == [tmp_path / "odd.jpg"]
+
+
+@pytest.mark.parametrize(("kind", "suffix"), [(kind, suffix) for kind, all_ in FORMATS.items() for suffix in all_])
+def test_each_format_that_is_named_is_read(kind, suffix, tmp_path):
+    (tmp_path / f"a{suffix}").write_bytes(encoded_as(kind))
+    assert load_image(tmp_path / f"a{suffix}").size == (40, 30)
+    assert suffix in IMAGE_SUFFIXES
+
+
+def test_two_pictures_of_a_stereo_camera_are_read_as_the_first(tmp_path):
+    other = Image.new("RGB", (8, 6), "blue")
+    Image.new("RGB", (8, 6), "red").save(tmp_path / "a.jpg", "MPO", save_all=True, append_images=[other])
+    assert pixels(tmp_path / "a.jpg")[3, 4, 0] > 240
+
+
+class _OddError(Exception):
+    """What nobody expects of a decoder."""
+
+
+FAULTS = [
+    struct.error,
+    zlib.error,
+    KeyError,
+    IndexError,
+    AssertionError,
+    ZeroDivisionError,
+    OverflowError,
+    RuntimeError,
+]
+FAULTS += [TypeError, AttributeError, RecursionError, MemoryError, NotImplementedError, _OddError]
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_whatever_a_decoder_raises_is_one_kind_of_error(fault, tmp_path, monkeypatch):
+    path = tmp_path / "a.png"
+    path.write_bytes(encoded_as("PNG"))
+
+    def fail(*_):
+        raise fault("odd")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Image.Image, "load", fail)
+        patch.setattr("PIL.ImageFile.ImageFile.load", fail)
+        with pytest.raises(DataError, match=r"cannot read image: .*odd.*a\.png"):
+            load_image(path)
+    monkeypatch.setattr(images, "open_image", fail)
+    assert "odd" in unopenable([path])[path]
+
+
+def reading(path):
+    """The mode of an image that can be read, or the error and its place."""
+    try:
+        return load_image(path).mode
+    except DataError as error:
+        return f"DataError {error.where}"
+
+
+MODES = [("PNG", "RGBA"), ("PNG", "P"), ("PNG", "I;16"), ("TIFF", "CMYK"), ("TIFF", "F"), ("GIF", "P"), ("PPM", "L")]
+MODES += [(kind, "RGB") for kind in FORMATS]
+
+
+@pytest.mark.parametrize(("kind", "mode"), MODES)
+def test_damaged_pictures_are_read_or_named(kind, mode, tmp_path):
+    """60 damages of each format, seeded: bytes changed, left out, doubled, and the end cut off."""
+    whole, dice = encoded_as(kind, mode), random.Random(f"{kind}{mode}")
+    path, refused = tmp_path / "odd.jpg", 0
+    for _ in range(60):
+        data = bytearray(whole)
+        for _ in range(dice.choice((1, 3, 20))):
+            data[dice.randrange(len(data))] = dice.randrange(256)
+        start, length = dice.randrange(len(data)), dice.randrange(40)
+        data[start : start + length] = dice.choice((b"", data[start : start + length] * 2, bytes(length)))
+        path.write_bytes(data[: dice.choice((len(data), dice.randrange(1, len(data))))])
+        refused += reading(path).startswith(f"DataError {path}")
+        unopenable([path])
+    assert refused
+
+
+def test_a_small_file_with_a_large_picture_is_refused_before_its_pixels_are_made(tmp_path, monkeypatch):
+    path = tmp_path / "bomb.png"
+    path.write_bytes(png_of_size(13_377, 13_377))
+    monkeypatch.setattr("PIL.ImageFile.ImageFile.load", lambda _: pytest.fail("decoded"))
+    with pytest.raises(DataError, match=r"too large: 13377 x 13377 pixels.*bomb\.png.*Scale it down"):
+        load_image(path)
+    assert "too large" in unopenable([path])[path]
+
+
+@pytest.mark.parametrize("chunk", [b"zTXt", b"iCCP"])
+def test_a_bomb_beside_the_pixels_is_an_error(chunk, tmp_path):
+    whole = encoded_as("PNG")
+    body = b"name\0\0" + zlib.compress(bytes(1 << 27), 9)
+    packed = struct.pack(">I", len(body)) + chunk + body + struct.pack(">I", zlib.crc32(chunk + body))
+    (tmp_path / "bomb.png").write_bytes(whole[:33] + packed + whole[33:])
+    with pytest.raises(DataError, match=r"cannot read image.*bomb\.png"):
+        load_image(tmp_path / "bomb.png")
+
+
+def test_a_huge_file_and_a_pipe_are_errors_and_never_waited_for(tmp_path, monkeypatch):
+    os.mkfifo(tmp_path / "pipe.jpg")
+    (tmp_path / "huge.jpg").write_bytes(encoded())
+    monkeypatch.setattr(images, "MAX_FILE_BYTES", 100)
+    for name, message in (("pipe.jpg", "not a file"), ("huge.jpg", "too large: .* bytes")):
+        with pytest.raises(DataError, match=message):
+            load_image(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("mode", "kind"), [("RGBA", "PNG"), ("LA", "PNG"), ("I;16", "PNG"), ("F", "TIFF"), ("P", "GIF")]
+)
+def test_strips_give_the_picture_that_the_whole_gives(mode, kind, tmp_path, monkeypatch):
+    (tmp_path / "a.png").write_bytes(encoded_as(kind, mode))
+    whole = pixels(tmp_path / "a.png")
+    monkeypatch.setattr(images, "_STRIP", 100)
+    assert np.array_equal(pixels(tmp_path / "a.png"), whole)
+
+
+@pytest.mark.skipif(not HEIF_INSTALLED, reason="needs the extra heic")
+def test_pictures_of_phones_are_read(tmp_path):
+    import pillow_heif
+
+    pillow_heif.register_heif_opener()
+    (tmp_path / "a.heic").write_bytes(encoded_as("HEIF"))
+    assert load_image(tmp_path / "a.heic").size == (40, 30)
+
+
+@pytest.mark.skipif(HEIF_INSTALLED, reason="the extra heic is installed")
+def test_a_picture_of_a_phone_names_the_extra_that_reads_it(tmp_path):
+    (tmp_path / "a.jpg").write_bytes(b"\0\0\0\x1cftypheic" + bytes(100))
+    with pytest.raises(DataError, match=r"pip install 'ipo-prompts\[heic\]'"):
+        load_image(tmp_path / "a.jpg")

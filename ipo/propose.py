@@ -34,6 +34,8 @@ _QUOTES = {'"': '"', "'": "'", "“": "”", "‘": "’", "`": "`", "«": "»"}
 _PLACEHOLDER = re.compile(r"\[[^\[\]]*\]|\bCLASS(?:[ _]?NAME)?\b|%s|\$\w+")
 """What models write for a class slot beside the one that was asked for."""
 _JOINED = re.compile(rf"[A-Za-z0-9]{CLASS_PLACEHOLDER}|{CLASS_PLACEHOLDER}[A-Za-z0-9]")
+_POSSESSIVE = re.compile(r"^['’]s\b")
+"""What may follow a class name directly."""
 _LETTER = re.compile(r"[^\W\d_]")
 
 
@@ -131,7 +133,7 @@ def check(prompt: Prompt, seen: AbstractSet[str], checks: Checks) -> Prompt | Re
     if named := _named(prompt, checks.unnamed):
         return Reject(prompt.text, "names a class", ", ".join(named))
     if checks.english_only:
-        words = f"{prompt.before} {prompt.after}"
+        words = f"{prompt.before} {_POSSESSIVE.sub('', prompt.after)}"
         if unfit := [*unfit_words(words), *odd_signs(words)]:
             return Reject(prompt.text, "unfit", ", ".join(unfit))
         if unknown := unknown_words(words):

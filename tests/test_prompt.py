@@ -90,3 +90,26 @@ def test_history_entries_survive_json():
     score = Score(0.5, 1.2, 0.4, 0.6, 0.1, 0.7, 0.9)
     for entry in (HistoryEntry(3, 1, "a <CLASS>", 0, score), HistoryEntry(4, 1, "bad", None, None, "no slot")):
         assert HistoryEntry.from_json(entry.to_json()) == entry
+
+
+@pytest.mark.parametrize(
+    "text", ["a &amp; <CLASS>", "a <CLASS>&lt;", "a &copy <CLASS>", "&#x41; <CLASS>", "a &nbsp;<CLASS>"]
+)
+def test_a_prompt_holds_no_entity_since_tokenizers_read_what_it_stands_for(text):
+    with pytest.raises(PromptError, match="HTML"):
+        Prompt(text)
+
+
+def test_sides_are_read_as_what_their_entities_stand_for():
+    assert (
+        Prompt.from_sides("black &amp;amp; white &lt;b&gt; photo of a ", "&#46;").text
+        == "black & white b photo of a <CLASS>."
+    )
+    assert Prompt.from_sides("a&#8203; photo&nbsp;of ", "").text == "a photo of <CLASS>"
+
+
+@pytest.mark.parametrize("odd", ["\ud800", "\x85", "\u2028", "\r", "\t", "\x1c", "\x00", "\x1b[31m"])
+def test_nothing_that_breaks_a_line_a_terminal_or_a_file_is_in_a_prompt(odd):
+    for text in (f"a{odd} <CLASS>", f"a <CLASS>{odd}", f"{odd}a <CLASS>"):
+        with pytest.raises(PromptError):
+            Prompt(text)

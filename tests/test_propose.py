@@ -1,5 +1,6 @@
 """From replies to candidates: every reply gets a prompt or a reason, and nothing unfit gets through."""
 
+import json
 from collections.abc import Sequence
 
 import pytest
@@ -132,3 +133,136 @@ def test_an_llm_that_cannot_tell_likelihoods_is_not_asked_for_them() -> None:
 def test_there_is_one_verdict_a_reply_in_order() -> None:
     replies = [reply("x"), reply("a <CLASS> outdoors."), reply("", error="late"), reply("a <CLASS> indoors.")]
     assert kinds(accept(replies, set(), checks())) == ["no prompt", "accepted", "no reply", "accepted"]
+
+
+ODD = [
+    ("<CLASS>", "no prompt: no words around the class slot"),
+    ("<CLASS>.", "no prompt: no words around the class slot"),
+    ("... - <CLASS> !!!", "no prompt: no words around the class slot"),
+    ("24 views of a <CLASS>", None),
+    ("a photo of a [CLASS], a <CLASS>.", "no prompt: another placeholder, [CLASS]"),
+    ("a photo of a [class name] <CLASS>.", "no prompt: another placeholder, [class name]"),
+    ("a photo of CLASS, a <CLASS>.", "no prompt: another placeholder, CLASS"),
+    ("a photo of CLASS_NAME, a <CLASS>.", "no prompt: another placeholder, CLASS_NAME"),
+    ("a photo of %s, a <CLASS>.", "no prompt: another placeholder, %s"),
+    ("a photo of $name, a <CLASS>.", "no prompt: another placeholder, $name"),
+    ("a photo of a {} <CLASS>.", "no prompt: a prompt holds no angle brackets, braces, line breaks"),
+    ("a photo of a <class> <CLASS>.", "no prompt: a prompt holds no angle brackets"),
+    ("a photo of a <CLASS> and a <CLASS>.", "no prompt: a prompt needs <CLASS> exactly once"),
+    ("a photo of <CLASS>s.", "no prompt: letters joined to the class slot"),
+    ("a photo of an un<CLASS> scene.", "no prompt: letters joined to the class slot"),
+    ("a photo of a <CLASS>like thing.", "no prompt: letters joined to the class slot"),
+    ("a photo of the <CLASS>'s head.", None),
+    ("a photo of the <CLASS>’s head.", None),
+    ("a photo of the <CLASS>'x head.", "not English: x"),
+    ("a photo of a <CLASS>-shaped thing.", None),
+    ("a photo of a first-class <CLASS>.", None),
+    ("a very " * 90 + "old <CLASS>.", "too long: 642 characters, at most 500"),
+    ("a photo of a <CLASS> &amp; more.", "no prompt: a prompt holds no HTML entities"),
+    ("a photo of a <CLASS> &#38; more.", "no prompt: a prompt holds no HTML entities"),
+    ("a photo of a <CLASS> & more.", None),
+    ("a photo of a <CLASS> 😀.", "unfit: 😀"),
+    ("a #photo of a *<CLASS>*.", "unfit: #, *"),
+    ("a photo | of a `<CLASS>`.", "unfit: |, `"),
+    ("a фото of a <CLASS>.", "not English: фото"),
+    ("a pho\u0301to of a <CLASS>.", "unfit: \u0301"),
+    ("一张<CLASS>的照片。", "unfit: 。"),
+    ("a ｐｈｏｔｏ of a <CLASS>.", "not English: ｐｈｏｔｏ"),
+    ("a photo of a <CLASS>\ue000.", "unfit: \ue000"),
+    ("a black & white photo (1/2) of “the” <CLASS> – 100% real; a close-up!", None),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "reason"), ODD)
+def test_what_is_accepted_is_a_sentence_around_one_class_name(text: str, reason: str | None) -> None:
+    clip = FakeClip()
+    clip.context_length = 10_000
+    (verdict,) = accept([reply(text)], set(), checks(room=TextRoom.of(clip, ["cat"])))
+    if reason is None:
+        assert isinstance(verdict, Prompt), verdict
+        assert verdict.text == text
+    else:
+        assert isinstance(verdict, Reject)
+        assert verdict.reason.startswith(reason)
+        assert verdict.text == text
+
+
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [
+        ('"a photo of a <CLASS>."', "a photo of a <CLASS>."),
+        ("'a photo of a <CLASS>.'", "a photo of a <CLASS>."),
+        ("“a photo of a <CLASS>.”", "a photo of a <CLASS>."),
+        ('" a photo of a <CLASS>. "', "a photo of a <CLASS>."),
+        ('"the" <CLASS>, "it"', '"the" <CLASS>, "it"'),
+        ("a 'photo' of a <CLASS>.", "a 'photo' of a <CLASS>."),
+    ],
+)
+def test_quotation_marks_around_the_whole_are_no_part_of_a_prompt(written: str, read: str) -> None:
+    sides = written.partition("<CLASS>")
+    for form, text in (
+        ("line", written),
+        ("free", f"<INS>{written}</INS>"),
+        ("sides", json.dumps({"before": sides[0], "after": sides[2]})),
+    ):
+        assert getattr(parse_reply(reply(text, form)), "text", None) == read
+
+
+def test_shape_and_length_count_whatever_the_language() -> None:
+    loose = checks(english_only=False)
+    texts = [
+        "一张<CLASS>的照片。",
+        "a <CLASS>s",
+        "a [CLASS] <CLASS>",
+        "!<CLASS>!",
+        "a " * 300 + "<CLASS>",
+        "une <CLASS> 😀",
+    ]
+    verdicts = accept([reply(text) for text in texts], set(), loose)
+    assert kinds(verdicts) == ["accepted", "no prompt", "no prompt", "no prompt", "too long", "accepted"]
+
+
+def test_a_prompt_that_names_a_class_of_the_fit_is_rejected_unless_that_is_allowed() -> None:
+    names, llm = ("butterfly", "sea lion", "photo", "red thing"), ScriptedLLM([])
+    room = TextRoom.of(FakeClip(), names, ["starfish"])
+    texts = [
+        "a photo of a butterfly with a large <CLASS>.",
+        "Butterflies around a <CLASS>.",
+        "a <CLASS> near sea-lions.",
+        "a photo of a sea <CLASS> lion.",
+        "a starfish and a <CLASS>.",
+        "photos of a <CLASS>.",
+    ]
+    verdicts = accept([reply(text) for text in texts], set(), Checks.of(SearchSettings(), room, names, llm))
+    assert [getattr(verdict, "reason", None) for verdict in verdicts] == [
+        "names a class: butterfly",
+        "names a class: butterfly",
+        "names a class: sea lion",
+        None,  # the parts stand on two sides of the slot
+        None,  # a new class, which a search must not know
+        None,  # the first prompt is a photo
+    ]
+    allowed = SearchSettings(class_names_allowed=True)
+    assert (
+        kinds(accept([reply(text) for text in texts], set(), Checks.of(allowed, room, names, llm))) == ["accepted"] * 6
+    )
+    drawn = SearchSettings(first_prompts=("a drawing of a <CLASS>.", "a butterfly <CLASS>."))
+    verdicts = accept([reply(text) for text in texts], set(), Checks.of(drawn, room, names, llm))
+    assert [getattr(verdict, "reason", "") for verdict in verdicts[:2] + verdicts[5:]] == [
+        "names a class: photo",
+        "",
+        "names a class: photo",
+    ]
+
+
+@pytest.mark.parametrize("value", [float("nan"), -float("inf")])
+def test_a_likelihood_that_is_no_number_is_not_above_the_bound(value: float) -> None:
+    judged = checks(min_likelihood=-2.0, likelihood=lambda texts: [value for _ in texts])
+    (verdict,) = accept([reply("a photo of a <CLASS>.")], set(), judged)
+    assert isinstance(verdict, Reject)
+    assert verdict.kind == "unlikely"
+
+
+def test_no_likelihood_is_asked_for_where_nothing_is_left() -> None:
+    judged = checks(min_likelihood=-2.0, likelihood=lambda texts: pytest.fail("asked for nothing"))
+    assert kinds(accept([reply("no slot.")], set(), judged)) == ["no prompt"]

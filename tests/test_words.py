@@ -1,8 +1,12 @@
 """The word checks: what picture descriptions need is known, what nobody wants to read is not let through."""
 
+from __future__ import annotations
+
 import pytest
 from open_clip.zero_shot_metadata import OPENAI_IMAGENET_TEMPLATES
 
+from ipo import words
+from ipo.errors import ConfigError
 from ipo.words import unfit_words, unknown_words
 
 PUBLISHED = """
@@ -45,3 +49,19 @@ def test_harmless_words_that_begin_like_unfit_ones() -> None:
         unfit_words("classic glass, a cocktail, a close-up shot, spiced, lustre, titled, assembled, skilled, diet")
         == []
     )
+
+
+@pytest.mark.parametrize("content", ["", "# nothing\n\n", None, "caf\xe9"])
+def test_a_word_list_that_is_empty_or_missing_is_an_error_since_all_would_pass(tmp_path, monkeypatch, content):
+    words._read.cache_clear()
+    monkeypatch.setattr(words, "_LISTS", tmp_path)
+    if content is not None:
+        (tmp_path / "unfit.txt").write_bytes(content.encode("latin-1"))
+    with pytest.raises(ConfigError, match="word list"):
+        words.unfit_words("a photo of a murder")
+    words._read.cache_clear()
+
+
+def test_odd_signs_are_neither_letters_nor_those_of_a_sentence():
+    text = "a photo: 50% of \u201cit\u201d (1/2) - one's & more; \u2026 cafe\u0301 \u00b2 # \u00e9"
+    assert words.odd_signs(text) == ["\u0301", "\u00b2", "#"]

@@ -143,7 +143,7 @@ def read_run_json(folder: Path, name: str) -> dict[str, Any]:
         raise RunError(
             f"{name} is missing", where=str(folder), remedy="Is this the folder of a finished run?"
         ) from None
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError, RecursionError) as error:
         raise RunError(f"cannot read {name}: {error}", where=str(folder)) from error
 
 

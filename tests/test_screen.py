@@ -1,5 +1,6 @@
 """Nothing that comes from elsewhere reaches a terminal raw, and no secret is ever shown."""
 
+import io
 import logging
 import os
 import subprocess
@@ -8,7 +9,16 @@ import sys
 import pytest
 
 from ipo.errors import ConfigError, UnknownName
-from ipo.screen import SafeFormatter, printable, safe_line, say, shown_address, without_secrets
+from ipo.screen import (
+    SafeFormatter,
+    encodable,
+    printable,
+    safe_line,
+    say,
+    shown_address,
+    without_secrets,
+    write_plainly,
+)
 
 PASSWORD = "Hunter2/s3same"
 CONTROLS = [
@@ -112,3 +122,22 @@ def test_the_command_shows_no_raw_control_of_a_name(tmp_path):
         shown = done.stderr.decode()
         assert done.returncode == 2
         assert shown.replace("\n", "").isprintable(), shown
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252", "latin-1", "utf-8"])
+def test_streams_write_near_alike_characters_for_what_their_encoding_lacks(monkeypatch, encoding):
+    stream = io.TextIOWrapper(io.BytesIO(), encoding=encoding, errors="strict")
+    monkeypatch.setattr(sys, "stdout", stream)
+    write_plainly()
+    print("Δ ± é 山 ━┃┼ \udc80")
+    stream.flush()
+    written = stream.buffer.getvalue().decode(encoding)
+    assert written.split()[0] == ("Δ" if encoding == "utf-8" else "diff")
+    assert written.split()[1] == ("+-" if encoding == "ascii" else "±")
+    assert written.split()[2] == ("e" if encoding == "ascii" else "é")
+    assert written.split()[3:] == (["山", "━┃┼", "?"] if encoding == "utf-8" else ["?", "-|+", "?"])
+
+
+def test_all_that_is_read_of_an_encoding_comes_back_as_it_was():
+    assert encodable("50.0 ± 0.1 Δ†", "utf-8") == "50.0 ± 0.1 Δ†"
+    assert encodable("50.0 ± 0.1 Δ† — ＡＢ", "ascii") == "50.0 +- 0.1 diff* - AB"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import itertools
 import textwrap
 from collections.abc import Callable, Sequence
 from typing import Literal
@@ -26,8 +25,8 @@ LATEX |= {"~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "…": r"\dots{
 _LABEL_WIDTH = 32
 """Longer names are written in several lines where the width is bounded."""
 
-_LEAST = 15
-"""Narrowest column that figures are folded into: an interval stays on one line."""
+_LEAST_FIGURES, _LEAST_LABEL = 14, 8
+"""Narrowest columns: an interval stays on one line."""
 
 _BAR = 3
 """Characters between two columns."""
@@ -40,9 +39,8 @@ def as_text(rows: Sequence[Row], notes: Sequence[str], width: int | None = None,
     width every row and every note is one line.
     """
     made = [_encodable(column, encoding) for column in columns(rows)]
-    ends = [row.dataset != after.dataset for row, after in itertools.pairwise(rows)]
     ascii_only = encodable("━┃", encoding) != "━┃"
-    panels = [_text_table(panel, ends, ascii_only) for panel in _panels(made, width)]
+    panels = [_text_table(panel, [row.dataset for row in rows], ascii_only) for panel in _panels(made, width)]
     lines = [line for note in notes for line in _wrapped(encodable(note, encoding), width)]
     return "\n\n".join([*panels, "\n".join(lines)])
 
@@ -64,9 +62,10 @@ def _panels(made: Sequence[Column], width: int | None) -> list[list[Sized]]:
     """The columns with their widths, in as many groups as `width` makes necessary; each begins with the labels."""
     if width is None:
         return [[(column, _natural(column)) for column in made]]
-    share = max(_LEAST, (width - _LEAST) // 2 - _BAR)
-    labels = [(column, min(_natural(column), _LABEL_WIDTH, share)) for column in made if column.is_label]
-    room = max(_LEAST, width - sum(size + _BAR for _, size in labels))
+    labels = [(column, min(_natural(column), _LABEL_WIDTH)) for column in made if column.is_label]
+    share = max(_LEAST_LABEL, (width - _LEAST_FIGURES) // len(labels) - _BAR)
+    labels = [(column, min(size, share)) for column, size in labels]
+    room = max(_LEAST_FIGURES, width - sum(size + _BAR for _, size in labels))
     panels: list[list[Sized]] = []
     left = 0
     for column in made:
@@ -84,18 +83,27 @@ def _natural(column: Column) -> int:
     return max(map(cell_len, (column.head, *column.cells)))
 
 
-def _text_table(panel: Sequence[Sized], ends: Sequence[bool], ascii_only: bool) -> str:
-    """One table; `ends` says after which lines a rule stands."""
+def _text_table(panel: Sequence[Sized], datasets: Sequence[str], ascii_only: bool) -> str:
+    """One table, without the rows that have no figure in it, and with a rule after each of the `datasets`."""
     table = Table(show_edge=False, pad_edge=False, box=box.ASCII_DOUBLE_HEAD if ascii_only else box.HEAVY_HEAD)
     for column, size in panel:
         justify: Literal["left", "right"] = "left" if column.is_label else "right"
         table.add_column(column.head, justify=justify, width=size, overflow="fold")
-    for index, cells in enumerate(zip(*(column.cells for column, _ in panel), strict=True)):
-        table.add_row(*cells, end_section=index < len(ends) and ends[index])
+    figures = [column.cells for column, _ in panel if not column.is_label]
+    shown = [index for index in range(len(datasets)) if any(cells[index] for cells in figures)]
+    lines = [[_folded(column, index, size) for column, size in panel] for index in shown]
+    for line, index, after in zip(lines, shown, [*shown[1:], None], strict=True):
+        table.add_row(*line, end_section=after is not None and datasets[index] != datasets[after])
     file = io.StringIO()
     needed = sum(size + _BAR for _, size in panel)
     Console(file=file, width=needed, markup=False, highlight=False, emoji=False, no_color=True).print(table)
     return "\n".join(line.rstrip() for line in file.getvalue().splitlines())
+
+
+def _folded(column: Column, index: int, size: int) -> str:
+    """A cell; one of figures that is too wide has its interval on a line of its own."""
+    cell = column.cells[index]
+    return cell if column.is_label or cell_len(cell) <= size else cell.replace(" [", "\n[")
 
 
 def as_markdown(rows: Sequence[Row], notes: Sequence[str]) -> str:

@@ -165,6 +165,9 @@ def _load_state(
 ) -> None:
     if not saved:
         return
+    for name, parameter in parameters.items():
+        if name not in saved or saved[name].shape != parameter.shape:
+            raise RunError(f"the checkpoint has no '{name}' of this shape", remedy="Remove it to start anew")
     with torch.no_grad():
         for name, parameter in parameters.items():
             parameter.copy_(saved[name])

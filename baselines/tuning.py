@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from ipo.config import Section
-from ipo.errors import ConfigError
+from ipo.errors import ConfigError, RunError
 from ipo.methods import FitRun
 from ipo.progress import progress_bar
 from ipo.protocols import FewShotTask
@@ -154,7 +154,10 @@ class Tuning:
     def load_state(self, saved: dict[str, Tensor]) -> None:
         """Take up what `state` gave."""
         weights = {key.removeprefix("model/"): value for key, value in saved.items() if key.startswith("model/")}
-        self.model.load_state_dict(weights)
+        try:
+            self.model.load_state_dict(weights)
+        except RuntimeError as error:
+            raise RunError("the checkpoint is one of another model", remedy="Remove it to start anew") from error
         for name, parameter in self.model.named_parameters():
             self.optimizer.state[parameter] = {
                 key: saved[f"{key}/{name}"].to("cpu" if key == "step" else parameter.device)

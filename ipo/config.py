@@ -193,19 +193,6 @@ def offline_by_environment() -> bool:
     return os.environ.get("IPO_OFFLINE", "").lower() in ("1", "true", "yes")
 
 
-def cache_folder() -> Path:
-    """Where features, captions and converted models are kept: IPO_CACHE, or `ipo` in the user's cache folder.
-
-    Raises `ConfigError` where there can be no folder.
-    """
-    base = os.environ.get("IPO_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ipo"
-    folder = Path(base).expanduser()
-    nearest = next((place for place in (folder, *folder.parents) if place.exists()), None)
-    if nearest is not None and not nearest.is_dir():
-        raise ConfigError("the cache is not a folder", where=str(nearest), remedy="Set IPO_CACHE to a folder of yours")
-    return folder
-
-
 def load_settings(file: Path | None = None, overrides: Mapping[str, Any] | None = None) -> Settings:
     """Settings from a TOML file and nested `overrides` above it. Raises `ConfigError` naming each bad key."""
     values = {} if file is None else read_toml(file)

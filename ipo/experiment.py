@@ -11,18 +11,19 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ipo import __version__
+from ipo.cache import cache_folder
 from ipo.captions import make_captioner, pick_captions
 from ipo.clip.base import ClipModel
 from ipo.clip.features import ImageFeatureStore
 from ipo.clip.load import load_clip
-from ipo.config import Settings, cache_folder
+from ipo.config import Settings
 from ipo.data.check import require_openable
 from ipo.data.fewshot import class_half
 from ipo.data.load import require_known
 from ipo.data.splits import relative
 from ipo.errors import ConfigError, RunError
 from ipo.evaluate import ImageSet, PromptPredictor
-from ipo.files import json_lines, parse_rows
+from ipo.files import checked, json_lines, parse_rows
 from ipo.lengths import TextRoom
 from ipo.llm.base import LLM, UNPAID, Spent
 from ipo.llm.load import load_llm
@@ -35,11 +36,11 @@ from ipo.record import Record
 from ipo.report import report_stop, write_reports
 from ipo.result_file import CORRECT_FILE
 from ipo.results import data_facts, require_testable, summarize, test_hashes, with_controls
-from ipo.run_folder import RESULT_FILE, RUN_FILE, RunFolder
+from ipo.run_folder import RESULT_FILE, RunFolder
+from ipo.run_path import CAPTIONS_FILE, RUN_FILE
 from ipo.tracker import Tracker, require_tracker
 
 Split = Literal["base", "new", "all"]
-CAPTIONS_FILE = "captions.jsonl"
 TEXT_CACHE_FILE = "text_features.sqlite"
 PAPER = "IPO: Interpretable Prompt Optimization for Vision-Language Models, arXiv 2410.15397"
 
@@ -145,7 +146,7 @@ def _make_captions(settings: Settings, protocol: BaseToNew) -> Captions:
 def _read_captions(folder: RunFolder, protocol: BaseToNew) -> Captions:
     """The captions that a run was started with."""
     path = folder.path / CAPTIONS_FILE
-    rows = parse_rows(path, lambda row: (row["image"], str(row["caption"])))
+    rows = [(row["image"], row["caption"]) for row in parse_rows(path, checked(dict[str, str]))]
     run = folder.read(RUN_FILE)
     captioner = run.get("captioner", "none")
     if captioner != "none" and [image for image, _ in rows] != _training_images(protocol):

@@ -1,34 +1,107 @@
-"""Files that survive a crash: whole files by temporary name and rename, logs by append, flush and fsync."""
+"""Files that survive a crash, and the only door to the disk: what cannot be written or read is one `IpoError`.
+
+Whole files come by temporary name and rename, logs by append, flush and fsync. Everything in `ipo` that changes the
+disk is called from here, or stands inside `with writing(path)`; `tests/test_files.py` looks through the sources for it.
+"""
 
 from __future__ import annotations
 
+import errno
 import json
 import os
-import tempfile
-from collections.abc import Callable, Iterable, Mapping
+import secrets
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ipo.errors import RunError
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+from ipo.errors import IpoError, RunError
 
 T = TypeVar("T")
 
+EXACT = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
+"""For dataclasses that are lines of a log (`__pydantic_config__`): nothing is converted, added or not a number."""
+
+_RESTORE = "Restore the file, or start a new run"
+_TEMPORARY = ".ipo-*.tmp"
+_NAMED = 3
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_REASONS = {
+    errno.EISDIR: "a folder stands in its place",
+    errno.ENOTEMPTY: "a folder stands in its place",
+    errno.ENOTDIR: "a file stands where a folder is needed",
+    errno.EEXIST: "a file stands where a folder is needed",
+    errno.ENAMETOOLONG: "the name is too long",
+    errno.ELOOP: "a symbolic link leads to itself",
+}
+_REMEDIES = {
+    errno.EACCES: "Change its permissions, or give another place",
+    errno.EPERM: "Change its permissions, or give another place",
+    errno.EROFS: "Make it writable, or give another place",
+    errno.EIO: "Check the disk, then run the command again",
+}
+
+
+def reason_of(error: OSError) -> str:
+    """Why the operating system refused, in a few words."""
+    return _REASONS.get(error.errno or 0) or error.strerror or str(error)
+
+
+def disk_error(error: OSError, path: Path, kind: type[IpoError] = RunError) -> IpoError:
+    """An operating system's error at a write, as one that names the file, the reason and what to do."""
+    if error.errno in _FULL:
+        return kind("the disk is full", where=str(path), remedy="Free some space, then run the command again")
+    remedy = _REMEDIES.get(error.errno or 0, "Give another place, or clear this one")
+    return kind(f"cannot write: {reason_of(error)}", where=str(path), remedy=remedy)
+
+
+@contextmanager
+def writing(path: Path, kind: type[IpoError] = RunError) -> Iterator[None]:
+    """Where `path` is written, made, moved or removed: an `OSError` inside becomes an error of this `kind`."""
+    try:
+        yield
+    except OSError as error:
+        raise disk_error(error, path, kind) from error
+
 
 def write_atomic(path: Path, data: str | bytes) -> None:
-    """Write a whole file so that a reader sees the old content or the new, never a part."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    temporary = Path(name)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data.encode() if isinstance(data, str) else data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.chmod(0o644)
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    """Write a whole file so that a reader sees the old content or the new, never a part. Raises `RunError`.
+
+    A symbolic link stays, and the file that it names is written; so does a device or a pipe, which gets the content.
+    """
+    content = data.encode() if isinstance(data, str) else data
+    with writing(path):
+        place = Path(os.path.realpath(path))
+        if place.exists() and not (place.is_file() or place.is_dir()):
+            place.write_bytes(content)
+            return
+        place.parent.mkdir(parents=True, exist_ok=True)
+        temporary = place.parent / _TEMPORARY.replace("*", secrets.token_hex(6))
+        try:
+            with temporary.open("xb") as file:
+                _write_through(file.fileno(), content)
+            temporary.replace(place)
+        except BaseException:
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
+            raise
+        _sync_folder(place.parent)
+
+
+def sweep(folder: Path, idle: float = 0.0) -> None:
+    """Remove temporary files that a killed process left, if nothing was written to them for `idle` seconds."""
+    with suppress(OSError):  # litter does no harm
+        for path in folder.glob(_TEMPORARY):
+            if time.time() - path.stat().st_mtime >= idle:
+                path.unlink(missing_ok=True)
+
+
+def is_temporary(path: Path) -> bool:
+    """Whether a file is one that `write_atomic` had under way."""
+    return path.match(_TEMPORARY)
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -42,11 +115,24 @@ def json_lines(rows: Iterable[Mapping[str, Any]]) -> str:
 
 
 def append_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Append JSON lines in one write and wait until the disk has them."""
-    with path.open("ab") as file:
-        file.write(json_lines(rows).encode())
-        file.flush()
-        os.fsync(file.fileno())
+    """Append JSON lines in one write and wait until the disk has them. Raises `RunError`."""
+    content = json_lines(rows).encode()
+    with writing(path):
+        new = not path.exists()
+        with path.open("ab") as file:
+            _write_through(file.fileno(), content)
+        if new:
+            _sync_folder(path.parent)
+
+
+def truncate_rows(path: Path, keep: int) -> None:
+    """Cut a log after its first `keep` lines, in place; what is before stays byte for byte. Raises `RunError`."""
+    whole = _content(path)
+    size = sum(len(line) + 1 for line in whole.split(b"\n")[:-1][:keep])
+    if size < len(whole):
+        with writing(path), path.open("r+b") as file:
+            file.truncate(size)
+            os.fsync(file.fileno())
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
@@ -56,27 +142,103 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
 
 def parse_rows(path: Path, parse: Callable[[dict[str, Any]], T]) -> list[T]:
     """`parse` of each of `read_rows`. A row that it cannot take (TypeError, ValueError, KeyError) is damage, too."""
-    if not path.exists():
-        return []
     rows = []
-    for number, line in enumerate(path.read_bytes().split(b"\n")[:-1], 1):
+    for number, line in enumerate(_content(path).split(b"\n")[:-1], 1):
         try:
             row = json.loads(line)
             if not isinstance(row, dict):
                 raise TypeError("not a JSON object")
             rows.append(parse(row))
-        except (ValueError, TypeError, KeyError) as error:
+        except (ValueError, TypeError, KeyError, RecursionError) as error:
             raise RunError(
-                f"a line of the log is damaged: {f'no {error}' if isinstance(error, KeyError) else error}",
-                where=f"{path}:{number}",
-                remedy="Restore the file, or start a new run",
+                f"a line of the log is damaged: {_fault(error)}", where=f"{path}:{number}", remedy=_RESTORE
             ) from error
     return rows
 
 
-def truncate_rows(path: Path, keep: int) -> None:
-    """Cut a log after its first `keep` lines; what is before stays byte for byte."""
-    if not path.exists():
+def checked(shape: type[T]) -> Callable[[object], T]:
+    """What turns a JSON value into a `shape`, any annotated type, or raises a `ValueError` that names what is wrong.
+
+    Nothing is converted: `"3"` and `true` are no numbers.
+    """
+    adapter = TypeAdapter(shape)
+
+    def check(value: object) -> T:
+        try:
+            return adapter.validate_json(json.dumps(value), strict=True)
+        except ValidationError as error:
+            raise ValueError("; ".join(_misfits(error)[:_NAMED])) from error
+
+    return check
+
+
+def _misfits(error: ValidationError) -> list[str]:
+    """Each key that does not fit, and why."""
+    rows = error.errors(include_url=False, include_input=False)
+    keys = [".".join(str(part) for part in row["loc"]) for row in rows]
+    messages = [f"{row['msg'][0].lower()}{row['msg'][1:]}" for row in rows]
+    return [f"'{key}': {message}" if key else message for key, message in zip(keys, messages, strict=True)]
+
+
+def read_json(path: Path, parse: Callable[[object], T]) -> T:
+    """`parse` of the content of a JSON file, such as one that `checked` makes.
+
+    Raises `RunError` naming a file that cannot be read, `FileNotFoundError` where there is none.
+    """
+    try:
+        return parse(json.loads(path.read_bytes()))
+    except FileNotFoundError:
+        raise
+    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
+        raise RunError(f"cannot read {path.name}: {_fault(error)}", where=str(path.parent), remedy=_RESTORE) from error
+
+
+def read_text(path: Path) -> str:
+    """A whole text file. Raises `RunError`."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise RunError(f"cannot read {path.name}: {_fault(error)}", where=str(path), remedy=_RESTORE) from error
+
+
+def _content(path: Path) -> bytes:
+    """The bytes of a log; none where there is no such file."""
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return b""
+    except OSError as error:
+        raise RunError(f"cannot read {path.name}: {reason_of(error)}", where=str(path), remedy=_RESTORE) from error
+
+
+def _fault(error: Exception) -> str:
+    """What is wrong with a file, as one line."""
+    if isinstance(error, OSError):
+        return reason_of(error)
+    if isinstance(error, KeyError):
+        return f"no {error}"
+    if isinstance(error, UnicodeDecodeError):
+        return "it is not UTF-8 text"
+    return "it is nested too deep" if isinstance(error, RecursionError) else " ".join(str(error).split())
+
+
+def _write_through(descriptor: int, content: bytes) -> None:
+    """Write all of it, and wait until the disk has it."""
+    rest = memoryview(content)
+    while rest:
+        rest = rest[os.write(descriptor, rest) :]
+    os.fsync(descriptor)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Wait until the disk has the names in a folder; some systems and file systems cannot be asked to."""
+    if os.name == "nt":
         return
-    kept = path.read_bytes().split(b"\n")[:keep]
-    write_atomic(path, b"".join(line + b"\n" for line in kept))
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EBADF):
+            raise
+    finally:
+        os.close(descriptor)

@@ -24,7 +24,8 @@ from ipo.render import render
 from ipo.report import report_stop, result_columns, result_rows, write_reports
 from ipo.result_file import CORRECT_FILE
 from ipo.results import data_facts, test_hashes
-from ipo.run_folder import CONFIG_FILE, RESULT_FILE, RUN_FILE, RunFolder, read_run_json
+from ipo.run_folder import RESULT_FILE, RunFolder, read_run
+from ipo.run_path import CONFIG_FILE
 
 LEARNED_FILE = "learned.safetensors"
 RESULT_PAGE = "result.md"
@@ -79,8 +80,8 @@ def start_fit(fit: Fit, path: Path) -> RunFolder:
 
 def reopen_fit(path: Path) -> Fit:
     """The fit of an existing run folder, to go on with it under the same method, model and data."""
-    run = read_run_json(path, RUN_FILE)
-    if "options" not in run:
+    run = read_run(path)
+    if not {"method", "options"} <= run.keys():
         raise RunError("not a run of `ipo baseline`", where=str(path), remedy="See: ipo optimize --resume")
     fit = prepare_fit(run["method"], load_settings(path / CONFIG_FILE), run["options"])
     changed = [name for name, value in fit.facts().items() if run.get(name) != value]

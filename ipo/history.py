@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from copy import copy
 from pathlib import Path
-from typing import Any
 
 from ipo.config import SelectionRule
 from ipo.errors import RunError
@@ -37,7 +36,11 @@ class History:
     def read(cls, rule: SelectionRule, path: Path) -> History:
         """The history on disk, as far as it was written."""
         history = cls(rule, path)
-        history.entries = parse_rows(path, _entry)
+        history.entries = parse_rows(path, HistoryEntry.from_json)
+        for index, entry in enumerate(history.entries):
+            if entry.id != index:
+                what, remedy = f"the entry with id {entry.id} stands in another place", "Restore the file"
+                raise RunError(what, where=f"{path}:{index + 1}", remedy=remedy)
         return history
 
     def empty(self) -> History:
@@ -94,10 +97,3 @@ class History:
     def _value(self, entry: HistoryEntry) -> tuple[float, float]:
         assert entry.score is not None
         return self.rule(entry.score)
-
-
-def _entry(row: dict[str, Any]) -> HistoryEntry:
-    entry = HistoryEntry.from_json(row)
-    if not isinstance(entry.step, int) or not isinstance(entry.text, str):
-        raise TypeError("step is no number, or text no text")
-    return entry

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -17,7 +18,7 @@ from torch import Tensor
 from ipo.config import Section, describe_validation
 from ipo.errors import ConfigError, RunError, UnknownName
 from ipo.evaluate import Predictor, PromptPredictor
-from ipo.files import append_rows, truncate_rows, write_atomic
+from ipo.files import append_rows, checked, parse_rows, truncate_rows, write_atomic
 from ipo.protocols import FewShotTask
 from ipo.screen import say
 
@@ -46,6 +47,31 @@ class Fitted:
         """The prompts of a predictor that is made of prompts."""
         predictor = self.predictors[name]
         return [prompt.text for prompt in predictor.prompts] if isinstance(predictor, PromptPredictor) else None
+
+
+@dataclass(frozen=True)
+class CheckpointState:
+    """How far a checkpoint had come: epochs or steps, rows of the curve, seconds."""
+
+    done: int
+    rows: int
+    seconds: float
+
+    @classmethod
+    def parse(cls, metadata: Mapping[str, str], path: Path) -> CheckpointState:
+        """The state in the metadata of a checkpoint. Raises `RunError`."""
+        try:
+            state = cls(int(metadata["done"]), int(metadata["rows"]), float(metadata["seconds"]))
+        except (KeyError, ValueError) as error:
+            raise _damaged(path, f"no count of what was done ({error})") from error
+        if min(state.done, state.rows) < 0 or not state.seconds >= 0:
+            raise _damaged(path, f"done {state.done}, rows {state.rows}, seconds {state.seconds}")
+        return state
+
+
+def curve_row(row: dict[str, Any]) -> dict[str, Any]:
+    """A row of `curves.jsonl`: numbers and texts by name, among them the epoch. Raises `ValueError` for another one."""
+    return {"epoch": checked(float)(row["epoch"]), **checked(dict[str, float | str | None])(row)}
 
 
 @dataclass
@@ -84,12 +110,18 @@ class FitRun:
 
     def restore(self) -> tuple[dict[str, Tensor], int]:
         """The last checkpoint's tensors and how far it had come; nothing and 0 where there is none."""
-        path = self.folder / CHECKPOINT if self.folder else None
-        tensors, metadata = load_tensors(path) if path and path.is_file() else ({}, {})
-        self._rows, self._earlier = int(metadata.get("rows", 0)), float(metadata.get("seconds", 0))
+        tensors, state = dict[str, Tensor](), CheckpointState(0, 0, 0.0)
+        if self.folder is not None and os.path.lexists(path := self.folder / CHECKPOINT):
+            tensors, metadata = load_tensors(path)
+            state = CheckpointState.parse(metadata, path)
+        self._rows, self._earlier = state.rows, state.seconds
         if self.folder is not None and self.writes:
-            truncate_rows(self.folder / CURVES, self._rows)
-        return tensors, int(metadata.get("done", 0))
+            curves = self.folder / CURVES
+            if len(parse_rows(curves, curve_row)) < state.rows:
+                what, remedy = f"it lacks rows: the checkpoint follows {state.rows}", "Restore the file"
+                raise RunError(what, where=str(curves), remedy=f"{remedy}, or remove {CHECKPOINT} to start anew")
+            truncate_rows(curves, state.rows)
+        return tensors, state.done
 
 
 @dataclass(frozen=True)
@@ -159,5 +191,9 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
         return load_file(path), metadata
-    except SafetensorError as error:
-        raise RunError(f"cannot read tensors: {error}", where=str(path), remedy="Remove it to start anew") from error
+    except (SafetensorError, OSError) as error:
+        raise _damaged(path, str(error)) from error
+
+
+def _damaged(path: Path, what: str) -> RunError:
+    return RunError(f"cannot read tensors: {what}", where=str(path), remedy="Remove it to start anew")

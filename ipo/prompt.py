@@ -6,9 +6,10 @@ import html
 import math
 import re
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from ipo.errors import PromptError
+from ipo.files import EXACT, checked
 
 CLASS_PLACEHOLDER = "<CLASS>"
 _INVISIBLE = (
@@ -105,6 +106,8 @@ class Score:
     fold_accuracy: float
     fold_loss: float
 
+    __pydantic_config__: ClassVar = EXACT
+
     def __post_init__(self) -> None:
         for name, value in asdict(self).items():
             if not math.isfinite(value):
@@ -122,12 +125,19 @@ class HistoryEntry:
     score: Score | None = None
     reason: str | None = None
 
+    __pydantic_config__: ClassVar = EXACT
+
     def to_json(self) -> dict[str, Any]:
         """The entry as one line of `history.jsonl`, without the fields that it lacks."""
         return {name: value for name, value in asdict(self).items() if value is not None}
 
     @classmethod
     def from_json(cls, row: dict[str, Any]) -> HistoryEntry:
-        """The entry that `to_json` wrote."""
-        score = row.get("score")
-        return cls(**{**row, "score": Score(**score) if score else None})
+        """The entry that `to_json` wrote. Raises `ValueError` for another one."""
+        entry = _entry(row)
+        if (entry.score is None) == (entry.reason is None):
+            raise ValueError("it needs either a score or a reason")
+        return entry
+
+
+_entry = checked(HistoryEntry)

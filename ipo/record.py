@@ -11,11 +11,11 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from itertools import accumulate
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar
 
 from ipo.config import SelectionRule
 from ipo.errors import RunError
-from ipo.files import append_rows, parse_rows, truncate_rows
+from ipo.files import EXACT, append_rows, checked, parse_rows, truncate_rows
 from ipo.history import History
 from ipo.llm.base import UNPAID, Message, Reply, Spent
 
@@ -49,12 +49,15 @@ class Answers:
     replies: tuple[Reply, ...]
     seconds: float
 
+    __pydantic_config__: ClassVar = EXACT
+
     @classmethod
-    def from_json(cls, row: dict[str, Any]) -> Self:
-        """One line of the reply log. Raises `TypeError` or `KeyError` for another shape."""
-        if not isinstance(row["step"], int):
-            raise TypeError("step is no number")
-        return cls(row["step"], tuple(Reply(**reply) for reply in row["replies"]), float(row["seconds"]))
+    def from_json(cls, row: dict[str, Any]) -> Answers:
+        """One line of the reply log. Raises `ValueError` for another shape."""
+        return _answers({name: value for name, value in row.items() if name not in ("time", "messages")})
+
+
+_answers = checked(Answers)
 
 
 class Record:

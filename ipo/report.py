@@ -11,12 +11,14 @@ from typing import Any
 
 from ipo.charts import Chart, make_chart
 from ipo.errors import IpoError
-from ipo.files import read_rows, write_atomic
+from ipo.files import parse_rows, read_text, write_atomic
 from ipo.history import History
+from ipo.methods import curve_row
 from ipo.prompt import HistoryEntry
 from ipo.record import HISTORY_FILE
 from ipo.render import render
-from ipo.run_folder import CONFIG_FILE, RESULT_FILE, RUN_FILE, RunFolder, read_run_json, read_settings
+from ipo.run_folder import RESULT_FILE, RunFolder, read_run, read_run_json, read_settings
+from ipo.run_path import CONFIG_FILE
 
 HISTORY_PAGE = "history.md"
 REPORT_PAGE = "report.html"
@@ -78,7 +80,7 @@ def result_rows(result: dict[str, Any]) -> list[ResultRow]:
 
 def write_reports(folder: Path) -> Path:
     """Write the pages of a run, finished or not, and return the path of `report.html`."""
-    run = read_run_json(folder, RUN_FILE)
+    run = read_run(folder)
     result = read_run_json(folder, RESULT_FILE) if (folder / RESULT_FILE).exists() else None
     values: dict[str, Any] = {
         "run": run,
@@ -87,9 +89,9 @@ def write_reports(folder: Path) -> Path:
         "columns": result_columns(result) if result else [],
         "rows": result_rows(result) if result else [],
         "note": WEAK_MODEL_NOTE if run.get("clip", {}).get("name") == "mini" else "",
-        "config": (folder / CONFIG_FILE).read_text(encoding="utf-8"),
+        "config": read_text(folder / CONFIG_FILE),
         "history": None,
-        "charts": curve_charts(read_rows(folder / CURVES_FILE)),
+        "charts": curve_charts(parse_rows(folder / CURVES_FILE, curve_row)),
     }
     if (folder / HISTORY_FILE).exists():
         history = History.read(read_settings(folder).search.select, folder / HISTORY_FILE)

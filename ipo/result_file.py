@@ -11,7 +11,8 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, ValidationError
 
 from ipo.errors import RunError
-from ipo.run_folder import RESULT_FILE, RUN_FILE, read_run_json
+from ipo.run_folder import RESULT_FILE, read_run_json
+from ipo.run_path import RUN_FILE
 
 CORRECT_FILE = "correct.json"
 

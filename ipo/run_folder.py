@@ -5,9 +5,7 @@ Shared by `ipo optimize` and `ipo baseline`. `run.json` says how far the run cam
 
 from __future__ import annotations
 
-import json
 import platform
-import re
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -16,17 +14,53 @@ from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
+from pydantic import BaseModel, ConfigDict
 
 from ipo import __version__
 from ipo.config import Settings, load_settings
 from ipo.errors import RunError
-from ipo.files import write_atomic, write_json
+from ipo.files import checked, read_json, reason_of, sweep, write_atomic, write_json
+from ipo.llm.base import UNPAID, Spent
+from ipo.run_path import (
+    CONFIG_FILE,
+    LOCK_FILE,
+    RUN_FILE,
+    make_folder,
+    remove_empty,
+    remove_lock,
+    require_empty,
+    require_name,
+    unwritable,
+)
 from ipo.toml import to_toml
 
-CONFIG_FILE = "config.toml"
-RUN_FILE = "run.json"
 RESULT_FILE = "result.json"
 _PACKAGES = ("torch", "torchvision", "open_clip_torch", "transformers", "timm", "openai", "llguidance")
+
+
+class RunFacts(BaseModel):
+    """What is relied on in `run.json`, where it is there."""
+
+    model_config = ConfigDict(extra="allow", strict=True)
+
+    status: str = ""
+    method: str = ""
+    options: dict[str, Any] = {}
+    dataset: str = ""
+    split_source: str = ""
+    split_hash: str = ""
+    classes: str = ""
+    training_images: int = 0
+    clip: dict[str, Any] = {}
+    llm: str = ""
+    captioner: str = ""
+    caption_usage: Spent = UNPAID
+    seed: int = 0
+    offline: bool = False
+    targets: list[str] = []
+
+
+_run_facts = checked(RunFacts)
 
 
 class RunFolder:
@@ -34,15 +68,16 @@ class RunFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._lock = FileLock(path / ".lock")
+        self._lock = FileLock(path / LOCK_FILE)
         try:
             self._lock.acquire(timeout=0)
         except Timeout:
             raise RunError(
                 "another process works on this run", where=str(path), remedy="Wait for it, or end it"
             ) from None
-        except OSError as error:
-            raise _unwritable(path, error) from error
+        except (OSError, RuntimeError) as error:  # the latter where a file system knows no locks
+            raise unwritable(path, error) from error
+        sweep(path)
 
     @classmethod
     def create(
@@ -50,22 +85,49 @@ class RunFolder:
     ) -> RunFolder:
         """A new folder with `config.toml` and further `texts` by file name; never over an existing run.
 
-        `run.json` (versions and `facts`) comes last: with it the run has begun, and can be resumed.
+        `run.json` (versions and `facts`) comes last: with it the run has begun, and can be resumed. Without it the
+        start can be repeated: what one that was killed or failed has left is written again.
         """
-        _make_empty(path)
-        folder = cls(path)
-        for name, text in {CONFIG_FILE: settings_toml(settings), **(texts or {})}.items():
-            write_atomic(path / name, text)
-        run: dict[str, Any] = {"ipo": __version__, "python": platform.python_version(), "machine": platform.machine()}
-        run |= {"versions": _versions(), "started": _now(), **facts, "status": "running"}
-        write_json(path / RUN_FILE, run)
+        require_name(path)
+        made = make_folder(path)
+        try:
+            require_empty(path)
+            folder = cls(path)
+            try:
+                require_empty(path)  # another process may have been here before the lock was held
+                folder._begin({CONFIG_FILE: settings_toml(settings), **(texts or {})}, facts)
+            except BaseException:
+                folder.close()
+                if path in made:
+                    remove_lock(path)
+                raise
+        except BaseException:
+            remove_empty(made)
+            raise
         return folder
+
+    def _begin(self, texts: Mapping[str, str], facts: dict[str, Any]) -> None:
+        try:
+            for name, text in texts.items():
+                write_atomic(self.path / name, text)
+            run: dict[str, Any] = {"ipo": __version__, "python": platform.python_version()}
+            run |= {"machine": platform.machine(), "versions": _versions(), "started": _now()}
+            write_json(self.path / RUN_FILE, run | facts | {"status": "running"})
+        except BaseException:
+            for name in (*texts, RUN_FILE):
+                with suppress(OSError):
+                    (self.path / name).unlink(missing_ok=True)
+            raise
 
     @classmethod
     def open(cls, path: Path) -> RunFolder:
         """An existing run, to go on with it."""
-        if not (path / RUN_FILE).is_file():
-            raise RunError(f"no run here: {RUN_FILE} is missing", where=str(path), remedy="Give the folder of a run")
+        try:
+            (path / RUN_FILE).lstat()
+        except OSError as error:
+            reason = "is missing" if isinstance(error, FileNotFoundError) else f"cannot be read: {reason_of(error)}"
+            remedy = "Give the folder of a run"
+            raise RunError(f"no run here: {RUN_FILE} {reason}", where=str(path), remedy=remedy) from error
         return cls(path)
 
     @property
@@ -75,7 +137,7 @@ class RunFolder:
 
     def read(self, name: str) -> dict[str, Any]:
         """A JSON file of the folder. Raises `RunError` where it is missing or damaged."""
-        return read_run_json(self.path, name)
+        return read_run(self.path) if name == RUN_FILE else read_run_json(self.path, name)
 
     def update(self, **facts: Any) -> None:
         """Change facts of `run.json`, such as its status."""
@@ -92,7 +154,8 @@ class RunFolder:
 
     def close(self) -> None:
         """Let other processes in."""
-        self._lock.release()
+        with suppress(OSError):  # a lock goes with its process at the latest
+            self._lock.release()
 
     def __enter__(self) -> RunFolder:
         return self
@@ -101,61 +164,35 @@ class RunFolder:
         self.close()
 
 
-def require_free(path: Path) -> None:
-    """Raise `RunError` unless a run can be created at `path`; nothing is left behind by the attempt."""
-    missing = [folder for folder in (path, *path.parents) if not folder.exists()]
-    _make_empty(path)
-    with suppress(OSError):  # another run may have come to lie beside this one meanwhile
-        for folder in missing:
-            folder.rmdir()
-
-
-def _make_empty(path: Path) -> None:
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        if any(path.iterdir()):
-            remedy = f"Go on with --resume {path}, or give" if (path / RUN_FILE).exists() else "Give"
-            remedy += " another --out"
-            raise RunError("the folder is not empty", where=str(path), remedy=remedy)
-    except OSError as error:
-        raise _unwritable(path, error) from error
-
-
-def _unwritable(path: Path, error: OSError) -> RunError:
-    reason = "not a folder" if isinstance(error, FileExistsError | NotADirectoryError) else error.strerror
-    return RunError(f"no run can be written here: {reason}", where=str(path), remedy="Give another folder")
-
-
 def read_settings(folder: Path) -> Settings:
     """The settings that a run was started with, without locking it."""
     return load_settings(folder / CONFIG_FILE)
 
 
-def read_run_json(folder: Path, name: str) -> dict[str, Any]:
-    """A JSON file of a run folder, without locking it."""
-    path = folder / name
+def read_run(folder: Path) -> dict[str, Any]:
+    """The content of `run.json`, whose known keys have the types of `RunFacts`. Raises `RunError`."""
+    content = read_run_json(folder, RUN_FILE)
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(content, dict):
-            raise TypeError("not a JSON object")
-        return content
+        _run_facts(content)
+    except ValueError as error:
+        raise RunError(f"cannot read {RUN_FILE}: {error}", where=str(folder), remedy="Restore the file") from error
+    return content
+
+
+def read_run_json(folder: Path, name: str) -> dict[str, Any]:
+    """A JSON file of a run folder, without locking it. Raises `RunError` where it is missing or damaged."""
+    try:
+        return read_json(folder / name, _json_object)
     except FileNotFoundError:
         raise RunError(
             f"{name} is missing", where=str(folder), remedy="Is this the folder of a finished run?"
         ) from None
-    except (OSError, ValueError, TypeError, RecursionError) as error:
-        raise RunError(f"cannot read {name}: {error}", where=str(folder)) from error
 
 
-def new_run_path(parent: Path, *words: str) -> Path:
-    """A free folder name under `parent` made of the given words, with a number where one is taken."""
-    stem = re.sub(r"[^A-Za-z0-9.=-]+", "-", "-".join(words)).strip("-.")
-    path = parent / stem
-    number = 2
-    while path.exists():
-        path = parent / f"{stem}-{number}"
-        number += 1
-    return path
+def _json_object(content: object) -> dict[str, Any]:
+    if not isinstance(content, dict):
+        raise TypeError("not a JSON object")
+    return content
 
 
 def settings_toml(settings: Settings) -> str:

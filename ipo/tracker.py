@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,27 +15,38 @@ from ipo.record import Record
 PROJECT = "ipo"
 
 
-@dataclass(frozen=True)
+_log = logging.getLogger(__name__)
+
+
+@dataclass
 class Tracker:
-    """A run of a tracker, or nothing at all."""
+    """A run of a tracker, or nothing at all: one that fails is left alone with a warning, and the search goes on."""
 
     run: Any = None
 
     @classmethod
     def start(cls, name: TrackerName, run: str, settings: dict[str, Any]) -> Tracker:
         """A new run of its own, so that a run of the caller's stays open."""
-        module = require_tracker(name)
-        return cls(module.init(project=PROJECT, name=run, config=settings) if module else None)
+        tracker = cls(require_tracker(name))
+        tracker._call(lambda module: setattr(tracker, "run", module.init(project=PROJECT, name=run, config=settings)))
+        return tracker
 
     def log(self, record: Record) -> None:
         """Send the figures of a search after its last step."""
-        if self.run is not None:
-            self.run.log(step_figures(record), step=max(0, record.last_step))
+        self._call(lambda run: run.log(step_figures(record), step=max(0, record.last_step)))
 
     def finish(self) -> None:
         """Close the run."""
-        if self.run is not None:
-            self.run.finish()
+        self._call(lambda run: run.finish())
+
+    def _call(self, act: Callable[[Any], object]) -> None:
+        if self.run is None:
+            return
+        try:
+            act(self.run)
+        except Exception as error:  # noqa: BLE001 - whatever a stranger's code raises, the search is worth more
+            self.run = None
+            _log.warning("the tracker failed and follows no longer: %s", " ".join(str(error).split()))
 
 
 def require_tracker(name: TrackerName) -> Any:

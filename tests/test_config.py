@@ -2,8 +2,9 @@ from pathlib import Path
 
 import pytest
 
+from ipo.cache import cache_folder
 from ipo.cli.options import absolute_place, data_flags, make_settings
-from ipo.config import PAPER_SETTINGS, Settings, cache_folder, load_settings, parse_assignments
+from ipo.config import PAPER_SETTINGS, Settings, load_settings, parse_assignments
 from ipo.errors import ConfigError
 from ipo.run_folder import settings_toml
 

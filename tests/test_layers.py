@@ -11,10 +11,10 @@ import ipo
 
 PACKAGE = Path(ipo.__file__).parent
 LAYERS = [
-    "screen", "packages", "errors", "files", "net", "progress", "toml", "config", "prompt", "words", "naming", "render",
-    "data", "clip", "lengths", "llm", "captions", "meta_prompt", "propose",
+    "screen", "packages", "errors", "files", "cache", "folders", "net", "progress", "toml", "config", "prompt", "words",
+    "naming", "render", "data", "clip", "lengths", "llm", "captions", "meta_prompt", "propose",
     "metrics", "evaluate", "history", "record", "tracker", "optimize", "select", "protocols",
-    "methods", "run_folder", "result_file", "compare", "charts", "report", "results",
+    "methods", "run_path", "run_folder", "result_file", "compare", "charts", "report", "results",
     "experiment", "fit", "verify", "sweep", "cli", "__main__",
 ]  # fmt: skip
 MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")

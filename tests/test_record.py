@@ -121,8 +121,14 @@ def contents(folder):
         (lambda run: append_rows(run / "history.jsonl", [[1, 2]]), r"history\.jsonl:6"),
         (lambda run: append_rows(run / "history.jsonl", [{"id": 5, "step": "2", "text": "x"}]), r"history\.jsonl:6"),
         (lambda run: append_rows(run / "history.jsonl", [{"id": 5, "prompt": "x"}]), r"prompt.*history\.jsonl:6"),
-        (lambda run: append_rows(run / "replies.jsonl", [{"replies": []}]), r"no 'step'.*replies\.jsonl:3"),
-        (lambda run: append_rows(run / "replies.jsonl", [STEP_3 | {"replies": [{"a": 1}]}]), r"'a'.*replies\.jsonl:3"),
+        (
+            lambda run: append_rows(run / "replies.jsonl", [{"replies": []}]),
+            r"'step': field required.*replies\.jsonl:3",
+        ),
+        (
+            lambda run: append_rows(run / "replies.jsonl", [STEP_3 | {"replies": [{"a": 1}]}]),
+            r"replies\.0\.text.*replies\.jsonl:3",
+        ),
         (lambda run: append_rows(run / "replies.jsonl", [STEP_3 | {"replies": None}]), r"replies\.jsonl:3"),
     ],
 )

@@ -4,7 +4,8 @@ import pytest
 
 from ipo.config import load_settings
 from ipo.errors import RunError
-from ipo.run_folder import RunFolder, new_run_path, read_run_json, require_free
+from ipo.run_folder import RunFolder, read_run_json
+from ipo.run_path import new_run_path, require_free
 
 
 def test_a_new_folder_tells_settings_versions_and_status(tmp_path):
@@ -49,10 +50,10 @@ def test_looking_whether_a_place_is_free_leaves_nothing_behind(tmp_path):
         require_free(tmp_path / "empty")
 
 
-def test_run_json_is_written_last(tmp_path):
+def test_a_start_that_fails_leaves_nothing(tmp_path):
     with pytest.raises(TypeError), RunFolder.create(tmp_path / "run", load_settings(), {"a": {1}}, {"b.txt": "text"}):
         pass
-    assert (tmp_path / "run" / "b.txt").read_text() == "text"
+    assert not (tmp_path / "run").exists()
     with pytest.raises(RunError, match="no run here"):
         RunFolder.open(tmp_path / "run")
 

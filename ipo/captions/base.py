@@ -8,12 +8,12 @@ import random
 import re
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Protocol
 
+from ipo.cache import database, warn_unwritable
 from ipo.clip.contents import ContentHashes
-from ipo.errors import DataError, LLMError, RunError
+from ipo.errors import DataError, LLMError
 from ipo.llm.base import Spent
 from ipo.progress import track
 from ipo.prompt import one_line
@@ -23,6 +23,10 @@ MAX_CHARACTERS = 400
 
 _TAG = re.compile(r"<[^<>\s][^<>\n]{0,80}>")
 _LOOKUP = 500
+_TABLE = (
+    "CREATE TABLE IF NOT EXISTS captions"
+    " (captioner TEXT, image BLOB, caption TEXT, PRIMARY KEY (captioner, image)) WITHOUT ROWID"
+)
 
 _log = logging.getLogger(__name__)
 
@@ -75,8 +79,8 @@ class Captioner:
         if problems:
             path, reason = next(iter(problems.items()))
             raise DataError(f"cannot read image: {reason}", where=str(path))
-        with self._database() as database:
-            captions = self._stored(database, list(set(hashes.values())))
+        with database(self._file, "caption cache", _TABLE) as opened:
+            captions = self._stored(opened, list(set(hashes.values())))
             missing = {digest: path for path, digest in hashes.items() if digest not in captions}
             answers = self.describer.describe(list(missing.values()))
             refusals = {}
@@ -87,43 +91,32 @@ class Captioner:
                     refusals[missing[digest]] = f" ({answer.what})"
                     answer = ""
                 captions[digest] = clean(answer)
-                self._keep(database, digest, captions[digest])
+                self._keep(opened, digest, captions[digest])
         declined = [path for path in dict.fromkeys(paths) if not captions[hashes[path]]]
         if declined:
             place = f"{declined[0]}{refusals.get(declined[0], '')}"
             _log.warning("%s gave no caption for %d images, the first is %s", self.name, len(declined), place)
         return [captions[hashes[path]] for path in paths]
 
-    def _stored(self, database: sqlite3.Connection, digests: Sequence[bytes]) -> dict[bytes, str]:
+    def _stored(self, opened: sqlite3.Connection, digests: Sequence[bytes]) -> dict[bytes, str]:
         """The captions that were made before."""
         rows: list[tuple[bytes, str]] = []
         for start in range(0, len(digests), _LOOKUP):
             part = digests[start : start + _LOOKUP]
             marks = ",".join("?" * len(part))
             query = f"SELECT image, caption FROM captions WHERE captioner = ? AND image IN ({marks})"
-            rows += database.execute(query, (self._key, *part)).fetchall()
-        return dict(rows)
+            rows += opened.execute(query, (self._key, *part)).fetchall()
+        return {digest: caption for digest, caption in rows if isinstance(caption, str)}
 
-    def _keep(self, database: sqlite3.Connection, digest: bytes, caption: str) -> None:
-        """Write a caption to disk; where there is none, the image is asked about again another time."""
-        if caption:
-            with database:
-                database.execute("INSERT OR REPLACE INTO captions VALUES (?, ?, ?)", (self._key, digest, caption))
-
-    @contextmanager
-    def _database(self) -> Iterator[sqlite3.Connection]:
-        """The open file. Raises `RunError` where it cannot be used."""
+    def _keep(self, opened: sqlite3.Connection, digest: bytes, caption: str) -> None:
+        """Write a caption to disk, if it can be; where there is none, the image is asked about again another time."""
+        if not caption:
+            return
         try:
-            self._file.parent.mkdir(parents=True, exist_ok=True)
-            with closing(sqlite3.connect(self._file, timeout=60)) as database:
-                database.execute(
-                    "CREATE TABLE IF NOT EXISTS captions"
-                    " (captioner TEXT, image BLOB, caption TEXT, PRIMARY KEY (captioner, image)) WITHOUT ROWID"
-                )
-                yield database
-        except (sqlite3.Error, OSError) as error:
-            remedy = "Delete it, or free its disk"
-            raise RunError(f"cannot use the caption cache: {error}", where=str(self._file), remedy=remedy) from error
+            with opened:
+                opened.execute("INSERT OR REPLACE INTO captions VALUES (?, ?, ?)", (self._key, digest, caption))
+        except sqlite3.OperationalError as error:
+            warn_unwritable(self._file.parent, str(error))
 
 
 def short_hash(text: str) -> str:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from ipo.cache import cache_place
 from ipo.captions.base import Captioner, Describer
-from ipo.config import CaptionSettings, ClipSettings, cache_folder
+from ipo.config import CaptionSettings, ClipSettings
 from ipo.errors import ConfigError, ModelError, UnknownName
 
 
@@ -15,7 +16,7 @@ def make_captioner(settings: CaptionSettings, clip_settings: ClipSettings, *, of
     if settings.captioner == "none":
         return None
     describer = _describer(settings, clip_settings, offline)
-    return Captioner(describer, cache_folder() / "captions")
+    return Captioner(describer, cache_place("captions"))
 
 
 def _describer(settings: CaptionSettings, clip_settings: ClipSettings, offline: bool) -> Describer:

@@ -99,22 +99,22 @@ def fit_and_test(
     """Start or resume a run; the run folder and the content of `result.json`, which only the first process has."""
     from ipo import fit as fits
     from ipo.config import parse_assignments
-    from ipo.run_folder import RunFolder, new_run_path, require_free
+    from ipo.run_folder import RunFolder
+    from ipo.run_path import RUNS, claim_run_path, new_run_path, require_free
 
     if resume is not None:
         fit = fits.reopen_fit(resume)
     else:
         assert method is not None
-        if out is not None and fits.is_first_process():
-            require_free(out)
+        words = [Path(settings.data.dataset).name, method, f"{settings.data.shots}shot", f"seed{settings.seed}"]
+        if fits.is_first_process():
+            require_free(out or new_run_path(RUNS, *words))
         fit = fits.prepare_fit(method, settings, parse_assignments(own))
     if not fits.is_first_process():
         fits.assist_fit(fit, resume)
         return Path(), {}
-    words = (Path(settings.data.dataset).name, fit.method.name, f"{settings.data.shots}shot")
-    path = resume or out or new_run_path(Path("runs"), *words, f"seed{settings.seed}")
     say(describe(fit))
-    with RunFolder.open(path) if resume else fits.start_fit(fit, path) as folder:
+    with RunFolder.open(resume) if resume else fits.start_fit(fit, out or claim_run_path(RUNS, *words)) as folder:
         try:
             return folder.path, fits.run_fit(fit, folder)
         except BaseException:

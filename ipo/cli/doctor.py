@@ -16,8 +16,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from ipo.cache import CACHE_REMEDY, cache_folder, is_off, unwritable
 from ipo.cli import options
-from ipo.config import cache_folder
+from ipo.errors import IpoError
 from ipo.net import probe
 from ipo.packages import OFFLINE_REMEDY, Extra, dependency_remedy, extra_remedy
 
@@ -96,12 +97,21 @@ def machine() -> Iterator[Finding]:
         device = "mps"
     yield Finding("GPU", device)
     yield Finding("CPU cores", str(os.cpu_count()))
-    folder = cache_folder()
-    parent = next(path for path in (folder, *folder.parents) if path.exists())
-    writable = os.access(parent, os.W_OK)
-    free = shutil.disk_usage(parent).free / 2**30
-    state = f"{folder}, {free:.0f} GiB free" if writable else f"{folder} cannot be written"
-    yield Finding("cache folder", state, "" if writable else "Set IPO_CACHE to a folder of yours")
+    yield cache_state()
+
+
+def cache_state() -> Finding:
+    """Where the cache is and whether it can be used."""
+    if is_off():
+        return Finding("cache folder", "off: features, captions and converted models are made anew by every command")
+    try:
+        folder = cache_folder()
+        reason = unwritable()
+        if reason is not None:
+            return Finding("cache folder", f"{folder} cannot be written: {reason}", CACHE_REMEDY)
+        return Finding("cache folder", f"{folder}, {shutil.disk_usage(folder).free / 2**30:.0f} GiB free")
+    except IpoError as error:
+        return Finding("cache folder", f"{error.what}: {error.where}", error.remedy)
 
 
 def reachable() -> Iterator[Finding]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -37,7 +38,7 @@ def history(
     from ipo.run_folder import read_settings
 
     path = run / HISTORY_FILE
-    if not path.is_file():
+    if not os.path.lexists(path):
         raise RunError(f"no {HISTORY_FILE} here", where=str(run), remedy="Give the folder of an `ipo optimize` run")
     record = History.read(read_settings(run).search.select, path)
     entries = history_rows(record, by, top, rejects)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import suppress
 from typing import Annotated
 
 import typer
 
 from ipo import __version__
 from ipo.cli import baseline, compare, datasets, doctor, evaluate, history, optimize, verify
-from ipo.errors import IpoError
+from ipo.errors import IpoError, RunError
+from ipo.files import reason_of
 from ipo.screen import log_to_stderr, say, write_plainly
 
 SPINS = "20000"
@@ -22,6 +24,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Finds human-readable prompts for CLIP-like models with a language model; compares them with learned ones.",
+    epilog="Features, captions and converted models are kept in IPO_CACHE (default: ~/.cache/ipo; off: not at all).",
 )
 app.command()(optimize.optimize)
 app.command()(history.history)
@@ -53,14 +56,46 @@ def main() -> None:
     os.environ.setdefault("GOMP_SPINCOUNT", SPINS)  # read when torch is imported, which is later
     write_plainly()
     log_to_stderr()
+    sys.exit(_run())
+
+
+def _run() -> int:
+    """The exit status of the command, after all that it printed is written."""
+    try:
+        status = _call()
+        sys.stdout.flush()
+        return status
+    except IpoError as error:
+        return _end(f"ipo: {error}", error.exit_code)
+    except KeyboardInterrupt:
+        return _end("ipo: interrupted", 130)
+    except BrokenPipeError:
+        return _end("", 141)
+    except OSError as error:  # a last net: what is written or read on purpose says more
+        what = f"cannot read or write: {reason_of(error)} ({error.filename})"
+        return _end(f"ipo: {what if error.filename else f'cannot write the output: {reason_of(error)}'}", 1)
+
+
+def _call() -> int:
+    """Run the command. Raises `RunError` where there is no standard output to write to."""
+    if sys.stdout is None:
+        raise RunError("standard output is closed", remedy="Redirect it: > /dev/null")
     try:
         app()
-    except IpoError as error:
-        say(f"ipo: {error}")
-        sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        say("ipo: interrupted")
-        sys.exit(130)
-    except BrokenPipeError:
-        sys.stderr.close()
-        sys.exit(141)
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else int(end.code is not None)
+    return 0
+
+
+def _end(line: str, status: int) -> int:
+    """Say why it ended, where it can be said; nothing else is written, not even what still waits to be."""
+    with suppress(OSError, AttributeError):
+        if line:
+            say(line)
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, AttributeError):
+            with suppress(OSError, AttributeError):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    return status

@@ -92,7 +92,8 @@ def optimize(
 def run_search(settings: Settings | None, resume: Path | None, out: Path | None) -> tuple[Path, dict[str, Any]]:
     """Start or resume a run, with progress on standard error; the run folder and the content of `result.json`."""
     from ipo import experiment
-    from ipo.run_folder import RunFolder, new_run_path, require_free
+    from ipo.run_folder import RunFolder
+    from ipo.run_path import RUNS, claim_run_path, new_run_path, require_free
 
     if resume is not None:
         folder = RunFolder.open(resume)
@@ -100,11 +101,11 @@ def run_search(settings: Settings | None, resume: Path | None, out: Path | None)
         record = experiment.reopen(built, folder)
     else:
         assert settings is not None
-        words = (Path(settings.data.dataset).name, Path(settings.llm.spec).name, f"{settings.data.shots}shot")
-        path = out or new_run_path(Path("runs"), *words, f"seed{settings.seed}")
-        require_free(path)
+        words = [Path(settings.data.dataset).name, Path(settings.llm.spec).name, f"{settings.data.shots}shot"]
+        words.append(f"seed{settings.seed}")
+        require_free(out or new_run_path(RUNS, *words))
         built = experiment.prepare(settings)
-        folder, record = experiment.start(built, path)
+        folder, record = experiment.start(built, out or claim_run_path(RUNS, *words))
     say(describe(built))
     with folder:
         try:

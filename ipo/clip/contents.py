@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import stat
 import time
 from collections.abc import Sequence
@@ -12,11 +13,10 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
 from pathlib import Path
 
-from ipo.config import cache_folder
+from ipo.cache import cache_folder, write_cache
 from ipo.data.splits import relative
 from ipo.data.types import Dataset, Item
-from ipo.errors import DataError, RunError
-from ipo.files import write_atomic
+from ipo.errors import DataError
 
 DIGEST_BYTES = 16
 """Bytes of SHA-256 that are kept: 128 bits tell any number of images apart."""
@@ -36,6 +36,8 @@ MEMORY_FILE = "contents.json"
 
 _SETTLED_NS = 3_000_000_000
 """Age (ns) from which a change is believed to be the last one: no file system counts time in coarser steps than 2 s."""
+
+_HASH = re.compile(f"[0-9a-f]{{{2 * DIGEST_BYTES}}}")
 
 Row = list[int | str]
 """What the system tells of a file (`_state`), and at the end its hash."""
@@ -78,7 +80,7 @@ class ContentHashes:
         """Remembered rows by path; none where the file is missing or damaged."""
         try:
             rows = json.loads(self._file.read_bytes())
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             return {}
         return rows if isinstance(rows, dict) else {}
 
@@ -102,15 +104,6 @@ def content_hash(items: Sequence[Item], memory: ContentHashes | None = None) -> 
     return digest.hexdigest()
 
 
-def write_cache(path: Path, data: str | bytes) -> None:
-    """Write a file of a cache, and its folder if need be. Raises `RunError` where that is not possible."""
-    try:
-        write_atomic(path, data)
-    except OSError as error:
-        remedy = "Free its disk, or set IPO_CACHE to a folder of yours"
-        raise RunError(f"cannot write to the cache: {error.strerror}", where=str(path.parent), remedy=remedy) from error
-
-
 def digest_of(data: bytes) -> bytes:
     """The content hash of a file that was read."""
     return hashlib.sha256(data).digest()[:DIGEST_BYTES]
@@ -123,7 +116,7 @@ def _identify(path: Path, known: dict[str, Row]) -> Row | str:
         if not stat.S_ISREG(status.st_mode):
             return "not a file"
         row = known.get(str(path.absolute()))
-        if isinstance(row, list) and row[:-1] == _state(status):
+        if isinstance(row, list) and row[:-1] == _state(status) and _HASH.fullmatch(str(row[-1])):
             return row
         with path.open("rb") as file:
             state = _state(os.fstat(file.fileno()))  # before the content: a change meanwhile makes it an old one

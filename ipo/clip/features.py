@@ -23,8 +23,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from ipo.cache import sweep_cache, write_cache
 from ipo.clip.base import ClipModel
-from ipo.clip.contents import MEMORY_FILE, ContentHashes, write_cache
+from ipo.clip.contents import DIGEST_BYTES, MEMORY_FILE, ContentHashes
 from ipo.clip.pictures import decode
 from ipo.data.types import Item
 from ipo.errors import DataError, ModelError
@@ -79,17 +80,23 @@ class ImageFeatureStore:
 
     def _open_shards(self) -> None:
         """Map the shards that have appeared since the last look."""
+        sweep_cache(self._folder)
         for path in sorted(self._folder.glob("*.safetensors")):
             if path.name in self._shards:
                 continue
             try:
                 with safe_open(path, framework="pt") as shard:
-                    self._shards[path.name] = shard.get_tensor("features")
-                    digests = shard.get_tensor("digests").numpy()
-            except (SafetensorError, OSError) as error:
+                    features, digests = shard.get_tensor("features"), shard.get_tensor("digests")
+                if features.shape != (len(digests), self._clip.dim) or digests.shape[1:] != (DIGEST_BYTES,):
+                    raise ValueError(f"features of shape {tuple(features.shape)}")
+            except (SafetensorError, OSError, ValueError) as error:
                 raise DataError(f"damaged feature file: {error}", where=str(path), remedy="Delete it") from error
-            for row, digest in enumerate(digests):
-                self._rows.setdefault(digest.tobytes(), (path.name, row))
+            self._add_shard(path.name, features, digests)
+
+    def _add_shard(self, name: str, features: Tensor, digests: Tensor) -> None:
+        self._shards[name] = features
+        for row, digest in enumerate(digests.numpy()):
+            self._rows.setdefault(digest.tobytes(), (name, row))
 
     def _extract(self, paths: dict[bytes, Path]) -> dict[bytes, str]:
         """Encode and store what is not in the shards yet; the reasons of unreadable images by content."""
@@ -151,12 +158,13 @@ class ImageFeatureStore:
             raise ModelError(f"{what}, the first is {paths[odd[0]]}", remedy=remedy)
 
     def _write(self, rows: dict[bytes, Tensor]) -> None:
-        """Store features as one shard, named by the images in it."""
+        """Store features as one shard, named by the images in it; in memory where the cache cannot be written."""
         digests = torch.frombuffer(bytearray(b"".join(rows)), dtype=torch.uint8).view(len(rows), -1)
-        name = hashlib.sha256(b"".join(rows)).hexdigest()[:24]
-        data = save({"features": torch.stack(list(rows.values())).cpu(), "digests": digests})
+        name = f"{hashlib.sha256(b''.join(rows)).hexdigest()[:24]}.safetensors"
+        features = torch.stack(list(rows.values())).cpu()
         write_cache(self._folder / "model.json", json.dumps(asdict(self._clip.fingerprint), indent=2))
-        write_cache(self._folder / f"{name}.safetensors", data)
+        if not write_cache(self._folder / name, save({"features": features, "digests": digests})):
+            self._add_shard(name, features, digests)
 
     def _gather(self, digests: Sequence[bytes]) -> Tensor:
         """Features (N, D) out of the shards."""

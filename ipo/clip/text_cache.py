@@ -9,12 +9,13 @@ from __future__ import annotations
 import sqlite3
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import closing
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from ipo.cache import database
 from ipo.clip.base import ClipModel
 from ipo.errors import RunError
 
@@ -23,6 +24,11 @@ CACHED_TEXTS = 1 << 15
 
 _LOOKUP = 500
 """Texts in one query; SQLite bounds the number of its parameters."""
+
+_TABLE = (
+    "CREATE TABLE IF NOT EXISTS features (model TEXT, text TEXT, feature BLOB, PRIMARY KEY (model, text)) WITHOUT ROWID"
+)
+_REMEDY = "Delete it; the features are computed again"
 
 
 class TextCache:
@@ -61,38 +67,32 @@ def open_text_cache(clip: ClipModel, path: Path | None) -> TextCache:
 
     Raises `RunError` where the file cannot be made or read.
     """
-    return TextCache(store=TextStore(path, clip.fingerprint.key, clip.device) if path is not None else None)
+    return TextCache(store=TextStore(path, clip.fingerprint.key, clip.dim, clip.device) if path is not None else None)
 
 
 class TextStore:
     """One table of a SQLite file: model key and text to the bytes of a float32 feature."""
 
-    def __init__(self, path: Path, model_key: str, device: torch.device) -> None:
-        self.path, self._key, self._device = path, model_key, device
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with closing(self._connect()) as database, database:
-                database.execute(
-                    "CREATE TABLE IF NOT EXISTS features"
-                    " (model TEXT, text TEXT, feature BLOB, PRIMARY KEY (model, text)) WITHOUT ROWID"
-                )
-        except (OSError, sqlite3.Error) as error:
-            raise self._failure(error) from error
+    def __init__(self, path: Path, model_key: str, dim: int, device: torch.device) -> None:
+        self.path, self._key, self._dim, self._device = path, model_key, dim, device
+        with self._opened():
+            pass
 
     def load(self, texts: Sequence[str]) -> dict[str, Tensor]:
         """Features of those `texts` that are in the file."""
         rows: list[tuple[str, bytes]] = []
-        try:
-            with closing(self._connect()) as database:
-                for begin in range(0, len(texts), _LOOKUP):
-                    part = texts[begin : begin + _LOOKUP]
-                    marks = ",".join("?" * len(part))
-                    query = f"SELECT text, feature FROM features WHERE model = ? AND text IN ({marks})"
-                    rows += database.execute(query, (self._key, *part)).fetchall()
-        except sqlite3.Error as error:
-            raise self._failure(error) from error
+        with self._opened() as opened:
+            for begin in range(0, len(texts), _LOOKUP):
+                part = texts[begin : begin + _LOOKUP]
+                marks = ",".join("?" * len(part))
+                query = f"SELECT text, feature FROM features WHERE model = ? AND text IN ({marks})"
+                rows += opened.execute(query, (self._key, *part)).fetchall()
         if not rows:
             return {}
+        if any(not isinstance(blob, bytes) or len(blob) != 4 * self._dim for _, blob in rows):
+            raise RunError(
+                f"the text cache holds no features of width {self._dim}", where=str(self.path), remedy=_REMEDY
+            )
         table = torch.frombuffer(bytearray(b"".join(blob for _, blob in rows)), dtype=torch.float32)
         features = table.view(len(rows), -1).to(self._device)
         return {text: feature for (text, _), feature in zip(rows, features, strict=True)}
@@ -101,16 +101,8 @@ class TextStore:
         """Add features (N, D) of `texts`, all in one transaction."""
         blobs = [row.tobytes() for row in features.float().cpu().numpy()]
         rows = [(self._key, text, blob) for text, blob in zip(texts, blobs, strict=True)]
-        try:
-            with closing(self._connect()) as database, database:
-                database.executemany("INSERT OR IGNORE INTO features VALUES (?, ?, ?)", rows)
-        except sqlite3.Error as error:
-            raise self._failure(error) from error
+        with self._opened() as opened, opened:
+            opened.executemany("INSERT OR IGNORE INTO features VALUES (?, ?, ?)", rows)
 
-    def _connect(self) -> sqlite3.Connection:
-        return sqlite3.connect(self.path, timeout=60)
-
-    def _failure(self, error: Exception) -> RunError:
-        return RunError(
-            f"cannot use the text cache: {error}", where=str(self.path), remedy="Delete it, or free its disk"
-        )
+    def _opened(self) -> AbstractContextManager[sqlite3.Connection]:
+        return database(self.path, "text cache", _TABLE)

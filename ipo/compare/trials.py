@@ -11,7 +11,7 @@ from typing import Any
 
 from ipo.errors import RunError
 from ipo.result_file import Result, read_result, read_verdicts
-from ipo.run_folder import CONFIG_FILE
+from ipo.run_path import CONFIG_FILE
 
 SEARCH_METHOD = "ipo"
 CONTROL_FACTS = {"first": ("search.first_prompts",), "hand-crafted": (), "select-80": (), "ensemble-80": ()}

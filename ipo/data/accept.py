@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from ipo.data.archives import BROKEN_ARCHIVE, disk_error, is_archive, members, verify
+from ipo.data.archives import BROKEN_ARCHIVE, is_archive, members, unreadable, verify
 from ipo.data.catalogue import Archive, CatalogueEntry
 from ipo.errors import DataError
 
@@ -32,7 +32,7 @@ def accept(entry: CatalogueEntry, row: Archive, file: Path) -> None:
         else:
             _require_lines(file, _PATH_LINE, 1, "lines like 'real/zebra/1.jpg 344'")
     except OSError as error:
-        raise disk_error(error, file) from error
+        raise unreadable(error, file) from error
 
 
 def _require_archive(file: Path) -> None:

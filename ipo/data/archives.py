@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import errno
+import gzip
 import hashlib
 import lzma
 import os
 import shutil
 import stat
 import tarfile
-import tempfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
@@ -18,9 +17,8 @@ from functools import partial
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import IO
 
-from filelock import FileLock, Timeout
-
 from ipo.errors import DataError
+from ipo.files import reason_of, writing
 
 MAX_MEMBERS = 3_000_000
 """Most files and folders of one archive (ImageNet, the largest known here, has 1.3 million)."""
@@ -28,10 +26,17 @@ MAX_RATIO = 20
 """Most that an archive may grow when extracted; images hardly shrink in an archive, so real ones stay near 1."""
 MIN_ALLOWANCE = 1 << 30
 """Bytes that any archive may take when extracted, whatever its own size."""
-LOCK_SECONDS = 3600.0
-"""How long a process waits for another one that prepares the same folder."""
 
-BROKEN_ARCHIVE = (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeError, ValueError)
+BROKEN_ARCHIVE = (
+    tarfile.TarError,
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    gzip.BadGzipFile,
+    EOFError,
+    RuntimeError,
+    ValueError,
+)
 """What the standard library raises for a broken or encrypted archive."""
 _CHUNK = 1 << 20
 
@@ -41,79 +46,32 @@ def is_archive(path: Path) -> bool:
     return path.name.lower().endswith((".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".zip"))
 
 
-@contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Hold the lock of a folder (a hidden file beside it) against other processes."""
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder.parent / f".{folder.name}.lock", timeout=LOCK_SECONDS)
-        with lock:
-            yield
-    except Timeout as error:
-        raise DataError(
-            "another process is still preparing this folder", where=str(folder), remedy=f"Wait, or remove {error}"
-        ) from error
-    except PermissionError as error:
-        raise DataError(
-            "no permission to write here", where=str(folder.parent), remedy="Give another folder"
-        ) from error
-
-
-@contextmanager
-def staging(folder: Path) -> Iterator[Path]:
-    """A new empty folder beside `folder`, removed at the end; call it under the lock of `folder`.
-
-    What a killed process left there is removed first. Operating system errors become `DataError`.
-    """
-    prefix = f".{folder.name}.staged-"
-    try:
-        for leftover in folder.parent.glob(f"{prefix}*"):
-            shutil.rmtree(leftover, ignore_errors=True)
-        staged = Path(tempfile.mkdtemp(prefix=prefix, dir=folder.parent))
-        staged.chmod(0o755)
-        try:
-            yield staged
-        finally:
-            shutil.rmtree(staged, ignore_errors=True)
-    except OSError as error:
-        raise disk_error(error, folder) from error
-
-
-def made_once(folder: Path, fill: Callable[[Path], None]) -> Path:
-    """The folder, whose content `fill` writes if it is not there yet.
-
-    Nothing is left if that fails. Of several processes one fills it, and the others wait.
-    """
-    if folder.is_dir():
-        return folder
-    with locked(folder):
-        if not folder.is_dir():
-            with staging(folder) as staged:
-                fill(staged)
-                staged.rename(folder)
-    return folder
-
-
 def unpack(archive: Path, folder: Path) -> None:
     """Extract a tar or zip file into an existing folder. Only plain files and folders below it are written.
 
     Raises `DataError` for an absolute path, `..`, a link, a device, more than `MAX_MEMBERS` members, more bytes than
     `MAX_RATIO` allows or than the disk has, and for a broken archive.
     """
-    try:
+    with _reading(archive):
         budget = Budget([archive], folder)
         for name, is_folder, reader in members(archive):
             target = safe_target(folder, name, archive)
-            if is_folder:
-                target.mkdir(parents=True, exist_ok=True)
-                continue
-            target.parent.mkdir(parents=True, exist_ok=True)
-            with target.open("wb") as output, reader() as source:
-                budget.copy(source, output)
-    except BROKEN_ARCHIVE as error:
-        raise broken_archive(archive, error) from error
-    except OSError as error:
-        raise disk_error(error, archive) from error
+            with writing(target, DataError), _reading(archive, BROKEN_ARCHIVE):
+                (target if is_folder else target.parent).mkdir(parents=True, exist_ok=True)
+                if not is_folder:
+                    with target.open("wb") as output, reader() as source:
+                        budget.copy(source, output)
+
+
+@contextmanager
+def _reading(archive: Path, failures: tuple[type[Exception], ...] = (*BROKEN_ARCHIVE, OSError)) -> Iterator[None]:
+    """Inside, these failures become a `DataError` about the archive."""
+    try:
+        yield
+    except failures as error:
+        if isinstance(error, BROKEN_ARCHIVE):
+            raise broken_archive(archive, error) from error
+        raise unreadable(error, archive) from error
 
 
 def verify(file: Path, checksum: str) -> None:
@@ -125,7 +83,7 @@ def verify(file: Path, checksum: str) -> None:
         with file.open("rb") as stream:
             got = hashlib.file_digest(stream, kind).hexdigest()
     except OSError as error:
-        raise disk_error(error, file) from error
+        raise unreadable(error, file) from error
     if got != expected:
         raise DataError(
             f"wrong checksum: {kind} is {got}, not {expected}",
@@ -151,11 +109,10 @@ def broken_archive(archive: Path, error: Exception) -> DataError:
     return DataError(f"archive is broken: {error}", where=str(archive), remedy="Remove it and fetch it again")
 
 
-def disk_error(error: OSError, path: Path) -> DataError:
-    """An operating system's error about files as a `DataError` with a remedy."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return DataError("the disk is full", where=str(path), remedy="Free some space, then run the command again")
-    return DataError(f"cannot read or write files: {error}", where=str(path))
+def unreadable(error: Exception, file: Path) -> DataError:
+    """An operating system's error at reading a file as a `DataError` with a remedy."""
+    reason = reason_of(error) if isinstance(error, OSError) else error
+    return DataError(f"cannot read: {reason}", where=str(file), remedy="Give another file, or restore it")
 
 
 class Budget:

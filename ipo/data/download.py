@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Protocol
 
 from ipo.config import offline_by_environment
-from ipo.data.archives import disk_error
 from ipo.errors import DataError
+from ipo.files import writing
 from ipo.progress import progress_bar
 
 ATTEMPTS = 3
@@ -46,20 +46,19 @@ def download(url: str, target: Path, accept: Accept) -> Path:
     if offline_by_environment():
         raise DataError(f"{url} is not fetched: IPO_OFFLINE is set", remedy="Unset it, or get the file by hand")
     part = target.with_name(f"{target.name}.part")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        _fetch(url, part)
-    except (*_NETWORK_ERRORS, ValueError) as error:  # the last for an address that is none
-        reason = getattr(error, "reason", None) or error
-        raise DataError(f"cannot download {url}: {reason}", remedy="Run the command again to go on") from error
-    except OSError as error:
-        raise disk_error(error, part) from error
-    try:
-        accept(part)
-    except DataError as error:
-        part.unlink(missing_ok=True)
-        raise DataError(error.what, where=url, remedy=error.remedy) from error
-    part.replace(target)
+    with writing(part, DataError):
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            _fetch(url, part)
+        except (*_NETWORK_ERRORS, ValueError) as error:  # the last for an address that is none
+            reason = getattr(error, "reason", None) or error
+            raise DataError(f"cannot download {url}: {reason}", remedy="Run the command again to go on") from error
+        try:
+            accept(part)
+        except DataError as error:
+            part.unlink(missing_ok=True)
+            raise DataError(error.what, where=url, remedy=error.remedy) from error
+        part.replace(target)
     return target
 
 

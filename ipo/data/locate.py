@@ -9,19 +9,24 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
-from ipo.config import cache_folder
-from ipo.data.archives import is_archive, made_once, unpack, verify
+from ipo.cache import cache_folder, cache_place, is_off, user_folder
+from ipo.data.archives import is_archive, unpack, verify
 from ipo.data.catalogue import Archive, CatalogueEntry
 from ipo.data.layouts import Place
 from ipo.errors import DataError
+from ipo.files import writing
+from ipo.folders import made_once
 
 
 def data_root(root: Path | None = None) -> Path:
-    """The folder that holds the datasets: `root`, else IPO_DATA, else `datasets` in the cache folder."""
+    """The folder that holds the datasets: `root`, else IPO_DATA, else `datasets` in the cache folder.
+
+    Where the cache is switched off, it is in the user's cache folder: datasets are fetched to stay.
+    """
     if root is not None:
         return root.expanduser()
     named = os.environ.get("IPO_DATA")
-    return Path(named).expanduser() if named else cache_folder() / "datasets"
+    return Path(named).expanduser() if named else (user_folder() if is_off() else cache_folder()) / "datasets"
 
 
 def locate(entry: CatalogueEntry, root: Path) -> Place:
@@ -94,8 +99,7 @@ def _unpacked(entry: CatalogueEntry, archives: Mapping[Path, Archive]) -> Path:
     stats = ((file.resolve(), file.stat()) for file in archives)
     identity = "\n".join(f"{file}\t{stat.st_size}\t{stat.st_mtime_ns}" for file, stat in stats)
     key = hashlib.sha256(identity.encode("utf-8", "surrogateescape")).hexdigest()[:16]
-    folder = cache_folder() / "unpacked" / f"{entry.name}-{key}"
-    return made_once(folder, partial(unpack_bundle, archives))
+    return made_once(cache_place("unpacked", f"{entry.name}-{key}"), partial(unpack_bundle, archives))
 
 
 def unpack_bundle(archives: Mapping[Path, Archive], folder: Path) -> None:
@@ -103,14 +107,15 @@ def unpack_bundle(archives: Mapping[Path, Archive], folder: Path) -> None:
     for file, archive in archives.items():
         verify(file, archive.checksum if file.name == archive.file else "")
         target = folder / archive.into
-        target.mkdir(parents=True, exist_ok=True)
-        unpack(file, target)
-        if (target / archive.strip).is_dir():
-            _lift(target / archive.strip, target)
-        for name in archive.inner:
-            if (target / name).is_file():
-                unpack(target / name, target)
-                (target / name).unlink()
+        with writing(target, DataError):
+            target.mkdir(parents=True, exist_ok=True)
+            unpack(file, target)
+            if (target / archive.strip).is_dir():
+                _lift(target / archive.strip, target)
+            for name in archive.inner:
+                if (target / name).is_file():
+                    unpack(target / name, target)
+                    (target / name).unlink()
 
 
 def _lift(inner: Path, target: Path) -> None:

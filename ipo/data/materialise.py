@@ -9,9 +9,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
-from ipo.config import cache_folder
-from ipo.data.archives import Budget, made_once
-from ipo.files import write_atomic, write_json
+from ipo.cache import cache_place
+from ipo.data.archives import Budget
+from ipo.errors import DataError
+from ipo.files import write_atomic, write_json, writing
+from ipo.folders import made_once
 
 TABLE = "table.csv"
 """The table in a materialised folder, in the format of `csv:FILE`."""
@@ -30,9 +32,10 @@ class Writer:
     def add_image(self, opened: Callable[[], IO[bytes]], suffix: str) -> str:
         """Store what `opened` yields, an encoded image, under a name of our own making, which is returned."""
         path = self._folder / f"{self._images // _PER_FOLDER:04d}" / f"{self._images:07d}{suffix}"
-        path.parent.mkdir(exist_ok=True)
-        with path.open("wb") as output, opened() as source:
-            self._budget.copy(source, output)
+        with opened() as source, writing(path, DataError):
+            path.parent.mkdir(exist_ok=True)
+            with path.open("wb") as output:
+                self._budget.copy(source, output)
         self._images += 1
         return path.relative_to(self._folder).as_posix()
 
@@ -64,4 +67,4 @@ def materialised(
         writer = Writer(staged, sources)
         writer.finish(fill(writer))
 
-    return made_once(cache_folder() / kind / f"{readable}-{key}", write) / TABLE
+    return made_once(cache_place(kind, f"{readable}-{key}"), write) / TABLE

@@ -8,7 +8,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlparse
 
 from ipo.data.accept import accept
-from ipo.data.archives import is_archive, locked, staging
+from ipo.data.archives import is_archive
 from ipo.data.catalogue import Archive, CatalogueEntry, catalogue_entry
 from ipo.data.check import require_complete
 from ipo.data.download import download
@@ -20,6 +20,7 @@ from ipo.data.stamps import build_stamps
 from ipo.data.types import Dataset
 from ipo.errors import DataError
 from ipo.files import write_atomic
+from ipo.folders import locked, staging
 
 DRIVE_URL = "https://drive.usercontent.google.com/download?export=download&confirm=t&id="
 """Where Google Drive serves a file by its id."""

@@ -9,8 +9,8 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from ipo.data.archives import disk_error
 from ipo.errors import DataError
+from ipo.files import writing
 
 PACKAGE = "tuxpaint-stamps-default"
 STAMPS_FOLDER = Path("usr/share/tuxpaint/stamps")
@@ -59,16 +59,13 @@ def build_stamps(folder: Path, source: Path | None = None) -> None:
     They come from `source` (the package file, or a folder with its content), from the installed package, or from
     apt, which needs no rights to download. Raises `DataError` with the manual steps where none of these works.
     """
-    with tempfile.TemporaryDirectory(prefix="ipo-stamps-") as scratch:
+    with writing(folder, DataError), tempfile.TemporaryDirectory(prefix="ipo-stamps-") as scratch:
         system = _package_content(Path(scratch), source)
         stamps = system / STAMPS_FOLDER if (system / STAMPS_FOLDER).is_dir() else system
-        try:
-            for name in CLASSES:
-                _copy_class(stamps, name, folder / name)
-            if (system / COPYRIGHT_FILE).is_file():
-                shutil.copyfile(system / COPYRIGHT_FILE, folder / "COPYRIGHT")
-        except OSError as error:
-            raise disk_error(error, folder) from error
+        for name in CLASSES:
+            _copy_class(stamps, name, folder / name)
+        if (system / COPYRIGHT_FILE).is_file():
+            shutil.copyfile(system / COPYRIGHT_FILE, folder / "COPYRIGHT")
 
 
 def _copy_class(stamps: Path, name: str, target: Path) -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
-from typing import Literal, Protocol, runtime_checkable
+from typing import ClassVar, Literal, Protocol, runtime_checkable
+
+from ipo.files import EXACT
 
 ReplyForm = Literal["line", "sides", "free"]
 """How a reply holds its proposal: `line`, the whole text is a prompt by grammar; `sides`, a JSON object with the text
@@ -37,6 +39,8 @@ class Reply:
     seconds: float = 0.0
     error: str | None = None
 
+    __pydantic_config__: ClassVar = EXACT
+
 
 @dataclass(frozen=True)
 class Spent:
@@ -45,6 +49,8 @@ class Spent:
     model: str = ""
     prompt_tokens: int = 0
     completion_tokens: int = 0
+
+    __pydantic_config__: ClassVar = EXACT
 
     @property
     def tokens(self) -> int:

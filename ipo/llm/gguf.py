@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-import shutil
-import tempfile
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from ipo.config import cache_folder
+from safetensors import SafetensorError
+
+from ipo.cache import cache_place
 from ipo.errors import ModelError
+from ipo.files import writing
+from ipo.folders import made_once
 from ipo.packages import extra_remedy
 from ipo.progress import silent_pipes
 
@@ -28,25 +31,8 @@ def converted(path: Path) -> Path:
     """
     if not path.is_file():
         raise ModelError("no such GGUF file", where=str(path), remedy="Check the path")
-    folder = cache_folder() / "models" / f"{path.stem}-{file_hash(path)[:16]}"
-    if not folder.is_dir():
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        work = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".converting-"))
-        try:
-            _convert(path, work)
-            _publish(work, folder)
-        finally:
-            shutil.rmtree(work, ignore_errors=True)
-    return folder
-
-
-def _publish(work: Path, folder: Path) -> None:
-    """Rename a finished folder to its place, unless another process was first."""
-    try:
-        work.rename(folder)
-    except OSError:
-        if not folder.is_dir():
-            raise
+    folder = cache_place("models", f"{path.stem}-{file_hash(path)[:16]}")
+    return made_once(folder, partial(_convert, path), ModelError)
 
 
 def _convert(path: Path, folder: Path) -> None:
@@ -71,5 +57,9 @@ def _convert(path: Path, folder: Path) -> None:
         plain = transformers.AutoModelForCausalLM.from_config(config)
     plain.load_state_dict(model.state_dict(), assign=True)
     plain.tie_weights()
-    plain.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+    try:
+        with writing(folder, ModelError):
+            plain.save_pretrained(folder)
+            tokenizer.save_pretrained(folder)
+    except SafetensorError as error:
+        raise ModelError(f"cannot write the model: {error}", where=str(folder), remedy="Free some space") from error

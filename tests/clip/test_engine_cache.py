@@ -50,9 +50,9 @@ def test_a_call_may_hold_more_texts_than_are_kept() -> None:
 def test_another_process_finds_the_same_bits_in_the_file(tmp_path: Path) -> None:
     path = tmp_path / "sub" / "texts.sqlite"
     texts = [f"text {number}" for number in range(1200)]
-    first = TextCache(9, TextStore(path, "model", CPU)).fetch(texts, Encoder())
+    first = TextCache(9, TextStore(path, "model", 2, CPU)).fetch(texts, Encoder())
     encode = Encoder()
-    second = TextCache(9, TextStore(path, "model", CPU)).fetch([*texts[::-1], "new"], encode)
+    second = TextCache(9, TextStore(path, "model", 2, CPU)).fetch([*texts[::-1], "new"], encode)
     assert encode.calls == [["new"]]
     assert torch.equal(second[:-1], first.flip(0))
 
@@ -61,12 +61,12 @@ def test_models_are_not_mixed(tmp_path: Path) -> None:
     path = tmp_path / "texts.sqlite"
     for model in ("one", "two"):
         encode = Encoder()
-        TextCache(9, TextStore(path, model, CPU)).fetch(["a"], encode)
+        TextCache(9, TextStore(path, model, 2, CPU)).fetch(["a"], encode)
         assert encode.calls == [["a"]]
 
 
 def test_a_call_that_fails_stores_nothing(tmp_path: Path) -> None:
-    store = TextStore(tmp_path / "texts.sqlite", "model", CPU)
+    store = TextStore(tmp_path / "texts.sqlite", "model", 2, CPU)
     with pytest.raises(ValueError, match="zip"):
         store.save(["a", "b"], torch.zeros(1, 2))
 
@@ -82,7 +82,14 @@ def test_a_file_that_is_no_database_is_an_error_with_its_path(tmp_path: Path) ->
     path = tmp_path / "texts.sqlite"
     path.write_text("not a database, but long enough to be taken for the header of one" * 20)
     with pytest.raises(RunError, match=r"texts\.sqlite"):
-        TextStore(path, "model", CPU)
+        TextStore(path, "model", 2, CPU)
+
+
+def test_features_of_another_width_are_an_error_with_the_path(tmp_path: Path) -> None:
+    path = tmp_path / "texts.sqlite"
+    TextStore(path, "model", 3, CPU).save(["a"], torch.zeros(1, 3))
+    with pytest.raises(RunError, match=r"width 2.*texts\.sqlite.*Delete it"):
+        TextStore(path, "model", 2, CPU).load(["a"])
 
 
 def test_model_with_a_cache_file_gives_the_same_bits_after_a_restart(tmp_path: Path) -> None:

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from ipo.data import archives
-from ipo.data.archives import made_once, members, staging, unpack, verify
+from ipo.data.archives import members, unpack, verify
 from ipo.errors import DataError
+from ipo.folders import made_once, staging
 from tests.data.builders import everything, pack_tar, pack_zip
 
 

@@ -4,7 +4,7 @@ import tarfile
 
 import pytest
 
-from ipo.config import cache_folder
+from ipo.cache import cache_folder
 from ipo.data import archives
 from ipo.data.load import load_dataset
 from ipo.errors import DataError

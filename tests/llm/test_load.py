@@ -127,7 +127,7 @@ def test_a_failed_conversion_leaves_nothing_behind(tmp_path: Path, monkeypatch: 
     file.write_bytes(b"not a model")
     with pytest.raises(ModelError, match=r"broken\.gguf"):
         gguf.converted(file)
-    assert list((tmp_path / "cache" / "models").iterdir()) == []
+    assert [path.suffix for path in (tmp_path / "cache" / "models").iterdir()] == [".lock"]
 
 
 def test_a_conversion_is_done_once_and_again_only_for_other_content(

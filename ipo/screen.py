@@ -121,11 +121,41 @@ class SafeFormatter(logging.Formatter):
         return safe_line(super().formatMessage(record))
 
 
-def log_to_stderr() -> None:
-    """Have warnings of every logger reach standard error as safe lines."""
-    handler = logging.StreamHandler()
+class _StderrHandler(logging.Handler):
+    """Writes to what standard error is at that moment: above a progress bar while there is one."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a record."""
+        print(self.format(record), file=sys.stderr, flush=True)
+
+
+class _QuietLogger(logging.Logger):
+    """A logger that is silent unless it is one of this project's, whatever handlers a library gives it."""
+
+    def isEnabledFor(self, level: int) -> bool:
+        """Whether a record of this level goes anywhere."""
+        return _is_ours(self.name) and super().isEnabledFor(level)
+
+
+def show_only_our_warnings() -> None:
+    """Have this project's warnings reach standard error as safe lines, and those of libraries nothing.
+
+    For the start of a program, before libraries are imported. Where IPO_LIBRARY_LOGS is set, libraries speak too.
+    """
+    handler = _StderrHandler()
     handler.setFormatter(SafeFormatter("ipo: %(message)s"))
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
+    if os.environ.get("IPO_LIBRARY_LOGS"):
+        return
+    handler.addFilter(lambda record: _is_ours(record.name))
+    logging.setLoggerClass(_QuietLogger)
+    logging.captureWarnings(True)  # Python's warnings become records, which are none of ours
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # what C++ writes passes all of the above by
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")  # it warns at a fork; our forks decode pictures only
+
+
+def _is_ours(logger: str) -> bool:
+    return logger.partition(".")[0] in ("ipo", "ipo_baselines")
 
 
 def _trimmed(address: str) -> str:

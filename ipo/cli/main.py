@@ -13,7 +13,7 @@ from ipo import __version__
 from ipo.cli import baseline, compare, datasets, doctor, evaluate, history, optimize, verify
 from ipo.errors import IpoError, RunError
 from ipo.files import reason_of
-from ipo.screen import log_to_stderr, say, write_plainly
+from ipo.screen import say, show_only_our_warnings, write_plainly
 
 SPINS = "20000"
 """Turns that a torch thread waits busily for the others: torch's default loses many seconds where cores are shared."""
@@ -55,7 +55,7 @@ def main() -> None:
     """Entry point: errors with a remedy become one line on standard error and an exit status."""
     os.environ.setdefault("GOMP_SPINCOUNT", SPINS)  # read when torch is imported, which is later
     write_plainly()
-    log_to_stderr()
+    show_only_our_warnings()
     sys.exit(_run())
 
 

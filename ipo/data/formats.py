@@ -11,6 +11,8 @@ from typing import BinaryIO
 
 from PIL import Image
 
+from ipo.packages import extra_remedy
+
 FORMATS: Mapping[str, tuple[str, ...]] = {
     "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"),
     "PNG": (".png", ".apng"),
@@ -34,7 +36,7 @@ IMAGE_SUFFIXES = frozenset(suffix for suffixes in FORMATS.values() for suffix in
 )
 """Endings, in lower case, of the files that count as images."""
 
-HEIF_ADVICE = "`pip install 'ipo-prompts[heic]'` reads HEIC pictures"
+HEIF_ADVICE = f"`{extra_remedy('heic')}` reads HEIC pictures"
 
 
 def open_image(file: BinaryIO) -> Image.Image:

@@ -19,6 +19,7 @@ from ipo.errors import ConfigError, DataError, LLMError, ModelError, RunError, U
 from ipo.llm.base import UNPAID, Spent
 from tests.clip.picture_clip import draw_pictures, thumbnail
 from tests.llm.server import Interrupting, interruptible, serving
+from tests.llm.test_load import drop_a_weight
 from tests.tiny_llava import save_tiny_llava
 
 CLIP = ClipSettings(device="cpu", workers=0)
@@ -349,6 +350,13 @@ def test_a_local_model_that_is_no_model_is_an_error(tmp_path):
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(ModelError, match="cannot load captioner"):
         make_captioner(CaptionSettings(captioner=f"hf:{tmp_path}"), CLIP, offline=True)
+
+
+def test_a_local_model_that_lacks_weights_is_an_error(tmp_path):
+    save_tiny_llava(tmp_path)
+    drop_a_weight(tmp_path / "model.safetensors", "multi_modal_projector.linear_1.weight")
+    with pytest.raises(ModelError, match=r"lacks 1 of the model's weights.*linear_1"):
+        load_local_describer(str(tmp_path), "cpu", offline=True)
 
 
 def test_a_hub_model_offline_is_an_error_with_a_remedy(monkeypatch, tmp_path):

@@ -15,7 +15,7 @@ from ipo.cli import main
 def work():
     from ipo.progress import progress_bar
 {}
-main.app = work
+main.app = lambda **_: work()
 main.main()
 """
 LIBRARIES = """

@@ -16,6 +16,7 @@ from ipo.data.images import load_image
 from ipo.errors import ModelError
 from ipo.llm.base import UNPAID
 from ipo.llm.hub import hub_folder
+from ipo.llm.weights import whole_model
 from ipo.render import render
 
 TEMPLATE = "caption.j2"
@@ -62,7 +63,7 @@ def load_local_describer(model: str, device: Device, *, offline: bool) -> LocalD
     transformers.utils.logging.disable_progress_bar()
     try:
         processor = transformers.AutoProcessor.from_pretrained(folder)
-        network = transformers.AutoModelForImageTextToText.from_pretrained(folder, dtype=dtype)
+        network = whole_model(transformers.AutoModelForImageTextToText, str(folder), dtype=dtype)
     except (OSError, ValueError, KeyError, ImportError) as error:
         reason = " ".join(str(error).split())[:300]
         raise ModelError(f"cannot load captioner hf:{model}: {reason}") from error

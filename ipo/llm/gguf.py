@@ -14,6 +14,7 @@ from ipo.cache import cache_place
 from ipo.errors import ModelError
 from ipo.files import writing
 from ipo.folders import made_once
+from ipo.llm.weights import whole_model
 from ipo.packages import extra_remedy
 from ipo.progress import silent_pipes
 
@@ -40,11 +41,12 @@ def _convert(path: Path, folder: Path) -> None:
 
     transformers: Any = import_module("transformers")
     transformers.utils.logging.disable_progress_bar()
-    source = {"pretrained_model_name_or_path": str(path.parent), "gguf_file": path.name}
     try:
         with silent_pipes():
-            tokenizer = transformers.AutoTokenizer.from_pretrained(**source)
-            model = transformers.AutoModelForCausalLM.from_pretrained(**source, dtype=torch.float32)
+            tokenizer = transformers.AutoTokenizer.from_pretrained(str(path.parent), gguf_file=path.name)
+            model = whole_model(
+                transformers.AutoModelForCausalLM, str(path.parent), gguf_file=path.name, dtype=torch.float32
+            )
     except (OSError, ValueError, KeyError, ImportError, NotImplementedError) as error:
         raise ModelError(
             f"transformers cannot read this GGUF file: {' '.join(str(error).split())[:200]}",

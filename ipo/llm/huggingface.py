@@ -26,6 +26,7 @@ from ipo.errors import ModelError
 from ipo.llm.base import Message, Style
 from ipo.llm.local import LocalLLM
 from ipo.llm.sampling import Step
+from ipo.llm.weights import whole_model
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -175,7 +176,7 @@ def load_huggingface(
     transformers.utils.logging.disable_progress_bar()
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(path)
-        model = transformers.AutoModelForCausalLM.from_pretrained(path, dtype=dtype)
+        model = whole_model(transformers.AutoModelForCausalLM, str(path), dtype=dtype)
     except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
         reason = " ".join(str(error).split())[:300]
         raise ModelError(f"cannot load a language model: {reason}", where=str(path)) from error

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file, save_file
 
 from ipo.config import LLMSettings
 from ipo.errors import ConfigError, ModelError, UnknownName
@@ -112,6 +113,21 @@ def test_a_folder_is_loaded_and_its_name_says_what_runs(tmp_path: Path) -> None:
     weights.write_bytes(weights.read_bytes()[:-1000])
     with pytest.raises(ModelError, match=r"cannot load a language model.*model\)"):
         load_llm(LLMSettings(spec=str(folder), device="cpu"), offline=True)
+
+
+def test_weights_that_a_file_lacks_are_an_error_and_not_made_up(tmp_path: Path) -> None:
+    tiny_llm().model.save_pretrained(tmp_path)
+    tiny_llm().tokenizer.save_pretrained(tmp_path)
+    drop_a_weight(tmp_path / "model.safetensors", "model.norm.weight")
+    with pytest.raises(ModelError, match=r"lacks 1 of the model's weights, such as model\.norm\.weight"):
+        load_llm(LLMSettings(spec=str(tmp_path), device="cpu"), offline=True)
+
+
+def drop_a_weight(file: Path, ending: str) -> None:
+    """Write a file of weights anew without the one whose name ends so."""
+    weights = load_file(file)
+    (name,) = [name for name in weights if name.endswith(ending)]
+    save_file({key: value for key, value in weights.items() if key != name}, file, metadata={"format": "pt"})
 
 
 def test_a_broken_folder_or_file_is_a_model_error(tmp_path: Path) -> None:

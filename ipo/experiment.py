@@ -17,7 +17,7 @@ from ipo.clip.base import ClipModel
 from ipo.clip.features import ImageFeatureStore
 from ipo.clip.load import load_clip
 from ipo.config import Settings
-from ipo.data.check import require_openable
+from ipo.data.check import all_items, require_openable
 from ipo.data.fewshot import class_half
 from ipo.data.load import require_known
 from ipo.data.splits import relative
@@ -41,6 +41,7 @@ from ipo.run_path import CAPTIONS_FILE, RUN_FILE
 from ipo.tracker import Tracker, require_tracker
 
 Split = Literal["base", "new", "all"]
+Images = Literal["test", "all"]
 TEXT_CACHE_FILE = "text_features.sqlite"
 PAPER = "IPO: Interpretable Prompt Optimization for Vision-Language Models, arXiv 2410.15397"
 
@@ -241,21 +242,28 @@ def run(experiment: Experiment, folder: RunFolder, record: Record, watch: Callab
     return result
 
 
-def evaluate_prompts(settings: Settings, texts: list[str], split: Split, ensemble: bool) -> list[dict[str, Any]]:
-    """Test accuracy of each prompt, and of their ensemble, among the classes of `split`: one row each."""
+def evaluate_prompts(
+    settings: Settings, texts: list[str], split: Split, ensemble: bool, images: Images = "test"
+) -> list[dict[str, Any]]:
+    """Accuracy of each prompt, and of their ensemble, among the classes of `split`: one row each.
+
+    It is that on the test images, or on all `images`, training images too.
+    """
     prompts = [Prompt(text) for text in texts]
-    clip = load_clip(settings.clip, offline=settings.offline)
     dataset = named_dataset(settings)
     half = class_half(dataset, split)
+    items = half.take(all_items(dataset) if images == "all" else dataset.test)
+    require_openable(items, f"{images} images ({split})", skip_unreadable=settings.data.skip_unreadable)
+    clip = load_clip(settings.clip, offline=settings.offline)
     TextRoom.of(clip, half.classnames).require(prompts)
-    images = ImageSet(*feature_store(settings, clip).load(half.take(dataset.test)))
+    loaded = ImageSet(*feature_store(settings, clip).load(items))
     trials: list[tuple[str, tuple[Prompt, ...]]] = [
         (text, (prompt,)) for text, prompt in zip(texts, prompts, strict=True)
     ]
     if ensemble:
         trials.append((f"mean of the {len(prompts)}", tuple(prompts)))
     return [
-        {"prompt": name, "split_source": dataset.split_source}
-        | evaluate_on(PromptPredictor(clip, members), images, half.classnames).figures()
+        {"prompt": name, "split_source": dataset.split_source if images == "test" else "none, all images"}
+        | evaluate_on(PromptPredictor(clip, members), loaded, half.classnames).figures()
         for name, members in trials
     ]

@@ -214,7 +214,12 @@ def _require_unseen(target: HeldOut, task: FewShotTask) -> None:
 
 
 def evaluate_on(predictor: Predictor, images: ImageSet, classnames: Sequence[str]) -> Evaluation:
-    """How often `predictor` finds the right one of `classnames` on `images`. `ModelError` where it cannot tell."""
+    """How often `predictor` finds the right one of `classnames` on `images`. `ModelError` where it cannot tell.
+
+    Raises `DataError` where there is no image.
+    """
+    if not len(images):
+        raise DataError("there is no image to test on", remedy="Add test images, or look at `ipo datasets check`")
     with torch.no_grad():
         logits = predictor.logits(images, classnames)
     require_finite(logits, images, type(predictor).__name__)

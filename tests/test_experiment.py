@@ -298,3 +298,28 @@ def test_an_evaluation_names_the_split_that_it_tests_on(shop, pictures, capsys):
     shown = capsys.readouterr().out
     assert f"{place}, all classes" in shown
     assert "3 test images, split seeded (3)" in shown
+
+
+def test_an_evaluation_may_use_all_images_and_a_folder_of_test_images_alone(shop, pictures, capsys):
+    def images(place, which):
+        evaluate.evaluate(
+            ["a <CLASS>"], dataset=f"folder:{place}", images=which, assignments=["clip.workers=0"], as_json=True
+        )
+        (row,) = json.loads(capsys.readouterr().out)
+        return row["n"], row["split_source"]
+
+    count = len(list((pictures / "train").rglob("*.*")))
+    assert images(pictures / "train", "all") == (count, "none, all images")
+    assert images(pictures / "train", "test")[0] < count
+    (pictures / "train").rename(pictures.parent / "elsewhere")
+    assert images(pictures, "test") == (len(list((pictures / "test").rglob("*.*"))), "folders")
+
+
+@pytest.mark.parametrize(("split", "domain"), [("val", "y"), ("test", "x"), ("test", "y")])
+def test_an_evaluation_without_a_test_image_is_an_error_before_any_model(split, domain, shop, tmp_path, monkeypatch):
+    (tmp_path / "damaged.png").write_bytes(b"no picture")
+    rows = [f"damaged.png,{name},{part},{place}" for name in "ab" for part, place in (("train", "x"), (split, "y"))]
+    (tmp_path / "t.csv").write_text("\n".join(["path,label,split,domain", *rows]))
+    monkeypatch.setattr(experiment, "load_clip", lambda *_, **__: pytest.fail("loaded"))
+    with pytest.raises(DataError, match=r"there are no test images \(all\) that can be read"):
+        evaluate.evaluate(["a <CLASS>"], dataset=f"csv:{tmp_path / 't.csv'}", domains=domain)

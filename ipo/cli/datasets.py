@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ipo.cli import options
+from ipo.screen import printable
 
 if TYPE_CHECKING:
     from ipo.data.types import Dataset
@@ -107,7 +108,7 @@ def prepare(
 
     dataset = bring(name, data_root, source)
     entry = catalogue_entry(name)
-    print(summary(dataset))
+    print(printable(summary(dataset)))
     for domain in missing_domains(entry, dataset):
         print(f"not there: domain {domain}")
     if advice := split_advice(entry, dataset):
@@ -116,9 +117,9 @@ def prepare(
 
 @app.command()
 def check(name: Name, data_root: options.DataRoot = None) -> None:
-    """Check a dataset: every listed image exists and opens, no image is in two splits, counts are as published.
+    """Check a dataset: every listed image exists and opens, no picture is in two splits or classes, counts are right.
 
-    Problems are listed, and the exit status is 1.
+    What was passed over is noted. Problems are listed, and the exit status is 1.
 
     Examples:
 
@@ -127,13 +128,15 @@ def check(name: Name, data_root: options.DataRoot = None) -> None:
       ipo datasets check folder:photos/
     """
     from ipo.data.check import problems
-    from ipo.data.load import load_dataset
+    from ipo.data.load import read_dataset
 
-    dataset = load_dataset(name, data_root)
-    print(summary(dataset))
+    dataset = read_dataset(name, data_root)
+    print(printable(summary(dataset)))
+    for note in dataset.notes:
+        print(f"note: {printable(note)}")
     found = 0
     for problem in problems(dataset, workers=os.cpu_count() or 1):
-        print(f"problem: {problem}")
+        print(f"problem: {printable(problem)}")
         found += 1
     print(f"{found} problems" if found else "no problems")
     raise typer.Exit(1 if found else 0)
@@ -206,7 +209,7 @@ def draw(
         return
     for split, items in rows.items():
         for row in items:
-            print(split, row["path"], row["label"], row["class"], sep="\t")
+            print(split, printable(str(row["path"])), row["label"], row["class"], sep="\t")
 
 
 def summary(dataset: Dataset) -> str:

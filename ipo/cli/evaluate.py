@@ -17,8 +17,12 @@ def evaluate(
     prompt: Annotated[list[str], typer.Option("--prompt", "-p", help='Such as "a photo of a <CLASS>." Repeatable.')],
     dataset: options.Dataset = None,
     split: Annotated[
-        Literal["base", "new", "all"], typer.Option("--split", help="Which classes compete, on their test images.")
+        Literal["base", "new", "all"], typer.Option("--split", help="Which classes compete, on their images.")
     ] = "all",
+    images: Annotated[
+        Literal["test", "all"],
+        typer.Option("--images", help="The test images, or all: for prompts that were found without any of them."),
+    ] = "test",
     ensemble: Annotated[bool, typer.Option("--ensemble", help="Also the mean of all the prompts given.")] = False,
     seed: Annotated[
         int | None,
@@ -35,7 +39,7 @@ def evaluate(
     assignments: options.Assignments = None,
     as_json: options.AsJson = False,
 ) -> None:
-    """Test prompts: zero-shot accuracy on the test images of a dataset.
+    """Test prompts: zero-shot accuracy on the test images of a dataset, or on all of them.
 
     Where the split is drawn, as for most pictures of one's own, another seed tests on images that a run may have seen.
 
@@ -43,7 +47,7 @@ def evaluate(
 
       ipo evaluate --prompt "a photo of a <CLASS>." --dataset caltech101 --split base
 
-      ipo evaluate -p "a drawing of a <CLASS>." -p "<CLASS>" --dataset folder:photos/ --ensemble
+      ipo evaluate -p "a drawing of a <CLASS>." -p "<CLASS>" --dataset folder:photos/ --ensemble --images all
     """
     flags = {
         "data": options.data_flags(dataset, data_root, domains),
@@ -56,13 +60,13 @@ def evaluate(
     from ipo.experiment import evaluate_prompts
     from ipo.report import with_interval
 
-    rows = evaluate_prompts(settings, prompt, split, ensemble)
+    rows = evaluate_prompts(settings, prompt, split, ensemble, images)
     if as_json:
         print(json.dumps(rows, indent=2, ensure_ascii=False))
         return
-    images = f"{rows[0]['n']} test images, split {rows[0]['split_source']}"
+    used = f"{rows[0]['n']} {'test ' if images == 'test' else ''}images, split {rows[0]['split_source']}"
     console = Console(highlight=False, markup=False, emoji=False)
-    console.print(f"{settings.data.dataset}, {split} classes, {images}, {settings.clip.model}", soft_wrap=True)
+    console.print(f"{settings.data.dataset}, {split} classes, {used}, {settings.clip.model}", soft_wrap=True)
     table = Table()
     table.add_column("prompt", overflow="fold")
     table.add_column("accuracy, % [95% interval]", justify="right", no_wrap=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -9,9 +10,9 @@ from pathlib import Path
 
 from ipo.data.catalogue import CATALOGUE, CatalogueEntry
 from ipo.data.formats import IMAGE_SUFFIXES
-from ipo.data.images import load_image, unopenable
-from ipo.data.splits import relative
-from ipo.data.types import Dataset, Item
+from ipo.data.images import decode_image, read_file, unopenable
+from ipo.data.splits import SPLITS, relative
+from ipo.data.types import Dataset, Item, Split
 from ipo.errors import DataError
 from ipo.progress import track
 
@@ -50,22 +51,27 @@ def missing_images(dataset: Dataset) -> list[str]:
     return [relative(item.path, dataset.root) for item in all_items(dataset) if not item.path.is_file()]
 
 
-def unreadable_images(paths: Sequence[Path], workers: int = 0) -> Iterator[str]:
-    """What is wrong with each image that cannot be decoded, in order. `workers` processes decode (0: this one)."""
+def looked_at(paths: Sequence[Path], workers: int = 0) -> Iterator[tuple[str, bytes]]:
+    """What is wrong with each image (nothing if it can be decoded) and the hash of its content, in order.
+
+    `workers` processes decode (0: this one).
+    """
     if not workers:
-        yield from filter(None, map(_image_problem, track(paths, "images")))
+        yield from map(_look, track(paths, "images"))
         return
     with ProcessPoolExecutor(workers) as pool:
-        found = pool.map(_image_problem, paths, chunksize=64)
-        yield from filter(None, track(found, "images", len(paths)))
+        yield from track(pool.map(_look, paths, chunksize=64), "images", len(paths))
 
 
-def _image_problem(path: Path) -> str:
+def _look(path: Path) -> tuple[str, bytes]:
+    digest = b""
     try:
-        load_image(path)
+        data = read_file(path)
+        digest = hashlib.sha256(data).digest()
+        decode_image(data, path)
     except DataError as error:
-        return f"{error.what} ({error.where})"
-    return ""
+        return f"{error.what} ({error.where})", digest
+    return "", digest
 
 
 def require_openable(items: Sequence[Item], what: str, *, skip_unreadable: bool) -> None:
@@ -102,16 +108,34 @@ def require_complete(entry: CatalogueEntry, dataset: Dataset) -> None:
 
 def problems(dataset: Dataset, workers: int = 0) -> Iterator[str]:
     """All that is wrong with a dataset, one line each, as found. `workers` decode images (0: this process)."""
-    if dataset.name in CATALOGUE and not dataset.own:
+    published = dataset.name in CATALOGUE and not dataset.own
+    if published:
         entry = CATALOGUE[dataset.name]
         yield from count_problems(entry, dataset)
         yield from (f"domain {domain} is not there" for domain in missing_domains(entry, dataset))
-    items = all_items(dataset)
-    yield from (f"{path} is listed twice" for path, count in Counter(i.path for i in items).items() if count > 1)
+    yield from dataset.overlaps
+    places = [(split, item) for split in SPLITS for item in getattr(dataset, split)]
+    counts = Counter(item.path for _, item in places)
+    yield from (f"{path} is listed twice" for path, count in counts.items() if count > 1)
     for split, part in (("training", dataset.train), ("test", dataset.test)):
         empty = sorted(set(range(len(dataset.classnames))) - {item.label for item in part}) if part else []
         yield from (f"class '{dataset.classnames[label]}' has no {split} images" for label in empty)
-    yield from unreadable_images([item.path for item in items], workers)
+    first: dict[bytes, tuple[Split, Item]] = {}
+    for (split, item), (problem, digest) in zip(places, looked_at([i.path for _, i in places], workers), strict=True):
+        if problem:
+            yield problem
+        other = first.setdefault(digest, (split, item)) if digest and not published else (split, item)
+        if other[1].path != item.path and (other[0], other[1].label) != (split, item.label):
+            yield _twofold(dataset, other, (split, item))
+
+
+def _twofold(dataset: Dataset, one: tuple[Split, Item], two: tuple[Split, Item]) -> str:
+    """That two files of different classes or splits are one picture."""
+    named = [
+        f"{relative(item.path, dataset.root)} ({split}, class '{dataset.classnames[item.label]}')"
+        for split, item in (one, two)
+    ]
+    return f"{named[0]} and {named[1]} are the same picture"
 
 
 def require_shots(classnames: Sequence[str], train: Sequence[Item], root: Path) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import html
 import json
-from collections import Counter
+import re
+import unicodedata
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -15,24 +17,65 @@ MAP_FILES = ("classnames.json", "classnames.toml")
 """Files beside the data that are read as a map."""
 
 
+_CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+"""What moves a cursor or turns the direction of writing."""
+_QUOTES = str.maketrans({"\u2018": "'", "\u2019": "'", "\u201c": '"', "\u201d": '"'})
+
+
 def named_classes(labels: Sequence[str], folder: Path, names_file: Path | None = None) -> list[str]:
     """The name of each label: as a map says (`names_file`, or one of `MAP_FILES` in `folder`), else the label itself.
 
-    Raises `DataError` for a map with an unknown label, and for names that are empty or not unique, since no prompt
-    could tell their classes apart.
+    Raises `DataError` for a map with an unknown label, for names that are empty or that CLIP reads alike, since no
+    prompt could tell their classes apart, and for names with control characters.
     """
     file = names_file or next((folder / name for name in MAP_FILES if (folder / name).is_file()), None)
     names = read_map(file) if file else {}
     unknown = sorted(set(names) - set(labels))
     if unknown:
         raise DataError(f"no class '{unknown[0]}'", where=str(file), remedy=f"Classes: {', '.join(labels[:10])}, ...")
-    named = [names.get(label, label) for label in labels]
-    shown = Counter(readable_name(name) for name in named)
-    for name, count in shown.items():
-        if not name or count > 1:
-            problem = f"{count} classes are named '{name}'" if name else "a class has no name"
-            raise DataError(problem, where=str(file or folder), remedy=f"Name them in {folder / MAP_FILES[0]}")
-    return named
+    named = {label: names.get(label, label) for label in labels}
+    _require_different(named, file or folder, _advice(file or folder / MAP_FILES[0], labels))
+    return list(named.values())
+
+
+def _advice(file: Path, labels: Sequence[str]) -> str:
+    example = json.dumps(dict.fromkeys(labels[:1], "..."), ensure_ascii=False)
+    return f"Name them in {file}, such as {example}, or in another file with --set data.names=FILE"
+
+
+def _require_different(named: Mapping[str, str], where: Path, remedy: str) -> None:
+    """Raise `DataError` for names (by label) that are empty, hold control characters, or are one to CLIP."""
+    seen: dict[str, str] = {}
+    for label, name in named.items():
+        read = as_clip_reads(name)
+        other = seen.setdefault(read, label)
+        if _CONTROLS.search(" ".join(name.split())):
+            what = f"the class name {name!a} holds a control character"
+        elif not read:
+            what = f"a class has no name: {label!a}"
+        elif other == label:
+            continue
+        elif readable_name(named[other]) == readable_name(name):
+            what = f"2 classes are named '{readable_name(name)}': '{other}' and '{label}'"
+        else:
+            what = f"CLIP reads 2 class names alike: '{named[other]}' and '{name}'"
+        raise DataError(what, where=str(where), remedy=remedy)
+
+
+def as_clip_reads(name: str) -> str:
+    """A class name as CLIP's tokenizer cleans it, nearly: HTML unescaped, one form of each letter, blanks, lower case.
+
+    Characters without a width, which no reader sees, are left out as well.
+    """
+    text = html.unescape(html.unescape(readable_name(name))).translate(_QUOTES)
+    text = "".join(letter for letter in text if unicodedata.category(letter) not in ("Cc", "Cf") or letter.isspace())
+    text = "".join(unicodedata.normalize("NFKC", letter) if _is_wide(letter) else letter for letter in text)
+    return readable_name(text).lower()
+
+
+def _is_wide(letter: str) -> bool:
+    """Whether a letter is a full-width or half-width form, or a ligature, of others."""
+    return "\uff00" <= letter <= "\uffef" or "\ufb00" <= letter <= "\ufb06"
 
 
 def read_map(file: Path) -> Mapping[str, str]:

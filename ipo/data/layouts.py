@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from ipo.data.catalogue import CatalogueEntry, Layout
-from ipo.data.formats import IMAGE_SUFFIXES
+from ipo.data.folders import Listing, class_folders
 from ipo.data.official import OFFICIAL
 from ipo.data.splits import Parts, hold_out, read_split_file, safe_path, seeded_split
 from ipo.data.types import Item, Split
@@ -55,33 +55,14 @@ def read_layout(entry: CatalogueEntry, place: Place, seed: int) -> Reading:
         ) from error
 
 
-def image_files(folder: Path) -> list[Path]:
-    """All images below a folder, sorted by path; hidden files and folders are left out."""
-    found: list[Path] = []
-    for path in sorted(folder.iterdir()):
-        if path.name.startswith("."):
-            continue
-        if path.is_dir():
-            found += image_files(path)
-        elif path.suffix.lower() in IMAGE_SUFFIXES:
-            found.append(path)
-    return found
+def labelled(folder: Path, classes: Sequence[str], domain: str = "", listing: Listing | None = None) -> list[Item]:
+    """The images of each class folder with the position of its name in `classes` as label; missing ones are skipped.
 
-
-def class_folders(folder: Path, ignored: Iterable[str] = ()) -> list[str]:
-    """Names of the folders inside `folder` in ASCII order, without hidden and `ignored` ones."""
-    if not folder.is_dir():
-        raise DataError(
-            "no such folder", where=str(folder), remedy="It should hold one folder of images for each class"
-        )
-    names = (path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
-    return sorted(set(names) - set(ignored))
-
-
-def labelled(folder: Path, classes: Sequence[str], domain: str = "") -> list[Item]:
-    """The images of each class folder with the position of its name in `classes` as label; missing ones are skipped."""
-    present = ((label, folder / name) for label, name in enumerate(classes) if (folder / name).is_dir())
-    return [Item(path, label, domain) for label, own in present for path in image_files(own)]
+    `listing` is one over more class folders than these.
+    """
+    present = {label: folder / name for label, name in enumerate(classes) if (folder / name).is_dir()}
+    listing = listing or Listing(folder, list(present.values()))
+    return [Item(path, label, domain) for label, own in present.items() for path in listing.images(own)]
 
 
 def _read_split(entry: CatalogueEntry, place: Place, seed: int) -> Reading:

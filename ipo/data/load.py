@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +16,8 @@ from ipo.data.shards import read_shards
 from ipo.data.splits import assemble, split_hash
 from ipo.data.types import Dataset, Item
 from ipo.errors import ConfigError, UnknownName
+
+_log = logging.getLogger(__name__)
 
 OWN_KINDS: Mapping[str, Callable[[str, int, Path | None], Dataset]] = {
     "folder": read_folder,
@@ -37,8 +40,24 @@ def load_dataset(
 
     `root` holds the catalogue's datasets (by default IPO_DATA, or a cache folder). `domains` keeps some domains only.
     `names_file` maps the classes of one's own data to names; by default, a classnames.json or .toml beside them does.
-    Raises `DataError` if it is missing or broken, `UnknownName` for an unknown dataset or domain.
+    What lay beside the images and was passed over is logged. Raises `DataError` if it is missing or broken,
+    `UnknownName` for an unknown dataset or domain.
     """
+    dataset = read_dataset(spec, root, seed=seed, domains=domains, names_file=names_file)
+    for note in (*dataset.overlaps, *dataset.notes):
+        _log.warning("%s: %s", dataset.name, note)
+    return dataset
+
+
+def read_dataset(
+    spec: str,
+    root: Path | None = None,
+    *,
+    seed: int = 1,
+    domains: Sequence[str] = (),
+    names_file: Path | None = None,
+) -> Dataset:
+    """`load_dataset` without the log: who calls it shows the notes of the dataset."""
     require_known(spec)
     kind, colon, place = spec.partition(":")
     if colon:

@@ -7,11 +7,12 @@ import io
 import itertools
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ipo.data.classnames import named_classes
-from ipo.data.layouts import class_folders, labelled
+from ipo.data.folders import Listing, class_folders, loose_images
+from ipo.data.layouts import labelled
 from ipo.data.splits import SPLITS, Parts, assemble, hold_out, seeded_split
 from ipo.data.types import Dataset, Item, Split
 from ipo.errors import DataError
@@ -33,6 +34,7 @@ _COLUMNS = {
     "domain": ("domain",),
 }
 _TEST_SHARE = 0.3
+_LAYOUT = "Make a folder of each class, with its pictures inside, such as cat/1.jpg and dog/2.jpg, or train/cat/1.jpg"
 
 
 def split_named(word: str) -> Split | None:
@@ -43,41 +45,65 @@ def split_named(word: str) -> Split | None:
 def read_folder(place: str, seed: int, names_file: Path | None = None) -> Dataset:
     """`folder:PATH`: one folder a class, or `train/`, `val/` and `test/` above them.
 
-    Without `train/` the split is seeded, 50/20/30; with `train/` but no `test/`, 30% of it is kept for testing.
+    Without them the split is seeded, 50/20/30; with `train/` but no `test/`, 30% of it is kept for testing; `test/`
+    alone can be tested on. `notes` of the dataset say what was passed over.
     """
     root = Path(place).expanduser()
     if not root.is_dir():
         raise DataError("no such folder", where=str(root), remedy="Write folder:PATH with one folder a class inside")
     splits = split_folders(root)
+    tops = list(splits.values()) or [root]
+    classes = sorted({name for top in tops for name in class_folders(top)})
+    loose = [path for top in dict.fromkeys((root, *tops)) for path in loose_images(top)]
+    _require_classes(classes, root, loose)
+    own = [top / name for top in tops for name in classes if (top / name).is_dir()]
+    listing = Listing(root, [*splits.values(), *own])
     if splits:
-        classes = sorted({name for folder in splits.values() for name in class_folders(folder)})
-        found = {split: labelled(folder, classes) for split, folder in splits.items()}
+        found = {split: labelled(top, classes, listing=listing) for split, top in splits.items()}
         parts, source = with_test(found, "folders", seed)
     else:
-        classes = class_folders(root)
-        parts, source = seeded_split(labelled(root, classes), seed), f"seeded ({seed})"
-    return own_dataset(root.resolve().name, root, named_classes(classes, root, names_file), parts, source)
+        parts, source = seeded_split(labelled(root, classes, listing=listing), seed), f"seeded ({seed})"
+    names, notes = named_classes(classes, root, names_file), tuple(listing.notes(loose))
+    dataset = own_dataset(root.resolve().name, root, names, parts, source, notes)
+    return replace(dataset, notes=notes, overlaps=tuple(listing.overlaps))
 
 
 def split_folders(root: Path) -> dict[Split, Path]:
     """The folder of each split; empty where `train` is no split but a class of railways.
 
-    It is a split if it holds folders and there are none but splits beside it. Raises `DataError` for another folder
-    beside two splits that hold folders, since it would make classes of them all.
+    Folders are splits if all of them are called so and hold folders. Raises `DataError` for two that stand for one
+    split, for splits without class folders, and for another folder beside two splits that hold folders, since it would
+    make classes of them all.
     """
     folders = {name: split_named(name) for name in class_folders(root)}
-    splits = {split: root / name for name, split in folders.items() if split}
-    if "train" not in splits or not class_folders(splits["train"]):
-        return {}
-    others = [name for name, split in folders.items() if not split]
-    if others and sum(bool(class_folders(folder)) for folder in splits.values()) > 1:
-        known = ", ".join(name for name, split in folders.items() if split)
+    splits = {name: split for name, split in folders.items() if split}
+    known, others = ", ".join(splits), [name for name in folders if name not in splits]
+    holding = [name for name in splits if class_folders(root / name)]
+    if others and len(holding) > 1:
         raise DataError(
             f"{', '.join(others[:5])} beside the split folders {known}",
             where=str(root),
             remedy="Move it elsewhere; beside train/, val/ and test/ there may be no other folder",
         )
-    return {} if others else splits
+    if others or not splits:
+        return {}
+    if not holding:
+        raise DataError(f"no class folders in {known}", where=str(root), remedy=_LAYOUT)
+    for split in SPLITS:
+        named = [name for name, own in splits.items() if own == split]
+        if len(named) > 1:
+            what = f"{' and '.join(named)} are both the {split} split"
+            raise DataError(what, where=str(root), remedy="Put their images into one of them")
+    return {split: root / name for name, split in splits.items()}
+
+
+def _require_classes(classes: Sequence[str], root: Path, loose: Sequence[Path]) -> None:
+    """Raise `DataError` that says what a folder holds instead of two class folders at least."""
+    if len(classes) < 2:
+        folders = f"one class folder, {classes[0]}" if classes else "no class folders"
+        pictures = f"{len(loose)} pictures directly inside"
+        what = f"{len(classes)} classes found: {folders}, and {pictures}"
+        raise DataError(what, where=str(root), remedy=_LAYOUT)
 
 
 def with_test(parts: Parts, source: str, seed: int) -> tuple[Parts, str]:
@@ -88,14 +114,22 @@ def with_test(parts: Parts, source: str, seed: int) -> tuple[Parts, str]:
     return {**parts, "train": train, "test": test}, f"{source}, seeded test ({seed})"
 
 
-def own_dataset(name: str, root: Path, classnames: Sequence[str], parts: Parts, source: str) -> Dataset:
-    """The dataset. Raises `DataError` for fewer than two classes, no training images, and a name that is not UTF-8."""
+def own_dataset(
+    name: str, root: Path, classnames: Sequence[str], parts: Parts, source: str, notes: Sequence[str] = ()
+) -> Dataset:
+    """The dataset. Raises `DataError` for fewer than two classes, no images, and a file name that is not UTF-8.
+
+    `notes` are what the error says about there being no images.
+    """
     if len(classnames) < 2:
-        raise DataError(f"{len(classnames)} classes found", where=str(root), remedy="Two are the least to tell apart")
+        found = f"'{classnames[0]}' alone" if classnames else "no image is listed"
+        what = f"{len(classnames)} classes found: {found}"
+        raise DataError(what, where=str(root), remedy="Two are the least to tell apart")
     for item in itertools.chain.from_iterable(parts.values()):
         _require_utf8(item.path)
-    if not parts.get("train"):
-        raise DataError("no training images found", where=str(root), remedy="Put images into the class folders")
+    if not parts.get("train") and not parts.get("test"):
+        remedy = ". ".join((*notes, "Put images into the class folders"))
+        raise DataError("no training images found", where=str(root), remedy=remedy)
     return assemble(name, root, classnames, parts, prompt=OWN_PROMPT, source=source, own=True)
 
 

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import IO
 
 from ipo.data.archives import BROKEN_ARCHIVE, is_archive, members
-from ipo.data.formats import IMAGE_SUFFIXES
+from ipo.data.folders import is_dropping, is_image
+from ipo.data.formats import HEIF_SUFFIXES, IMAGE_SUFFIXES
 from ipo.data.materialise import Writer, materialised
 from ipo.data.own import read_table, split_named
 from ipo.data.types import Dataset
@@ -21,6 +22,7 @@ from ipo.progress import track
 _LABEL_SUFFIXES = (".cls", ".json", ".txt")
 _NAMES = "classnames.txt"
 _LONGEST_LABEL = 1 << 16
+_KEYS = f"Its image needs the ending of one ({' '.join(sorted(IMAGE_SUFFIXES))}) right behind a key without dots"
 
 
 def read_shards(place: str, seed: int, names_file: Path | None = None) -> Dataset:
@@ -49,7 +51,7 @@ def find_shards(place: str) -> Iterator[tuple[Path, str]]:
             yield from ((path, "") for path in sorted(folder.parent.glob(name)) if path.is_file())
         return
     for path in sorted(folder.rglob("*")):
-        if path.is_file() and is_archive(path):
+        if path.is_file() and is_archive(path) and not is_dropping(path.name):
             inside = path.relative_to(folder).parts[0] if path.parent != folder else ""
             yield path, split_named(inside) or ""
 
@@ -77,24 +79,38 @@ def _copy_shards(shards: Sequence[tuple[Path, str]], writer: Writer) -> Mapping[
 
 
 def _copy_shard(shard: Path, split: str, writer: Writer) -> None:
-    """Join the images and labels of one shard by their keys."""
+    """Join the images and labels of one shard by their keys: all of a name up to its first dot."""
     images: dict[str, str] = {}
     labels: dict[str, str] = {}
+    others: dict[str, str] = {}
+    taken: set[tuple[str, str]] = set()
     for name, is_folder, opened in members(shard):
         folder, slash, file = name.rpartition("/")
         stem, _, ending = file.partition(".")
         key, suffix = f"{folder}{slash}{stem}", f".{ending.lower()}"
-        if is_folder or not stem:
+        if is_folder or any(is_dropping(part) for part in name.split("/") if part not in (".", "..")):
             continue
+        if (key, suffix) in taken or (suffix in IMAGE_SUFFIXES and key in images):
+            raise _bad_sample(key, "occurs twice", shard, "Give every sample a key of its own, with one image")
+        taken.add((key, suffix))
         if suffix in IMAGE_SUFFIXES:
             images[key] = writer.add_image(opened, suffix)
-        elif suffix in _LABEL_SUFFIXES and (suffix == ".cls" or key not in labels):
+        elif suffix not in _LABEL_SUFFIXES:
+            others.setdefault(key, suffix)
+        elif suffix == ".cls" or key not in labels:
             label = _label(opened, suffix)
             labels |= {key: label} if label else {}
+    for key, suffix in (others | {key: ".cls" for key, suffix in taken if suffix == ".cls"}).items():
+        if key not in images and (suffix == ".cls" or is_image(Path(suffix)) or suffix in HEIF_SUFFIXES):
+            raise _bad_sample(key, f"has no image, but {suffix}", shard, _KEYS)
     for key, image in images.items():
         if key not in labels:
-            raise DataError(f"sample '{key}' has no label", where=str(shard), remedy="It needs .cls, .json or .txt")
+            raise _bad_sample(key, "has no label", shard, "It needs .cls, .json or .txt")
         writer.add_row(image, labels[key], split)
+
+
+def _bad_sample(key: str, problem: str, shard: Path, remedy: str) -> DataError:
+    return DataError(f"sample '{key}' {problem}", where=str(shard), remedy=remedy)
 
 
 def _label(opened: Callable[[], IO[bytes]], suffix: str) -> str:

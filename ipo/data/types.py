@@ -38,6 +38,10 @@ class Dataset:
     """sha256 over the relative paths and labels of the three splits."""
     own: bool = False
     """Whether these are somebody's own pictures rather than a published benchmark."""
+    notes: tuple[str, ...] = ()
+    """What lay among the images and was passed over, a sentence each."""
+    overlaps: tuple[str, ...] = ()
+    """Folders that are in two classes or splits by links, a sentence each; the second time they are passed over."""
 
 
 @dataclass(frozen=True)

@@ -26,11 +26,12 @@ def picture(path: Path, colour: str = "red") -> Path:
 
 
 def class_tree(folder: Path, classes: dict[str, int], suffix: str = ".jpg") -> Path:
-    """One folder a class with so many pictures in it."""
+    """One folder a class with so many pictures in it, no two of the same content."""
     for name, count in classes.items():
         (folder / name).mkdir(parents=True, exist_ok=True)
         for index in range(count):
-            picture(folder / name / f"{index:03d}{suffix}")
+            path = picture(folder / name / f"{index:03d}{suffix}")
+            path.write_bytes(path.read_bytes() + str(path).encode())
     return folder
 
 

@@ -7,6 +7,8 @@ from collections import Counter
 import pytest
 
 from ipo.data.fewshot import class_half, draw_shots
+from ipo.data.formats import HEIF_INSTALLED
+from ipo.data.images import unopenable
 from ipo.data.load import load_dataset
 from ipo.errors import DataError
 from tests.data.builders import class_tree, encoded, picture, text
@@ -118,7 +120,11 @@ def test_5000_classes(tmp_path):
 
 @pytest.mark.parametrize(
     ("classes", "message"),
-    [({}, "0 classes found"), ({"only": 3}, "1 classes found"), ({"a": 0, "b": 0}, "no training images found")],
+    [
+        ({}, "0 classes found: no class folders, and 0 pictures directly inside.*cat/1.jpg"),
+        ({"only": 3}, "1 classes found: one class folder, only, and 0 pictures"),
+        ({"a": 0, "b": 0}, "no training images found"),
+    ],
 )
 def test_too_little_to_classify_is_an_error(classes, message, tmp_path):
     class_tree(tmp_path / "photos", classes)
@@ -126,6 +132,194 @@ def test_too_little_to_classify_is_an_error(classes, message, tmp_path):
     with pytest.raises(DataError, match=message) as caught:
         load_dataset(f"folder:{tmp_path / 'photos'}")
     assert "photos" in str(caught.value)
+
+
+def test_pictures_without_class_folders_are_counted(tmp_path):
+    class_tree(tmp_path, {"photos": 12})
+    with pytest.raises(DataError, match=r"0 classes found: no class folders, and 12 pictures directly inside"):
+        load_dataset(f"folder:{tmp_path / 'photos'}")
+
+
+def test_a_folder_of_unread_pictures_says_so(tmp_path):
+    class_tree(tmp_path, {"a": 2, "b": 2}, ".raw")
+    with pytest.raises(DataError, match=r"no training images found.*passed over 4 files .*: 4 \.raw"):
+        load_dataset(f"folder:{tmp_path}")
+
+
+DROPPINGS = ["__MACOSX", "lost+found", "$RECYCLE.BIN", "@eaDir", "#recycle", ".Trash-1000", ".ipynb_checkpoints"]
+DROPPINGS += ["System Volume Information", "RECYCLER", "@tmp", "#snapshot", "__pycache__", ".AppleDouble"]
+
+
+@pytest.mark.parametrize("name", DROPPINGS)
+def test_what_archivers_and_systems_leave_is_no_class_and_no_picture(name, tmp_path):
+    class_tree(tmp_path, {"a": 2, "b": 2, name: 2, f"a/{name}": 2, f"a/deep/{name}": 2})
+    dataset = load_dataset(f"folder:{tmp_path}")
+    assert dataset.classnames == ("a", "b")
+    assert sum(sizes(dataset)) == 4
+    assert dataset.notes == ()
+
+
+def test_droppings_beside_split_folders_and_in_them_are_passed_over(tmp_path):
+    for split in ("train", "test"):
+        class_tree(tmp_path / split, {"a": 2, "b": 2, "__MACOSX": 2})
+    class_tree(tmp_path, {"__MACOSX": 1, "@eaDir": 1})
+    for name in (".DS_Store", "Thumbs.db", "desktop.ini", "._0.jpg", "~$x.jpg"):
+        text(tmp_path / "train" / "a" / name, "junk")
+    dataset = load_dataset(f"folder:{tmp_path}")
+    assert (dataset.classnames, sizes(dataset), dataset.notes) == (("a", "b"), (4, 0, 4), ())
+
+
+def test_what_is_passed_over_is_counted_by_ending_and_said(tmp_path, caplog):
+    class_tree(tmp_path, {"a": 3, "b": 3})
+    for name in ("1.HEICS", "2.svg", "3.svg", "4.psd", "none", "deep/5.jxl"):
+        text(tmp_path / "a" / name, "?")
+    os.mkfifo(tmp_path / "a" / "pipe.jpg")
+    picture(tmp_path / "loose.jpg")
+    text(tmp_path / "README.txt", "about")
+    dataset = load_dataset(f"folder:{tmp_path}")
+    assert sum(sizes(dataset)) == 6
+    endings = "2 .svg, 1 .heics, 1 .psd, 1 .jxl, 1 without ending, 1 .jpg"
+    assert dataset.notes == (
+        f"passed over 7 files without the ending of an image: {endings}; the first is a/1.HEICS",
+        "passed over 1 file beside the class folders; the first is loose.jpg",
+    )
+    assert all(note in caplog.text for note in dataset.notes)
+
+
+@pytest.mark.skipif(HEIF_INSTALLED, reason="the extra heic is installed")
+def test_pictures_of_phones_are_counted_and_the_extra_that_reads_them_named(tmp_path):
+    class_tree(tmp_path, {"a": 3, "b": 3})
+    for number in range(4):
+        text(tmp_path / "a" / f"IMG_{number}.HEIC", "?")
+    notes = load_dataset(f"folder:{tmp_path}").notes
+    assert "passed over 4 files" in notes[0]
+    assert "4 .heic" in notes[0]
+    assert "ipo-prompts[heic]" in notes[1]
+
+
+def tree(folder, links):
+    """24 pictures in two classes, and links from a place below the folder to another one."""
+    class_tree(folder, {"a": 12, "b": 12})
+    for place, target in links.items():
+        (folder / place).parent.mkdir(exist_ok=True)
+        (folder / place).symlink_to(target)
+    return load_dataset(f"folder:{folder}")
+
+
+@pytest.mark.parametrize(
+    "links",
+    [
+        {"a/loop": ".."},
+        {"a/loop": "..", "b/loop": ".."},
+        {"a/loop": ".", "a/again": "../a"},
+        {"a/x": "../b", "b/x": "../a"},
+        {"a/up": "../../.."},
+        {"a/top": "/"},
+        {"a/deep/x": "..", "a/deep/y": "../deep"},
+        {"a/self": "self", "a/gone": "nowhere"},
+    ],
+)
+def test_each_folder_counts_once_whatever_links_lead_to_it(links, tmp_path):
+    dataset = tree(tmp_path / "up" / "photos", links)
+    assert sum(sizes(dataset)) == 24
+    assert dataset.notes or dataset.overlaps
+
+
+def test_a_folder_elsewhere_is_followed_once(tmp_path):
+    class_tree(tmp_path / "store", {"more": 4})
+    links = {"a/more": tmp_path / "store" / "more", "a/most": tmp_path / "store", "b/more": tmp_path / "store" / "more"}
+    dataset = tree(tmp_path / "photos", links)
+    assert sum(sizes(dataset)) == 28
+    assert dataset.notes == ("passed over a/most/more, which is a/more again",)
+    assert dataset.overlaps == ("passed over b/more, which is a/more again",)
+
+
+@pytest.mark.parametrize("target", ["a", ".", "..", "/"])
+def test_a_class_that_is_another_folder_again_is_an_error_naming_both(target, tmp_path):
+    with pytest.raises(DataError, match=r"c is .* again, by a link.*Remove the link"):
+        tree(tmp_path / "photos", {"c": target})
+
+
+def test_a_broken_link_is_a_picture_that_cannot_be_read(tmp_path):
+    dataset = tree(tmp_path, {"a/broken.jpg": "nowhere.jpg"})
+    assert sum(sizes(dataset)) == 25
+    items = [item for item in (*dataset.train, *dataset.val, *dataset.test) if item.path.name == "broken.jpg"]
+    assert list(unopenable([items[0].path]).values()) == ["cannot read image: no such file"]
+
+
+@pytest.mark.parametrize(("one", "two"), [("val", "valid"), ("train", "Training"), ("test", "TEST"), ("dev", "val")])
+def test_two_folders_of_one_split_are_an_error_naming_both(one, two, tmp_path):
+    for name in {"train", one, two}:
+        class_tree(tmp_path / name, {"a": 2, "b": 2})
+    with pytest.raises(DataError, match=rf"({one} and {two}|{two} and {one}) are both the \w+ split"):
+        load_dataset(f"folder:{tmp_path}")
+
+
+def test_split_folders_may_be_written_in_any_case(tmp_path):
+    for name in ("Train", "VAL", "Testing"):
+        class_tree(tmp_path / name, {"a": 2, "b": 2})
+    assert sizes(load_dataset(f"folder:{tmp_path}")) == (4, 4, 4)
+
+
+def test_test_alone_is_a_split_to_test_on(tmp_path):
+    class_tree(tmp_path / "test", {"a": 2, "b": 3})
+    dataset = load_dataset(f"folder:{tmp_path}")
+    assert (dataset.classnames, sizes(dataset)) == (("a", "b"), (0, 0, 5))
+
+
+@pytest.mark.parametrize(
+    "names", [{"test": 4}, {"train": 4}, {"train": 4, "test": 4}, {"train": 4, "val": 2, "test": 2}]
+)
+def test_split_folders_without_class_folders_are_no_classes(names, tmp_path):
+    class_tree(tmp_path, names)
+    with pytest.raises(DataError, match=r"no class folders in .*Make a folder of each class"):
+        load_dataset(f"folder:{tmp_path}")
+
+
+def test_validation_alone_is_nothing_to_fit_or_test_on(tmp_path):
+    class_tree(tmp_path / "val", {"a": 2, "b": 3})
+    with pytest.raises(DataError, match="no training images found"):
+        load_dataset(f"folder:{tmp_path}")
+
+
+@pytest.mark.parametrize(
+    ("one", "two"),
+    [
+        ("Anchor", "anchor"),
+        ("a_b", "a  b"),
+        ("A_b", "a B"),
+        ("caf\u00e9", "Cafe\u0301"),
+        ("a &amp; b", "a & b"),
+        ("rock\u2019n", "rock'n"),
+        ("\uff21\uff22", "ab"),
+        ("x\u200by", "xy"),
+        ("\ufb01sh", "fish"),
+    ],
+)
+def test_names_that_are_one_to_clip_are_an_error_naming_both(one, two, tmp_path):
+    class_tree(tmp_path, {one: 2, two: 2, "other": 2})
+    with pytest.raises(DataError, match=r"classnames\.json.*data\.names") as caught:
+        load_dataset(f"folder:{tmp_path}")
+    assert all(name in str(caught.value) for name in {one, two} if name.isascii())
+    text(tmp_path / "classnames.json", json.dumps({one: "first", two: "second"}))
+    assert set(load_dataset(f"folder:{tmp_path}").classnames) == {"first", "second", "other"}
+
+
+@pytest.mark.parametrize("name", ["_", "&nbsp;", "\u200b", "__ _"])
+def test_a_name_that_is_nothing_to_clip_is_an_error(name, tmp_path):
+    class_tree(tmp_path, {name: 2, "b": 2, "c": 2})
+    with pytest.raises(DataError, match="a class has no name"):
+        load_dataset(f"folder:{tmp_path}")
+
+
+@pytest.mark.parametrize("name", ["a\x1b[31m", "b\x07ell", "c\u202eexe"])
+def test_a_class_name_with_control_characters_is_refused_and_written_out(name, tmp_path):
+    class_tree(tmp_path, {name: 2, "b": 2, "line\nbreak": 2})
+    with pytest.raises(DataError, match=r"holds a control character") as caught:
+        load_dataset(f"folder:{tmp_path}")
+    assert str(caught.value).isprintable()
+    text(tmp_path / "classnames.json", json.dumps({name: "plain"}))
+    assert set(load_dataset(f"folder:{tmp_path}").classnames) == {"plain", "b", "line break"}
 
 
 def test_a_missing_folder_is_named(tmp_path):

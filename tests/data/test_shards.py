@@ -1,5 +1,6 @@
 """WebDataset shards: labels and splits as they come, images as files in the cache, and nothing of a bad shard."""
 
+import io
 import tarfile
 
 import pytest
@@ -81,6 +82,11 @@ def link(name: str) -> tarfile.TarInfo:
         ({"a.jpg": encoded(), "a.json": b"{"}, "sample 'a' has no label"),
         ({"a.jpg": encoded(), "a.json": b"[1]"}, "sample 'a' has no label"),
         ({"a.jpg": link("a.jpg"), "a.cls": b"1"}, "a link or a device"),
+        (sample("a", "1") | {"a.png": encoded("PNG")}, "sample 'a' occurs twice"),
+        (sample("a", "1") | {"a.JPG": encoded()}, "sample 'a' occurs twice"),
+        ({"a.cls": b"1"}, "sample 'a' has no image, but .cls"),
+        ({"a.heics": b"1", "a.cls": b"1"}, "sample 'a' has no image, but .cls"),
+        ({"a.1.jpg": encoded(), "a.1.cls": b"1"}, "sample 'a' has no image, but .1.jpg.*a key without dots"),
     ],
 )
 def test_a_bad_shard_is_an_error_and_leaves_nothing(members, message, tmp_path):
@@ -89,6 +95,33 @@ def test_a_bad_shard_is_an_error_and_leaves_nothing(members, message, tmp_path):
         load_dataset(f"wds:{shard}")
     assert "toy.tar" in str(caught.value)
     assert [path.name for path in (cache_folder() / "wds").iterdir() if path.is_dir()] == []
+
+
+@pytest.mark.parametrize("again", [{"a.cls": b"2"}, {"a.jpg": encoded()}, {"a.jpg": encoded(), "a.cls": b"2"}])
+def test_a_key_that_occurs_twice_is_an_error_that_names_shard_and_key(again, tmp_path):
+    shard = pack_tar(tmp_path / "toy.tar", sample("a", "1") | sample("b", "2"), "w")
+    with tarfile.open(shard, "a") as tar:
+        for name, content in again.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+    with pytest.raises(DataError, match=r"sample 'a' occurs twice.*toy\.tar"):
+        load_dataset(f"wds:{shard}")
+
+
+def test_further_files_of_a_sample_and_droppings_are_passed_over(tmp_path):
+    more = {
+        "a.seg.png": encoded("PNG"),
+        "a.npy": b"1",
+        "__MACOSX/._a.jpg": b"junk",
+        "._a.cls": b"junk",
+        "n.json": b"{}",
+    }
+    shard = pack_tar(tmp_path / "toy.tar", sample("a", "1") | sample("b", "2") | more, "w")
+    (tmp_path / "._toy.tar").write_bytes(b"junk")
+    dataset = load_dataset(f"wds:{tmp_path}")
+    assert sum(sizes(dataset)) == 2
+    assert dataset.name == shard.parent.name
 
 
 def test_names_in_a_shard_cannot_lead_out_of_the_cache(tmp_path):

@@ -136,6 +136,8 @@ class SearchSettings(Section):
     """Prompts asked for in each step."""
     history: NonNegativeInt = 20
     """Best prompts shown in the meta-prompt; 0 is no feedback."""
+    keep_first: bool = False
+    """Show the first prompts whatever their rank, as the paper does; they count among those of `history`."""
     select: SelectionRule = "accuracy"
     """Rule that ranks prompts: training accuracy then loss (the paper's), or another score."""
     ensemble: PositiveInt = 5
@@ -178,14 +180,6 @@ class Settings(Section):
     """Experiment tracker that follows the search; it has to be installed (the extra `trackers` brings trackio)."""
     offline: bool = Field(default_factory=lambda: offline_by_environment())
     """Use only models that package registries deliver."""
-
-
-PAPER_SETTINGS: dict[str, Any] = {
-    "data": {"shots": 1},
-    "search": {"steps": 100, "candidates": 5, "history": 20},
-    "llm": {"temperature": 1.0},
-}
-"""The paper's 1-shot setting (arXiv 2410.15397, section 4)."""
 
 
 def offline_by_environment() -> bool:

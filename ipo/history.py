@@ -90,9 +90,15 @@ class History:
             raise RunError("no prompt of this run has a score", where=str(self.path or "history"))
         return ranked[0]
 
-    def top(self, count: int) -> list[HistoryEntry]:
-        """The best `count` entries, best last, as the meta-prompt shows them."""
-        return self.ranked()[:count][::-1]
+    def top(self, count: int, keep_first: bool = False) -> list[HistoryEntry]:
+        """The best `count` entries, best last, as the meta-prompt shows them.
+
+        With `keep_first` the first prompts are among them in any case.
+        """
+        ranked = self.ranked()
+        preferred = sorted(ranked, key=lambda entry: not (keep_first and entry.step == 0))
+        chosen = {entry.id for entry in preferred[:count]}
+        return [entry for entry in ranked if entry.id in chosen][::-1]
 
     def _value(self, entry: HistoryEntry) -> tuple[float, float]:
         assert entry.score is not None

@@ -46,7 +46,7 @@ def optimize(search: Search, record: Record, watch: Callable[[Record], None] = l
     watch(record)
     while (reason := stop_reason(search, record)) is None:
         step = record.last_step + 1
-        shown = record.history.top(search.settings.history)
+        shown = record.history.top(search.settings.history, search.settings.keep_first)
         replies = record.replies(step)
         if replies is None:
             replies = _ask(search, record, step, shown)

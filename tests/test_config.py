@@ -4,8 +4,9 @@ import pytest
 
 from ipo.cache import cache_folder
 from ipo.cli.options import absolute_place, data_flags, make_settings
-from ipo.config import PAPER_SETTINGS, Settings, load_settings, parse_assignments
+from ipo.config import Settings, load_settings, parse_assignments
 from ipo.errors import ConfigError
+from ipo.paper import PAPER_SETTINGS
 from ipo.run_folder import settings_toml
 
 
@@ -68,14 +69,34 @@ def test_auto_clip_is_resolved_openly(monkeypatch):
     assert load_settings().offline
 
 
-def test_paper_setting_is_one_shot_five_candidates_a_hundred_steps():
+def test_paper_setting_is_that_of_the_paper():
     settings = load_settings(overrides=PAPER_SETTINGS)
-    assert (settings.data.shots, settings.search.candidates, settings.search.steps, settings.search.history) == (
-        1,
-        5,
-        100,
-        20,
-    )
+    search = settings.search
+    assert (settings.data.shots, search.candidates, search.steps, search.history) == (1, 5, 100, 20)
+    assert (search.first_prompts, search.keep_first, search.select) == (("a photo of a <CLASS>",), True, "accuracy")
+    assert settings.llm.temperature == 1.0
+    assert settings.captions.token_budget >= 18_000, "its longest set of descriptions is shown whole"
+
+
+@pytest.mark.parametrize(
+    ("assigned", "captioner"),
+    [
+        ([], None),
+        (["captions.token_budget=300"], None),
+        (["captions.captioner=describe"], "describe"),
+        (["captions.captioner=none"], "none"),
+        (["data.shots=16"], "none"),
+    ],
+)
+def test_paper_setting_needs_a_word_on_the_captioner_but_with_16_shots_where_it_had_none(assigned, captioner, tmp_path):
+    if captioner is None:
+        with pytest.raises(ConfigError, match=r"--captioner.*MiniCPM-V-2.*none"):
+            make_settings(None, assigned, {}, paper=True)
+    else:
+        assert make_settings(None, assigned, {}, paper=True).captions.captioner == captioner
+        (tmp_path / "own.toml").write_text(f'[captions]\ncaptioner = "{captioner}"\n')
+        assert make_settings(tmp_path / "own.toml", [], {}, paper=True).captions.captioner == captioner
+    assert make_settings(None, assigned, {}).search.keep_first is False
 
 
 def test_every_setting_is_documented():

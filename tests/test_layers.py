@@ -11,8 +11,8 @@ import ipo
 
 PACKAGE = Path(ipo.__file__).parent
 LAYERS = [
-    "screen", "packages", "errors", "files", "cache", "folders", "net", "progress", "toml", "config", "prompt", "words",
-    "naming", "render", "data", "clip", "lengths", "llm", "captions", "meta_prompt", "propose",
+    "screen", "packages", "errors", "files", "cache", "folders", "net", "progress", "toml", "config", "paper", "prompt",
+    "words", "naming", "render", "data", "clip", "lengths", "llm", "captions", "meta_prompt", "propose",
     "metrics", "evaluate", "history", "record", "tracker", "optimize", "select", "protocols",
     "methods", "run_path", "run_folder", "result_file", "compare", "charts", "report", "results",
     "experiment", "fit", "verify", "sweep", "cli", "__main__",

@@ -82,6 +82,16 @@ def test_the_meta_prompt_shows_the_best_prompts_and_the_parent_is_the_best_shown
         assert {e.parent for e in record.history if e.step == step} == {best.id}
 
 
+def test_the_first_prompt_stays_among_those_shown_where_that_is_asked_for():
+    for keep in (True, False):
+        llm, record = ScriptedLLM(SCRIPT), Record("loss")
+        optimize(make_search(llm, history=1, keep_first=keep, select="loss"), record)
+        assert record.history.best().step > 0, "the first prompt is the best one, so nothing is tested"
+        last = llm.asked[-1][0][0].content
+        assert (f"text prompt: {record.history.entries[0].text}\n" in last) is keep
+        assert last.count("text prompt:") == 1
+
+
 def test_without_feedback_nothing_of_the_history_is_shown():
     llm, record = ScriptedLLM(SCRIPT), Record("accuracy")
     optimize(make_search(llm, history=0), record)

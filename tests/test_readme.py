@@ -6,6 +6,8 @@ from pathlib import Path
 import typer
 
 from ipo.cli.main import app
+from ipo.config import load_settings, parse_assignments
+from ipo.methods import available_methods, find_method
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -42,3 +44,19 @@ def test_the_makefile_has_the_two_commands():
     for target in ("demo", "test"):
         assert f"make {target}" in README
         assert re.search(rf"^{target}:", makefile, flags=re.MULTILINE)
+
+
+def test_what_the_page_of_methods_says_to_set_can_be_set():
+    page = (ROOT / "docs/methods.md").read_text(encoding="utf-8")
+    settings = re.findall(r"--set ((?:\w+\.)\w+=[^`\s]+)", page)
+    assert len(settings) >= 5
+    for assignment in settings:
+        load_settings(overrides=parse_assignments([assignment]))
+    rows = [row for row in page.splitlines() if row.startswith("| ")]
+    assert len({row for row in rows if row.count("|") in (4, 5, 6)}) == len(rows) > 30
+    options = {name for method in available_methods() for name in find_method(method).options.model_fields}
+    for name in re.findall(r"`(\w+)=[^`]+`", page):
+        assert name in options, name
+    flags = {text for option in typer.main.get_command(app).commands["optimize"].params for text in option.opts}
+    for row in rows:
+        assert set(re.findall(r"`(--[a-z]+)", row)) <= flags | {"--set"}, row

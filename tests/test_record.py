@@ -36,6 +36,18 @@ def test_top_is_best_last_by_accuracy_then_loss():
     assert history.top(0) == []
 
 
+@pytest.mark.parametrize(
+    ("count", "shown"), [(0, []), (1, [0]), (2, [0, 2]), (3, [0, 1, 2]), (4, [0, 3, 1, 2]), (5, [0, 3, 1, 2])]
+)
+def test_first_prompts_that_are_kept_count_among_those_shown_and_stand_at_their_rank(count, shown):
+    history = History("accuracy")
+    history.append(
+        [entry(0, 0, 0.5), entry(1, 1, 0.7, 2.0), entry(2, 1, 0.7, 1.5), entry(3, 1, 0.6), entry(4, 1, None)]
+    )
+    assert [e.id for e in history.top(count, keep_first=True)] == shown
+    assert [e.id for e in history.top(2)] == [1, 2]
+
+
 def test_of_equal_scores_the_earlier_is_the_better():
     history = History("accuracy")
     history.append([entry(0, 0, 0.5), entry(1, 1, 0.5)])

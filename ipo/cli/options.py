@@ -7,7 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from ipo.config import PAPER_SETTINGS, Settings, load_settings, merge, parse_assignments
+from ipo.config import Settings, load_settings, merge, parse_assignments
+from ipo.paper import PAPER_SETTINGS, require_captioner
 
 Dataset = Annotated[
     str | None,
@@ -68,7 +69,14 @@ Template = Annotated[
     ),
 ]
 Temperature = Annotated[float | None, typer.Option("--temperature", min=0, help="Sampling temperature. (default: 1.0)")]
-Paper = Annotated[bool, typer.Option("--paper", help="The paper's setting: 1 shot, 5 candidates, 100 steps.")]
+Paper = Annotated[
+    bool,
+    typer.Option(
+        "--paper",
+        help="The paper's setting: 1 shot, 100 steps of 5 candidates, the first prompt always shown, a description of "
+        "every image; needs --captioner.",
+    ),
+]
 Controls = Annotated[
     bool | None,
     typer.Option(
@@ -91,7 +99,10 @@ def make_settings(
     """Settings from the file, then `--paper`, then the flags that were given, then `--set`; all paths absolute."""
     given = without_unset(flags)
     layers = merge(PAPER_SETTINGS if paper else {}, merge(given, parse_assignments(assignments or ())))
-    return absolute_places(load_settings(config, layers))
+    settings = load_settings(config, layers)
+    if paper:
+        require_captioner(settings)
+    return absolute_places(settings)
 
 
 def absolute_places(settings: Settings) -> Settings:

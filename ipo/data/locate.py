@@ -13,6 +13,7 @@ from ipo.cache import cache_folder, cache_place, is_off, user_folder
 from ipo.data.archives import is_archive, unpack, verify
 from ipo.data.catalogue import Archive, CatalogueEntry
 from ipo.data.layouts import Place
+from ipo.data.materialise import identity_of
 from ipo.errors import DataError
 from ipo.files import writing
 from ipo.folders import made_once
@@ -96,9 +97,7 @@ def lying_archives(entry: CatalogueEntry, folders: Sequence[Path]) -> dict[Path,
 
 
 def _unpacked(entry: CatalogueEntry, archives: Mapping[Path, Archive]) -> Path:
-    stats = ((file.resolve(), file.stat()) for file in archives)
-    identity = "\n".join(f"{file}\t{stat.st_size}\t{stat.st_mtime_ns}" for file, stat in stats)
-    key = hashlib.sha256(identity.encode("utf-8", "surrogateescape")).hexdigest()[:16]
+    key = hashlib.sha256(identity_of(list(archives)).encode("utf-8", "surrogateescape")).hexdigest()[:16]
     return made_once(cache_place("unpacked", f"{entry.name}-{key}"), partial(unpack_bundle, archives))
 
 

@@ -13,7 +13,7 @@ from typing import IO
 from ipo.data.archives import BROKEN_ARCHIVE, is_archive, members
 from ipo.data.folders import is_dropping, is_image
 from ipo.data.formats import HEIF_SUFFIXES, IMAGE_SUFFIXES
-from ipo.data.materialise import Writer, materialised
+from ipo.data.materialise import Writer, identity_of, materialised
 from ipo.data.own import read_table, split_named
 from ipo.data.types import Dataset
 from ipo.errors import DataError
@@ -35,10 +35,14 @@ def read_shards(place: str, seed: int, names_file: Path | None = None) -> Datase
     shards = list(find_shards(place))
     if not shards:
         raise DataError("no shards found", where=place, remedy="Give a tar file, a pattern, or a folder of tar files")
-    stats = ((shard, shard.stat()) for shard, _ in shards)
-    identity = "\n".join(f"{shard.resolve()}\t{stat.st_size}\t{stat.st_mtime_ns}" for shard, stat in stats)
     files = [shard for shard, _ in shards]
+    splits = {split: shard for shard, split in shards}
+    if "" in splits and len(splits) > 1:
+        remedy = "Move it into one of them, or give a pattern of shards"
+        raise DataError("a shard beside the folders of the splits", where=str(splits[""]), remedy=remedy)
     name = Path(place).stem if Path(place).is_file() else files[0].parent.name
+    names = _names_beside(files[0])
+    identity = "\n".join((identity_of([*files, *names]), *(split for _, split in shards)))
     table = materialised("wds", name, identity, files, partial(_copy_shards, shards))
     return replace(read_table(table, seed, names_file, source="shards"), name=name)
 
@@ -72,10 +76,21 @@ def _copy_shards(shards: Sequence[tuple[Path, str]], writer: Writer) -> Mapping[
             _copy_shard(shard, split, writer)
         except BROKEN_ARCHIVE as error:
             raise DataError(f"shard is broken: {error}", where=str(shard), remedy="Fetch it again") from error
-    folder = shards[0][0].parent
-    names = next((path for path in (folder / _NAMES, folder.parent / _NAMES) if path.is_file()), None)
-    lines = names.read_text(encoding="utf-8-sig").splitlines() if names else []
-    return {str(label): line.strip() for label, line in enumerate(lines) if line.strip()}
+    lines = [line.strip() for file in _names_beside(shards[0][0]) for line in _lines(file)]
+    return {str(label): line for label, line in enumerate(lines) if line}
+
+
+def _names_beside(shard: Path) -> list[Path]:
+    """The list of class names of a shard, beside it or one folder above; none or one."""
+    places = (shard.parent / _NAMES, shard.parent.parent / _NAMES)
+    return [path for path in places if path.is_file()][:1]
+
+
+def _lines(file: Path) -> list[str]:
+    try:
+        return file.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"cannot read class names: {error}", where=str(file)) from error
 
 
 def _copy_shard(shard: Path, split: str, writer: Writer) -> None:

@@ -1,6 +1,7 @@
 """WebDataset shards: labels and splits as they come, images as files in the cache, and nothing of a bad shard."""
 
 import io
+import os
 import tarfile
 
 import pytest
@@ -42,6 +43,37 @@ def test_shards_are_copied_once_and_again_when_they_change(tmp_path):
     assert load_dataset(f"wds:{shard}").root == first.root
     pack_tar(shard, sample("a", "x") | sample("b", "y") | sample("c", "z"), "w")
     assert load_dataset(f"wds:{shard}").classnames == ("x", "y", "z")
+
+
+def test_shards_that_change_places_are_copied_again(tmp_path):
+    spare, shards = tmp_path / "spare", [tmp_path / "one.tar", tmp_path / "two.tar"]
+    for shard, label in zip(shards, "xz"):
+        pack_tar(shard, sample("a", label) | sample("b", "y"), "w")
+        os.utime(shard, ns=(1, 1))
+    assert shards[0].stat().st_size == shards[1].stat().st_size
+    assert load_dataset(f"wds:{shards[0]}").classnames == ("x", "y")
+    for source, target in ((shards[0], spare), (shards[1], shards[0]), (spare, shards[1])):
+        source.rename(target)
+    assert load_dataset(f"wds:{shards[0]}").classnames == ("y", "z")
+
+
+def test_names_and_splits_that_change_are_read_again(tmp_path):
+    pack_tar(tmp_path / "train" / "0.tar", sample("a", "0") | sample("b", "1") | sample("c", "1"), "w")
+    pack_tar(tmp_path / "test" / "0.tar", sample("a", "0"), "w")
+    text(tmp_path / "classnames.txt", "cat", "dog")
+    assert load_dataset(f"wds:{tmp_path}").classnames == ("cat", "dog")
+    text(tmp_path / "classnames.txt", "cat", "cow")
+    assert load_dataset(f"wds:{tmp_path}").classnames == ("cat", "cow")
+    (tmp_path / "test" / "0.tar").unlink()
+    assert sizes(load_dataset(f"wds:{tmp_path}")) == (2, 0, 1)
+    assert load_dataset(f"wds:{tmp_path / 'train'}").split_source == "seeded (1)"
+
+
+def test_a_shard_beside_the_folders_of_splits_is_named(tmp_path):
+    for place in ("train/0.tar", "more.tar"):
+        pack_tar(tmp_path / place, sample("a", "0") | sample("b", "1"), "w")
+    with pytest.raises(DataError, match=r"a shard beside the folders of the splits.*more\.tar"):
+        load_dataset(f"wds:{tmp_path}")
 
 
 @pytest.mark.parametrize("pattern", ["s-*.tar", "s-{008..010}.tar"])

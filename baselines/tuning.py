@@ -40,6 +40,8 @@ ROWS_A_CHECKPOINT = 10
 class TuningOptions(Section):
     """Hyper-parameters that all fine-tuning methods share."""
 
+    changeable = frozenset(("workers",))
+
     steps: PositiveInt = 5000
     """Updates; 5,000 on DomainNet and 50,000 on ImageNet as published."""
     batch: PositiveInt = 256

@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import (
     BaseModel,
@@ -40,6 +40,9 @@ class Section(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
 
+    changeable: ClassVar[frozenset[str]] = frozenset()
+    """Of a method's options, those that change no result, so that a fit may go on with others."""
+
     @field_validator("*")
     @classmethod
     def _can_be_written(cls, value: Any) -> Any:
@@ -53,8 +56,8 @@ class Section(BaseModel):
 class DataSettings(Section):
     """What is classified, and how few labelled images are used."""
 
-    dataset: str = "stamps"
-    """A catalogue name (`ipo datasets`), or `folder:PATH`, `csv:FILE`, `hf:NAME`, `wds:SHARDS`."""
+    dataset: str = ""
+    """A catalogue name (`ipo datasets`), or `folder:PATH`, `csv:FILE`, `hf:NAME`, `wds:SHARDS`; there is no default."""
     root: Path | None = None
     """Folder that holds the datasets; by default IPO_DATA, or a cache folder."""
     shots: PositiveInt = 16

@@ -13,32 +13,34 @@ from typing import Any, Literal
 from ipo import __version__
 from ipo.cache import cache_folder
 from ipo.captions import make_captioner, pick_captions
+from ipo.check import check, template_can_be_filled
 from ipo.clip.base import ClipModel
 from ipo.clip.features import ImageFeatureStore
 from ipo.clip.load import load_clip
 from ipo.config import Settings
 from ipo.data.check import all_items, require_openable
 from ipo.data.fewshot import class_half
-from ipo.data.load import require_known
 from ipo.data.splits import relative
 from ipo.errors import ConfigError, RunError
 from ipo.evaluate import ImageSet, PromptPredictor
+from ipo.facts import task_facts
 from ipo.files import checked, json_lines, parse_rows
 from ipo.lengths import TextRoom
 from ipo.llm.base import LLM, UNPAID, Spent
 from ipo.llm.load import load_llm
 from ipo.llm.prices import require_price
-from ipo.meta_prompt import build_messages
 from ipo.optimize import Search, optimize, total_cost
-from ipo.prompt import HistoryEntry, Prompt, Score
-from ipo.protocols import BaseToNew, evaluate_on, load_task, named_dataset
+from ipo.prompt import Prompt
+from ipo.protocols import BaseToNew, Listing, evaluate_on, load_task, named_dataset, read_listing
 from ipo.record import Record
 from ipo.report import report_stop, write_reports
 from ipo.result_file import CORRECT_FILE
 from ipo.results import data_facts, require_testable, summarize, test_hashes, with_controls
+from ipo.resume import Resumption, note_resumption, plan_resumption, require_same
 from ipo.run_folder import RESULT_FILE, RunFolder
 from ipo.run_path import CAPTIONS_FILE, RUN_FILE
-from ipo.tracker import Tracker, require_tracker
+from ipo.scope import unread
+from ipo.tracker import Tracker
 
 Split = Literal["base", "new", "all"]
 Images = Literal["test", "all"]
@@ -63,6 +65,7 @@ class Experiment:
     settings: Settings
     clip: ClipModel
     llm: LLM
+    listing: Listing
     protocol: BaseToNew
     captions: Captions
 
@@ -86,52 +89,33 @@ class Experiment:
 
     def facts(self) -> dict[str, Any]:
         """What `run.json` records of the models and the data."""
-        source = self.protocol.source
         return {
             "method": "ipo",
-            "dataset": source.name,
-            "split_source": source.split_source,
-            "split_hash": source.split_hash,
-            "classes": self.protocol.classes,
-            "training_images": len(self.protocol.task.train),
-            "clip": asdict(self.clip.fingerprint),
+            **task_facts(self.listing, self.protocol),
             "llm": self.llm.name,
             "captioner": self.captions.captioner,
-            "seed": self.settings.seed,
             "offline": self.settings.offline,
-            "targets": [target.dataset for target in self.protocol.targets],
         }
 
 
 def prepare(settings: Settings, resumed: RunFolder | None = None) -> Experiment:
-    """Load models, data, image features and captions. Writes to the cache folder only.
+    """Check all that needs no model, then read listings, load models, and make image features and captions.
 
-    A run that is `resumed` keeps the captions in its folder, and nobody is asked for any.
+    Writes to the cache folder only. A run that is `resumed` keeps the captions in its folder, and nobody is asked for
+    any.
     """
-    prompts = tuple(Prompt(text) for text in settings.search.first_prompts)
-    if not prompts:
-        raise ConfigError("search.first_prompts is empty", remedy='Give at least one, such as "a photo of a <CLASS>."')
-    require_tracker(settings.tracker)
-    require_known(settings.data.dataset)
+    check("optimize", settings, without=("captions.captioner",) if resumed else ())
+    listing = read_listing(settings)
+    listing.require_openable(skip_unreadable=settings.data.skip_unreadable)
+    clip = load_clip(settings.clip, offline=settings.offline)
     llm = load_llm(settings.llm, offline=settings.offline)
     if settings.search.max_cost is not None:
-        require_price(llm.name)
-    _require_template(settings, llm)
-    clip = load_clip(settings.clip, offline=settings.offline)
-    protocol = load_task(settings, clip, feature_store(settings, clip))
+        require_price(llm.name)  # a model that its server chose has its name only now
+    template_can_be_filled(settings, llm.template, llm.form)
+    protocol = load_task(settings, clip, feature_store(settings, clip), listing)
     require_testable(protocol.task, settings)
-    for name, held_out in protocol.test_sets().items():
-        require_openable(held_out.items, f"test images ({name})", skip_unreadable=settings.data.skip_unreadable)
     captions = _read_captions(resumed, protocol) if resumed else _make_captions(settings, protocol)
-    return Experiment(settings, clip, llm, protocol, captions)
-
-
-def _require_template(settings: Settings, llm: LLM) -> None:
-    """Raise `ConfigError` unless the template of the meta-prompt can be filled in as the first step will do it."""
-    score = Score(accuracy=0.5, loss=1.0, low=0.0, high=1.0, margin=0.0, fold_accuracy=0.5, fold_loss=1.0)
-    first = [HistoryEntry(index, 0, text, score=score) for index, text in enumerate(settings.search.first_prompts)]
-    captions = [] if settings.captions.captioner == "none" else ["a picture"]
-    build_messages(settings.search.template or llm.template, first[: settings.search.history], captions, llm.form)
+    return Experiment(settings, clip, llm, listing, protocol, captions)
 
 
 def _make_captions(settings: Settings, protocol: BaseToNew) -> Captions:
@@ -179,23 +163,24 @@ def start(experiment: Experiment, path: Path) -> tuple[RunFolder, Record]:
         named = zip(_training_images(experiment.protocol), captions.texts, strict=True)
         texts[CAPTIONS_FILE] = json_lines({"image": image, "caption": text} for image, text in named)
     facts = experiment.facts() | data_facts(experiment.protocol) | {"caption_usage": asdict(captions.spent)}
-    folder = RunFolder.create(path, experiment.settings, facts, texts)
+    folder = RunFolder.create(path, experiment.settings, facts, texts, unread("optimize", experiment.settings))
     experiment.clip.use_text_cache(path / TEXT_CACHE_FILE)
     return folder, Record(experiment.settings.search.select, path, captions.spent)
 
 
-def reopen(experiment: Experiment, folder: RunFolder) -> Record:
-    """The record of an existing run, to go on with it under the same models and data."""
-    facts, recorded = experiment.facts(), folder.read(RUN_FILE)
-    changed = [name for name, value in facts.items() if recorded.get(name) != value]
-    if changed:
-        what = "; ".join(f"{name} was {recorded.get(name)!r}, is {facts[name]!r}" for name in changed)
-        raise RunError(
-            f"the run was made under other conditions: {what}", where=str(folder.path), remedy="Start a new run"
-        )
-    search = experiment.settings.search
+def reopen(experiment: Experiment, folder: RunFolder, resumption: Resumption | None = None) -> Record:
+    """The record of an existing run, to go on with it under the same models and data, with what `resumption` changes.
+
+    Raises `RunError` where anything else is another than when the run began, and changes nothing then.
+    """
+    resumption = resumption or plan_resumption("optimize", folder.path)
+    facts, search = experiment.facts(), experiment.settings.search
+    require_same(resumption, facts)
     record = Record.resume(search.select, folder.path, search.first_prompts, experiment.captions.spent)
-    folder.update(status="running")
+    if record.last_step > search.steps:
+        what = f"search.steps is {search.steps}, but the run has done {record.last_step} steps"
+        raise ConfigError(what, where=str(folder.path), remedy="Give at least as many")
+    note_resumption(folder, resumption, facts)
     experiment.clip.use_text_cache(folder.path / TEXT_CACHE_FILE)
     return record
 
@@ -250,6 +235,7 @@ def evaluate_prompts(
     It is that on the test images, or on all `images`, training images too.
     """
     prompts = [Prompt(text) for text in texts]
+    check("evaluate", settings)
     dataset = named_dataset(settings)
     half = class_half(dataset, split)
     items = half.take(all_items(dataset) if images == "all" else dataset.test)

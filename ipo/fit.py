@@ -5,27 +5,28 @@ Nothing is written before all models and data are there, so a run that cannot st
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ipo import __version__
+from ipo.check import check
 from ipo.clip.load import load_clip
-from ipo.config import Section, Settings, load_settings
-from ipo.data.check import require_openable
-from ipo.data.load import require_known
+from ipo.config import Section, Settings
 from ipo.errors import RunError
 from ipo.experiment import feature_store
+from ipo.facts import task_facts
 from ipo.methods import FitRun, Fitted, Method, find_method, save_tensors
-from ipo.protocols import BaseToNew, BaseToNewResult, evaluate_base_to_new, load_task, verdicts
+from ipo.protocols import BaseToNew, BaseToNewResult, Listing, evaluate_base_to_new, load_task, read_listing, verdicts
+from ipo.registry import require_method
 from ipo.render import render
 from ipo.report import report_stop, result_columns, result_rows, write_reports
 from ipo.result_file import CORRECT_FILE
 from ipo.results import data_facts, test_hashes
-from ipo.run_folder import RESULT_FILE, RunFolder, read_run
-from ipo.run_path import CONFIG_FILE
+from ipo.resume import Resumption, changed_values, require_same
+from ipo.run_folder import RESULT_FILE, RunFolder
+from ipo.scope import unread
 
 LEARNED_FILE = "learned.safetensors"
 RESULT_PAGE = "result.md"
@@ -38,66 +39,66 @@ class Fit:
     method: Method
     options: Section
     settings: Settings
+    listing: Listing
     protocol: BaseToNew
 
     def facts(self) -> dict[str, Any]:
         """What `run.json` records of the method, the model and the data."""
-        source, task = self.protocol.source, self.protocol.task
         return {
             "method": self.method.name,
             "options": self.options.model_dump(mode="json"),
-            "dataset": source.name,
-            "split_source": source.split_source,
-            "split_hash": source.split_hash,
-            "classes": self.protocol.classes,
-            "training_images": len(task.train),
-            "clip": asdict(task.clip.fingerprint),
-            "seed": task.seed,
+            **task_facts(self.listing, self.protocol),
             "offline": self.settings.offline,
-            "targets": [target.dataset for target in self.protocol.targets],
         }
 
 
 def prepare_fit(name: str, settings: Settings, overrides: Mapping[str, Any] | None = None) -> Fit:
-    """Load the method, the model, the data and the features of the shots. Writes to the cache folder only."""
+    """Check all that needs no model, then read listings, load the model, and make the features of the shots.
+
+    Writes to the cache folder only.
+    """
+    require_method(name)
+    check("baseline", settings)
     method = find_method(name)
     method.configure(settings.data.dataset, settings.data.shots, overrides)
-    require_known(settings.data.dataset)
+    listing = read_listing(settings)
+    listing.require_openable(skip_unreadable=settings.data.skip_unreadable)
+    options = method.configure(listing.dataset.name, settings.data.shots, overrides)
     clip = load_clip(settings.clip, offline=settings.offline)
-    store = feature_store(settings, clip)
-    protocol = load_task(settings, clip, store)
-    for name, held_out in protocol.test_sets().items():
-        require_openable(held_out.items, f"test images ({name})", skip_unreadable=settings.data.skip_unreadable)
-    options = method.configure(protocol.task.dataset, settings.data.shots, overrides)
+    protocol = load_task(settings, clip, feature_store(settings, clip), listing)
     method.check(protocol.task, options)
-    return Fit(method, options, settings, protocol)
+    return Fit(method, options, settings, listing, protocol)
 
 
 def start_fit(fit: Fit, path: Path) -> RunFolder:
     """A new run folder for the fit."""
-    return RunFolder.create(path, fit.settings, fit.facts() | data_facts(fit.protocol))
+    facts = fit.facts() | data_facts(fit.protocol)
+    return RunFolder.create(path, fit.settings, facts, unread=unread("baseline", fit.settings))
 
 
-def reopen_fit(path: Path) -> Fit:
-    """The fit of an existing run folder, to go on with it under the same method, model and data."""
-    run = read_run(path)
-    if not {"method", "options"} <= run.keys():
-        raise RunError("not a run of `ipo baseline`", where=str(path), remedy="See: ipo optimize --resume")
-    fit = prepare_fit(run["method"], load_settings(path / CONFIG_FILE), run["options"])
-    changed = [name for name, value in fit.facts().items() if run.get(name) != value]
-    if changed:
-        raise RunError(
-            f"the run was made under other conditions: {', '.join(changed)}",
-            where=str(path),
-            remedy="Start a new run",
-        )
+def reopen_fit(resumption: Resumption, overrides: Mapping[str, Any] | None = None) -> Fit:
+    """The fit of an existing run folder, to go on with it under the same method, model and data.
+
+    Raises `RunError` and `ConfigError` where anything is another that the result depends on.
+    """
+    run, settings = resumption.run, resumption.settings
+    if not isinstance(run["options"], dict):
+        raise RunError("the options of the method are damaged", where=str(resumption.path), remedy="Start a new run")
+    method = find_method(str(run.get("method")))
+    now = {**run["options"], **(overrides or {})}
+    before, after = (
+        method.configure(settings.data.dataset, settings.data.shots, values).model_dump(mode="json")
+        for values in (run["options"], now)
+    )
+    changed_values(before, after, method.options.changeable)
+    fit = prepare_fit(method.name, settings, now)
+    require_same(resumption, {name: value for name, value in fit.facts().items() if name != "options"})
     return fit
 
 
 def run_fit(fit: Fit, folder: RunFolder) -> dict[str, Any]:
     """Fit, or go on fitting, evaluate once on the test images, and write the results."""
     run = FitRun(folder.path)
-    folder.update(status="running")
     try:
         fitted = fit.method.fit(fit.protocol.task, fit.options, run)
         seconds = run.seconds
@@ -122,11 +123,6 @@ def assist_fit(fit: Fit, path: Path | None) -> None:
     """The part of a process beside the first: it shares the work of a fit, resumed from `path` or new."""
     fit.method.fit(fit.protocol.task, fit.options, FitRun(path, writes=False, report=lambda _: None))
     load_test_features(fit)
-
-
-def is_first_process() -> bool:
-    """Whether this is the process of a group (as `torchrun` starts it) that writes the run folder."""
-    return int(os.environ.get("RANK", "0")) == 0
 
 
 def load_test_features(fit: Fit) -> None:

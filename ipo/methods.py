@@ -6,7 +6,6 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +15,13 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from ipo.config import Section, describe_validation
-from ipo.errors import ConfigError, RunError, UnknownName
+from ipo.errors import ConfigError, RunError
 from ipo.evaluate import Predictor, PromptPredictor
 from ipo.files import append_rows, checked, parse_rows, truncate_rows, write_atomic
 from ipo.protocols import FewShotTask
+from ipo.registry import require_method
 from ipo.screen import say
 
-GROUP = "ipo.methods"
 CURVES, CHECKPOINT = "curves.jsonl", "checkpoint.safetensors"
 
 
@@ -157,25 +156,15 @@ class Method:
         return options.model_copy(update=places)
 
 
-def available_methods() -> list[str]:
-    """Names of all registered methods."""
-    return sorted(entry.name for entry in entry_points(group=GROUP))
-
-
 def find_method(name: str) -> Method:
     """The registered method of this name. Raises `UnknownName`, or `ConfigError` where the entry point is broken."""
-    found = list(entry_points(group=GROUP, name=name))
-    if not found:
-        raise UnknownName("method", name, available_methods())
-    if len(found) > 1:
-        owners = ", ".join(entry.value for entry in found)
-        raise ConfigError(f"method '{name}' is registered more than once", where=owners, remedy="Uninstall one")
+    entry = require_method(name)
     try:
-        method = found[0].load()
+        method = entry.load()
     except (ImportError, AttributeError) as error:
-        raise ConfigError(f"method '{name}' cannot be loaded: {error}", where=found[0].value) from error
+        raise ConfigError(f"method '{name}' cannot be loaded: {error}", where=entry.value) from error
     if not isinstance(method, Method):
-        raise ConfigError(f"method '{name}' is not an ipo.methods.Method", where=found[0].value)
+        raise ConfigError(f"method '{name}' is not an ipo.methods.Method", where=entry.value)
     return method
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
+import sys
 from importlib.metadata import PackageNotFoundError, requires
 from typing import Literal
 
@@ -30,3 +32,10 @@ def dependency_remedy(package: str) -> str:
         wanted = []
     found = (text for text in wanted if re.match(rf"{re.escape(package)}(?![\w.-])", text))
     return f"pip install '{next(found, package)}'"
+
+
+def is_installed(module: str) -> bool:
+    """Whether a package can be imported, found out without importing it."""
+    if module in sys.modules:
+        return sys.modules[module] is not None
+    return importlib.util.find_spec(module) is not None

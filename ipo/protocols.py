@@ -18,9 +18,9 @@ from torch import Tensor
 from ipo import metrics
 from ipo.clip.base import ClipModel
 from ipo.config import Settings
-from ipo.data.check import require_shots
+from ipo.data.check import require_openable, require_shots
 from ipo.data.fewshot import class_half, draw_shots
-from ipo.data.load import load_dataset
+from ipo.data.load import load_dataset, target_parts
 from ipo.data.splits import relative
 from ipo.data.types import ClassHalf, Dataset, Item
 from ipo.errors import DataError
@@ -153,7 +153,44 @@ class BaseToNewResult:
         return {name: evaluation.correct for name, evaluation in (halves | dict(self.targets)).items()}
 
 
-def load_task(settings: Settings, clip: ClipModel, store: FeatureStore) -> BaseToNew:
+@dataclass(frozen=True)
+class Target:
+    """Another dataset, or one domain of it, to test on: its name, its class names, and its images."""
+
+    name: str
+    classnames: tuple[str, ...]
+    items: tuple[Item, ...]
+    root: Path
+    split_hash: str
+
+
+@dataclass(frozen=True)
+class Listing:
+    """What a task is made of, from the listings alone: no image was read, and no model is needed."""
+
+    dataset: Dataset
+    half: ClassHalf
+    """The classes that are fitted."""
+    new: ClassHalf | None
+    """The others, where a half is fitted."""
+    train: tuple[Item, ...]
+    val: tuple[Item, ...]
+    targets: tuple[Target, ...]
+
+    def require_openable(self, *, skip_unreadable: bool) -> None:
+        """Raise `DataError` for images to learn from or to test on that are missing or no images; see its namesake."""
+        images = {
+            "training images": self.train,
+            **({"validation images": self.val} if self.val else {}),
+            "test images (base)": self.half.take(self.dataset.test),
+            **({"test images (new)": self.new.take(self.dataset.test)} if self.new else {}),
+            **{f"test images ({target.name})": target.items for target in self.targets},
+        }
+        for what, items in images.items():
+            require_openable(items, what, skip_unreadable=skip_unreadable)
+
+
+def read_listing(settings: Settings) -> Listing:
     """The task that `settings` describe. Shots are drawn over all classes first and filtered to the half afterwards."""
     data = settings.data
     dataset = named_dataset(settings)
@@ -161,25 +198,40 @@ def load_task(settings: Settings, clip: ClipModel, store: FeatureStore) -> BaseT
     use_all = data.classes == "all" or (data.classes == "auto" and dataset.own)
     half = class_half(dataset, "all" if use_all else "base")
     require_shots(half.classnames, half.take(train), dataset.root)
+    listing = Listing(
+        dataset=dataset,
+        half=half,
+        new=None if use_all else class_half(dataset, "new"),
+        train=half.take(train),
+        val=half.take(val),
+        targets=tuple(read_target(spec, settings) for spec in dict.fromkeys(data.targets)),
+    )
+    for target in listing.targets:
+        _require_unseen(target, listing)
+    return listing
+
+
+def load_task(settings: Settings, clip: ClipModel, store: FeatureStore, listing: Listing | None = None) -> BaseToNew:
+    """The task that `settings` describe, or a `listing` of it, with the features of its shots."""
+    found = listing or read_listing(settings)
+    dataset, half = found.dataset, found.half
     base = _held_out(dataset, half, store)
-    new = None if use_all else _held_out(dataset, class_half(dataset, "new"), store)
-    targets = tuple(load_target(spec, settings, store) for spec in dict.fromkeys(data.targets))
+    new = None if found.new is None else _held_out(dataset, found.new, store)
+    targets = tuple(load_target(target, store) for target in found.targets)
     tested = [held_out.classnames for held_out in (base, new, *targets) if held_out]
     room = TextRoom.of(clip, *tested)
     room.require([])
     task = FewShotTask(
         dataset=dataset.name,
         classnames=half.classnames,
-        train=_load_images(store, half.take(train), "training"),
-        val=_load_images(store, half.take(val), "validation"),
-        shots=data.shots,
+        train=_load_images(store, found.train, "training"),
+        val=_load_images(store, found.val, "validation"),
+        shots=settings.data.shots,
         seed=settings.seed,
         clip=clip,
         hand_crafted_prompt=dataset.hand_crafted_prompt,
         room=room,
     )
-    for target in targets:
-        _require_unseen(target, task)
     return BaseToNew(task, base, new, dataset, targets)
 
 
@@ -189,26 +241,29 @@ def named_dataset(settings: Settings) -> Dataset:
     return load_dataset(data.dataset, data.root, seed=settings.seed, domains=data.domains, names_file=data.names)
 
 
-def load_target(spec: str, settings: Settings, store: FeatureStore) -> HeldOut:
+def read_target(spec: str, settings: Settings) -> Target:
     """Another dataset to test on, under its own class names (cross-dataset transfer, domain generalisation).
 
     `NAME` takes the dataset's test split; `NAME@DOMAIN` takes all images of one domain, as domain generalisation does
     for a domain that the fit has not seen.
     """
-    name, at, domain = spec.rpartition("@")
-    if not at or "/" in domain:
-        name, domain = spec, ""
+    name, domain = target_parts(spec)
     dataset = load_dataset(name, settings.data.root, seed=settings.seed, domains=(domain,) if domain else ())
     items = dataset.train + dataset.val + dataset.test if domain else dataset.test
-    return HeldOut(spec, dataset.classnames, items, dataset.root, store)
+    return Target(spec, dataset.classnames, items, dataset.root, dataset.split_hash)
 
 
-def _require_unseen(target: HeldOut, task: FewShotTask) -> None:
+def load_target(target: Target, store: FeatureStore) -> HeldOut:
+    """The images of a target, to be read when they are asked for."""
+    return HeldOut(target.name, target.classnames, target.items, target.root, store)
+
+
+def _require_unseen(target: Target, listing: Listing) -> None:
     """Raise `DataError` where a target holds images that the task is fitted on."""
-    seen = {item.path for item in (*task.train.items, *task.val.items)} & {item.path for item in target.items}
+    seen = {item.path for item in (*listing.train, *listing.val)} & {item.path for item in target.items}
     if seen:
         raise DataError(
-            f"{len(seen)} of the {len(target.items)} images of {target.dataset} are shots of the fit",
+            f"{len(seen)} of the {len(target.items)} images of {target.name} are shots of the fit",
             remedy="Fit on other domains (--domains), or leave this target out",
         )
 

@@ -5,9 +5,10 @@ Shared by `ipo optimize` and `ipo baseline`. `run.json` says how far the run cam
 
 from __future__ import annotations
 
+import os
 import platform
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -35,7 +36,10 @@ from ipo.run_path import (
 from ipo.toml import to_toml
 
 RESULT_FILE = "result.json"
-_PACKAGES = ("torch", "torchvision", "open_clip_torch", "transformers", "timm", "openai", "llguidance")
+_PACKAGES = (
+    "torch", "torchvision", "open_clip_torch", "transformers", "tokenizers", "timm", "openai", "llguidance",
+    "llama_cpp_python", "accelerate", "numpy", "pillow",
+)  # fmt: skip
 
 
 class RunFacts(BaseModel):
@@ -58,6 +62,10 @@ class RunFacts(BaseModel):
     seed: int = 0
     offline: bool = False
     targets: list[str] = []
+    versions: dict[str, str] = {}
+    changes: list[dict[str, Any]] = []
+    forced: list[dict[str, Any]] = []
+    extended: list[dict[str, Any]] = []
 
 
 _run_facts = checked(RunFacts)
@@ -81,12 +89,18 @@ class RunFolder:
 
     @classmethod
     def create(
-        cls, path: Path, settings: Settings, facts: dict[str, Any], texts: Mapping[str, str] | None = None
+        cls,
+        path: Path,
+        settings: Settings,
+        facts: dict[str, Any],
+        texts: Mapping[str, str] | None = None,
+        unread: Collection[str] = (),
     ) -> RunFolder:
         """A new folder with `config.toml` and further `texts` by file name; never over an existing run.
 
         `run.json` (versions and `facts`) comes last: with it the run has begun, and can be resumed. Without it the
-        start can be repeated: what one that was killed or failed has left is written again.
+        start can be repeated: what one that was killed or failed has left is written again. Settings that are `unread`
+        are left out.
         """
         require_name(path)
         made = make_folder(path)
@@ -95,7 +109,7 @@ class RunFolder:
             folder = cls(path)
             try:
                 require_empty(path)  # another process may have been here before the lock was held
-                folder._begin({CONFIG_FILE: settings_toml(settings), **(texts or {})}, facts)
+                folder._begin({CONFIG_FILE: settings_toml(settings, unread), **(texts or {})}, facts)
             except BaseException:
                 folder.close()
                 if path in made:
@@ -111,7 +125,7 @@ class RunFolder:
             for name, text in texts.items():
                 write_atomic(self.path / name, text)
             run: dict[str, Any] = {"ipo": __version__, "python": platform.python_version()}
-            run |= {"machine": platform.machine(), "versions": _versions(), "started": _now()}
+            run |= {"machine": platform.machine(), "versions": installed_versions(), "started": _now()}
             write_json(self.path / RUN_FILE, run | facts | {"status": "running"})
         except BaseException:
             for name in (*texts, RUN_FILE):
@@ -122,12 +136,7 @@ class RunFolder:
     @classmethod
     def open(cls, path: Path) -> RunFolder:
         """An existing run, to go on with it."""
-        try:
-            (path / RUN_FILE).lstat()
-        except OSError as error:
-            reason = "is missing" if isinstance(error, FileNotFoundError) else f"cannot be read: {reason_of(error)}"
-            remedy = "Give the folder of a run"
-            raise RunError(f"no run here: {RUN_FILE} {reason}", where=str(path), remedy=remedy) from error
+        require_run(path)
         return cls(path)
 
     @property
@@ -164,6 +173,21 @@ class RunFolder:
         self.close()
 
 
+def is_first_process() -> bool:
+    """Whether this is the process of a group (as `torchrun` starts it) that writes the run folder."""
+    return int(os.environ.get("RANK", "0")) == 0
+
+
+def require_run(path: Path) -> None:
+    """Raise `RunError` unless a run has begun in this folder."""
+    try:
+        (path / RUN_FILE).lstat()
+    except OSError as error:
+        reason = "is missing" if isinstance(error, FileNotFoundError) else f"cannot be read: {reason_of(error)}"
+        remedy = "Give the folder of a run"
+        raise RunError(f"no run here: {RUN_FILE} {reason}", where=str(path), remedy=remedy) from error
+
+
 def read_settings(folder: Path) -> Settings:
     """The settings that a run was started with, without locking it."""
     return load_settings(folder / CONFIG_FILE)
@@ -195,12 +219,19 @@ def _json_object(content: object) -> dict[str, Any]:
     return content
 
 
-def settings_toml(settings: Settings) -> str:
-    """Settings as TOML that `load_settings` reads back to equal ones; unset values are left out."""
-    return to_toml(settings.model_dump(mode="json", exclude_none=True))
+def settings_toml(settings: Settings, unread: Collection[str] = ()) -> str:
+    """Settings as TOML that `load_settings` reads back to equal ones, without unset values and those `unread`."""
+    values = {}
+    for name, value in settings.model_dump(mode="json", exclude_none=True).items():
+        if isinstance(value, dict):
+            value = {key: one for key, one in value.items() if f"{name}.{key}" not in unread}
+        if name not in unread and value != {}:
+            values[name] = value
+    return to_toml(values)
 
 
-def _versions() -> dict[str, str]:
+def installed_versions() -> dict[str, str]:
+    """Versions of the libraries that a run computes with."""
     found = {}
     for package in _PACKAGES:
         try:

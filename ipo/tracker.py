@@ -10,6 +10,7 @@ from typing import Any
 
 from ipo.config import TrackerName
 from ipo.errors import ConfigError
+from ipo.packages import is_installed
 from ipo.record import Record
 
 PROJECT = "ipo"
@@ -49,14 +50,19 @@ class Tracker:
             _log.warning("the tracker failed and follows no longer: %s", " ".join(str(error).split()))
 
 
+def require_installed(name: TrackerName) -> None:
+    """Raise `ConfigError` where a tracker is not installed; it is not imported."""
+    if name != "none" and not is_installed(name):
+        raise ConfigError(f"tracker '{name}' is not installed", remedy=f"pip install {name}")
+
+
 def require_tracker(name: TrackerName) -> Any:
-    """The module of a tracker; None for `none`. Raises `ConfigError` where it is not installed."""
-    if name == "none":
-        return None
+    """The module of a tracker; None for `none`. Raises `ConfigError` where it cannot be imported."""
+    require_installed(name)
     try:
-        return importlib.import_module(name)
+        return None if name == "none" else importlib.import_module(name)
     except ImportError as error:
-        raise ConfigError(f"tracker '{name}' is not installed", remedy=f"pip install {name}") from error
+        raise ConfigError(f"tracker '{name}' cannot be imported: {error}", remedy=f"pip install {name}") from error
 
 
 def step_figures(record: Record) -> dict[str, float]:

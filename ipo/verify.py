@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ import ipo.data
 from ipo.clip.base import ClipModel
 from ipo.config import Settings
 from ipo.data.catalogue import catalogue_entry
-from ipo.data.check import count_problems
+from ipo.data.check import count_problems, require_openable
 from ipo.data.fewshot import Half, class_half
 from ipo.data.load import dataset_states, load_dataset
 from ipo.data.types import Dataset
@@ -68,10 +68,18 @@ def present_datasets(root: Path | None) -> list[str]:
     return [name for name in published_figures() if not states[name]]
 
 
-def verify_dataset(name: str, settings: Settings, clip: ClipModel, store: FeatureStore) -> Iterator[Verdict]:
+def read_datasets(names: Sequence[str], settings: Settings) -> list[Dataset]:
+    """The listings of these datasets. Raises `DataError` for one without test images that can be opened."""
+    found = [load_dataset(name, settings.data.root, seed=settings.seed) for name in names]
+    for dataset in found:
+        what = f"test images of {dataset.name}"
+        require_openable(dataset.test, what, skip_unreadable=settings.data.skip_unreadable)
+    return found
+
+
+def verify_dataset(dataset: Dataset, clip: ClipModel, store: FeatureStore) -> Iterator[Verdict]:
     """Each published figure of a dataset beside ours."""
-    dataset = load_dataset(name, settings.data.root, seed=settings.seed)
-    note = not_comparable(dataset, clip.fingerprint.name)
+    name, note = dataset.name, not_comparable(dataset, clip.fingerprint.name)
     TextRoom.of(clip, dataset.classnames).require(Prompt(row["prompt"]) for row in published_figures()[name])
     halves: tuple[Half, Half] = ("base", "new")
     for half in halves:

@@ -17,7 +17,8 @@ COMMANDS = ("optimize", "history", "evaluate", "baseline", "compare", "verify", 
 OPTIMIZE_OPTIONS = {
     "--dataset", "--target", "--llm", "--base-url", "--clip", "--captioner", "--steps", "--candidates", "--history",
     "--select", "--template", "--temperature", "--shots", "--seed", "--classes", "--domains", "--data-root", "--device",
-    "--offline", "--paper", "--controls", "--no-controls", "--config", "--set", "--out", "--resume", "--json",
+    "--max-tokens", "--force", "--offline", "--paper",
+    "--controls", "--no-controls", "--config", "--set", "--out", "--resume", "--json",
 }  # fmt: skip
 
 
@@ -45,8 +46,11 @@ def test_the_options_of_optimize_are_these():
     [
         (["optimize", "--dataset", "caltech", "--offline"], ["unknown dataset 'caltech'", "Did you mean 'caltech101'"]),
         (["optimize", "--set", "search.stepz=3"], ["unknown key 'search.stepz'"]),
-        (["optimize", "--llm", "local-lama", "--offline"], ["unknown language model", "local-llama"]),
-        (["optimize", "--resume", "nowhere", "--steps", "3"], ["--resume takes the settings of the run"]),
+        (["optimize", "-d", "folder:.", "--llm", "local-lama", "--offline"], ["unknown language model", "local-llama"]),
+        (["optimize", "--offline"], ["no dataset is named", "`ipo datasets` lists"]),
+        (["optimize", "--resume", "nowhere", "--steps", "3"], ["no run here"]),
+        (["optimize", "--resume", "nowhere", "--paper"], ["takes no --paper"]),
+        (["optimize", "-d", ".", "--force"], ["--force is for --resume"]),
         (["optimize", "--resume", "nowhere"], ["no run here"]),
         (["history", "nowhere"], ["no history.jsonl here"]),
         (["evaluate", "--prompt", "a photo", "--offline"], ["a prompt needs <CLASS> exactly once"]),

@@ -3,7 +3,8 @@ from pathlib import Path
 import pytest
 
 from ipo.cache import cache_folder
-from ipo.cli.options import absolute_place, data_flags, make_settings
+from ipo.cli.options import data_flags
+from ipo.cli.settings import absolute_place, make_settings
 from ipo.config import Settings, load_settings, parse_assignments
 from ipo.errors import ConfigError
 from ipo.paper import PAPER_SETTINGS
@@ -91,12 +92,12 @@ def test_paper_setting_is_that_of_the_paper():
 def test_paper_setting_needs_a_word_on_the_captioner_but_with_16_shots_where_it_had_none(assigned, captioner, tmp_path):
     if captioner is None:
         with pytest.raises(ConfigError, match=r"--captioner.*MiniCPM-V-2.*none"):
-            make_settings(None, assigned, {}, paper=True)
+            make_settings("optimize", None, assigned, {}, paper=True)
     else:
-        assert make_settings(None, assigned, {}, paper=True).captions.captioner == captioner
+        assert make_settings("optimize", None, assigned, {}, paper=True).captions.captioner == captioner
         (tmp_path / "own.toml").write_text(f'[captions]\ncaptioner = "{captioner}"\n')
-        assert make_settings(tmp_path / "own.toml", [], {}, paper=True).captions.captioner == captioner
-    assert make_settings(None, assigned, {}).search.keep_first is False
+        assert make_settings("optimize", tmp_path / "own.toml", [], {}, paper=True).captions.captioner == captioner
+    assert make_settings("optimize", None, [], {}).search.keep_first is False
 
 
 def test_every_setting_is_documented():
@@ -109,26 +110,28 @@ def test_no_stored_setting_depends_on_the_working_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name in ("captioner", "llm", "local-llama"):
         (tmp_path / name).mkdir()
-    (tmp_path / "settings.toml").write_text('[data]\nroot = "data"\nnames = "names.json"\ntargets = ["folder:b@c"]\n')
+    (tmp_path / "settings.toml").write_text(
+        '[data]\nroot = "data"\nnames = "names.json"\ntargets = ["folder:b@c", "pacs"]\n'
+    )
     assigned = [
         "data.dataset=csv:a.csv",
         "clip.model=local-dir:clip",
         "llm.spec=llm",
         "captions.captioner=hf:captioner",
     ]
-    own = make_settings(Path("settings.toml"), [*assigned, "search.template=own.j2"], {})
+    own = make_settings("optimize", Path("settings.toml"), [*assigned, "search.template=own.j2"], {})
     assert (own.data.root, own.data.names) == (tmp_path / "data", tmp_path / "names.json")
-    assert (own.data.dataset, own.data.targets) == (f"csv:{tmp_path}/a.csv", (f"folder:{tmp_path}/b@c",))
+    assert (own.data.dataset, own.data.targets) == (f"csv:{tmp_path}/a.csv", (f"folder:{tmp_path}/b@c", "pacs"))
     assert (own.clip.model, own.llm.spec) == (f"local-dir:{tmp_path}/clip", f"{tmp_path}/llm")
     assert (own.captions.captioner, own.search.template) == (f"hf:{tmp_path}/captioner", f"{tmp_path}/own.j2")
     flags = {"data": data_flags("wds:shards/{0..3}.tar", Path("data"), None, targets=["folder:d", "pacs@photo"])}
     flags["llm"] = {"spec": "local-llama"}
-    given = make_settings(None, ["search.template=ipo.j2", "captions.captioner=hf:org/model"], flags)
+    given = make_settings("optimize", None, ["search.template=ipo.j2", "captions.captioner=hf:org/model"], flags)
     assert (given.data.dataset, given.data.root) == (f"wds:{tmp_path}/shards/{{0..3}}.tar", tmp_path / "data")
     assert given.data.targets == (f"folder:{tmp_path}/d", "pacs@photo")
     assert (given.llm.spec, given.search.template) == ("local-llama", "ipo.j2")
     assert given.captions.captioner == "hf:org/model"
-    assert make_settings(None, [], {}) == load_settings()
+    assert make_settings("optimize", None, [], {}) == load_settings()
 
 
 def test_places_in_settings_do_not_depend_on_the_working_folder(tmp_path, monkeypatch):
@@ -136,7 +139,6 @@ def test_places_in_settings_do_not_depend_on_the_working_folder(tmp_path, monkey
     assert absolute_place("folder:photos/") == f"folder:{tmp_path}/photos"
     assert absolute_place("caltech101") == "caltech101"
     assert absolute_place("hf:org/name") == "hf:org/name"
-    assert absolute_place(None) is None
 
 
 @pytest.mark.parametrize("place", ["file", "file/below"])

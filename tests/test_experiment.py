@@ -14,7 +14,7 @@ from torch.nn.functional import normalize
 from ipo import experiment
 from ipo.cli import evaluate
 from ipo.cli import optimize as command
-from ipo.cli.options import template_place
+from ipo.cli.settings import template_place
 from ipo.config import Settings, load_settings
 from ipo.errors import ConfigError, DataError, IpoError, RunError
 from ipo.llm.base import UNPAID, Spent
@@ -133,9 +133,12 @@ def test_what_captions_took_is_part_of_the_usage_and_cost_of_a_resumed_run_too(s
 
 
 def test_a_bound_on_the_cost_needs_the_price_of_the_captioner_before_it_is_asked(shop, pictures, monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-none")
     shop.name, shop.spent = "openai:gpt-4o", Spent("openai:nobody")
-    with pytest.raises(ConfigError, match="no price for openai:nobody"):
-        experiment.prepare(settings(pictures, max_cost=1.0))
+    values = settings(pictures, max_cost=1.0).model_dump() | {"llm": {"spec": "gpt-4o"}}
+    for captioner in ("describe", "openai:nobody"):  # found when it says what it took, and before
+        with pytest.raises(ConfigError, match="no price for openai:nobody"):
+            experiment.prepare(load_settings(None, values | {"captions": {"captioner": captioner}}))
     assert shop.described == []
 
 

@@ -129,10 +129,15 @@ def test_prompt_sets_run_without_a_curve(common, tmp_path, name):
     [
         ([], ConfigError, "give a method"),
         (["coopp"], UnknownName, "Did you mean 'coop'"),
-        (["coop", "--set", "epochz=3"], ConfigError, "unknown key 'epochz'"),
+        (["coop", "--set", "epochz=3", "--dataset", "."], ConfigError, "unknown key 'epochz'"),
+        (["coop"], ConfigError, "no dataset is named"),
+        (["coop", "-d", ".", "--set", "search.steps=3"], ConfigError, "does not read the setting 'search.steps'"),
+        (["coop", "-d", ".", "--set", "llm.spec=gpt-4o"], ConfigError, "does not read the setting 'llm.spec'"),
+        (["coop", "-d", ".", "--set", "tracker=wandb"], ConfigError, "does not read the setting 'tracker'"),
         (["coop", "--set", "search.stepz=3"], ConfigError, "unknown key 'search.stepz'"),
         (["--resume", "nowhere"], RunError, "nowhere"),
-        (["--resume", "nowhere", "--seed", "2"], ConfigError, "keeps its settings"),
+        (["--resume", "nowhere", "--seed", "2"], RunError, "no run here"),
+        (["--resume", "nowhere", "--out", "x"], ConfigError, "takes no --out"),
     ],
 )
 def test_mistakes_are_named_before_anything_is_written(arguments, error, words, tmp_path, monkeypatch):

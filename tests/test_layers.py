@@ -14,8 +14,8 @@ LAYERS = [
     "screen", "packages", "errors", "files", "cache", "folders", "net", "progress", "toml", "config", "paper", "prompt",
     "words", "naming", "render", "data", "clip", "lengths", "llm", "captions", "meta_prompt", "propose",
     "metrics", "evaluate", "history", "record", "tracker", "optimize", "select", "protocols",
-    "methods", "run_path", "run_folder", "result_file", "compare", "charts", "report", "results",
-    "experiment", "fit", "verify", "sweep", "cli", "__main__",
+    "registry", "methods", "run_path", "run_folder", "scope", "check", "resume", "facts", "result_file", "compare",
+    "charts", "report", "results", "experiment", "fit", "verify", "sweep", "cli", "__main__",
 ]  # fmt: skip
 MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
 

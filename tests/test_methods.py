@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from ipo.errors import ConfigError, RunError, UnknownName
-from ipo.methods import CHECKPOINT, FitRun, Method, available_methods, find_method, load_tensors, save_tensors
+from ipo.methods import CHECKPOINT, FitRun, Method, find_method, load_tensors, save_tensors
+from ipo.registry import available_methods
 
 NAMES = {"zero-shot", "ensemble-7", "ensemble-80", "select-80", "coop", "cocoop", "bayesian"}
 NAMES |= {"ft", "l2-sp", "kd", "car-ft", "wise-ft", "lipsum-ft"}

@@ -15,7 +15,7 @@ from ipo.errors import DataError
 from ipo.evaluate import ImageSet, PromptPredictor
 from ipo.metrics import harmonic_mean, wilson_interval
 from ipo.prompt import Prompt
-from ipo.protocols import evaluate_base_to_new, evaluate_on, load_target, load_task
+from ipo.protocols import evaluate_base_to_new, evaluate_on, load_target, load_task, read_target
 from tests.baselines.tiny import TinyClip
 
 NAMES = ("blue", "green", "grey", "red", "stone")
@@ -151,7 +151,7 @@ def test_a_class_without_training_images_is_an_error_that_names_it(pictures):
 
 def test_another_dataset_is_a_target_under_its_own_names(pictures):
     clip = TinyClip()
-    target = load_target(f"folder:{pictures}", settings(pictures), RecordingStore(clip))
+    target = load_target(read_target(f"folder:{pictures}", settings(pictures)), RecordingStore(clip))
     assert target.classnames == NAMES
     assert {item.path.parts[-3] for item in target.items} == {"test"}
 
@@ -168,7 +168,7 @@ def test_a_domain_as_target_has_all_its_images_and_only_them(tmp_path):
         None, {"data": {"dataset": "pacs", "root": tmp_path, "domains": ["photo"], "shots": 2, "classes": "all"}}
     )
     store = RecordingStore(clip)
-    protocol, target = load_task(chosen, clip, store), load_target("pacs@art_painting", chosen, store)
+    protocol, target = load_task(chosen, clip, store), load_target(read_target("pacs@art_painting", chosen), store)
     assert [item.domain for item in target.items] == ["art_painting"] * 12
     assert target.classnames == protocol.task.classnames == ("cat", "dog")
     assert {item.domain for item in (*protocol.task.train.items, *protocol.base.items)} == {"photo"}

@@ -7,7 +7,8 @@ import typer
 
 from ipo.cli.main import app
 from ipo.config import load_settings, parse_assignments
-from ipo.methods import available_methods, find_method
+from ipo.methods import find_method
+from ipo.registry import available_methods
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -11,7 +11,7 @@ from ipo.config import Settings
 from ipo.data.catalogue import CATALOGUE
 from ipo.data.fewshot import class_half
 from ipo.data.load import load_dataset
-from ipo.verify import TOLERANCE, Verdict, not_comparable, published_figures, verify_dataset
+from ipo.verify import TOLERANCE, Verdict, not_comparable, published_figures, read_datasets, verify_dataset
 from tests.data.builders import class_tree, picture, split_file
 from tests.fakes import FakeClip
 
@@ -54,7 +54,7 @@ def root(tmp_path: Path) -> Path:
 def test_each_published_figure_stands_beside_ours(root):
     clip, settings = FakeClip(), Settings.model_validate({"data": {"root": root}})
     dataset = load_dataset("food101", root)
-    verdicts = list(verify_dataset("food101", settings, clip, Store(clip)))
+    verdicts = list(verify_dataset(*read_datasets(["food101"], settings), clip, Store(clip)))
     rows = published_figures()["food101"]
     assert [(v.prompt, v.half) for v in verdicts] == [(row["prompt"], half) for half in ("base", "new") for row in rows]
     assert [v.expected for v in verdicts] == [row[half] for half in ("base", "new") for row in rows]
@@ -86,6 +86,7 @@ def test_other_models_and_other_splits_are_not_comparable(root, tmp_path):
 def test_the_exit_status_says_whether_all_figures_agree(points, status, monkeypatch):
     verdict = Verdict("caltech101", "<CLASS>", "base", 90.0, 90.0 + points)
     monkeypatch.setattr("ipo.verify.present_datasets", lambda _: ["caltech101"])
+    monkeypatch.setattr("ipo.verify.read_datasets", lambda *_: [None])
     monkeypatch.setattr("ipo.verify.verify_dataset", lambda *_: [verdict])
     monkeypatch.setattr("ipo.clip.load.load_clip", lambda *_, **__: FakeClip())
     monkeypatch.setattr("ipo.experiment.feature_store", lambda *_: None)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from ipo.cache import cache_place
 from ipo.captions.base import Captioner, Describer
+from ipo.clip.specs import require_mini
 from ipo.config import CaptionSettings, ClipSettings
 from ipo.errors import ConfigError, ModelError, UnknownName
+from ipo.llm.load import require_repository
 
 
 def make_captioner(settings: CaptionSettings, clip_settings: ClipSettings, *, offline: bool) -> Captioner | None:
@@ -19,24 +23,57 @@ def make_captioner(settings: CaptionSettings, clip_settings: ClipSettings, *, of
     return Captioner(describer, cache_place("captions"))
 
 
-def _describer(settings: CaptionSettings, clip_settings: ClipSettings, offline: bool) -> Describer:
+def require_captioner(settings: CaptionSettings, *, offline: bool) -> str | None:
+    """Raise what `make_captioner` would, as far as names and places tell; nothing is loaded.
+
+    Returns its name in the price table; None for one that costs nothing.
+    """
     kind, _, model = settings.captioner.partition(":")
     if settings.base_url is not None and kind != "openai":
         raise ConfigError("captions.base_url is set, but the captioner is not an openai: one", where=settings.captioner)
+    if settings.captioner == "none":
+        return None
+    if settings.captioner == "describe":
+        require_mini()
+    elif kind == "hf" and model:
+        _require_local(model, offline)
+    elif kind == "openai" and model:
+        return _require_server(settings, model, offline)
+    else:
+        raise UnknownName("captioner", settings.captioner, ("none", "describe", "hf:ORG/MODEL", "openai:MODEL"))
+    return None
+
+
+def _require_local(model: str, offline: bool) -> None:
+    if not Path(model).is_dir():
+        instead = "--captioner describe, hf:FOLDER, or openai:MODEL with captions.base_url"
+        require_repository(model, offline, instead)
+    elif not (Path(model) / "config.json").is_file():
+        raise ModelError("no config.json", where=model, remedy="Give a folder saved by transformers")
+
+
+def _require_server(settings: CaptionSettings, model: str, offline: bool) -> str:
+    if offline and settings.base_url is None:
+        remedy = "Use describe, give captions.base_url of your own server, or leave --offline out"
+        raise ModelError(f"{settings.captioner} is not on this machine", remedy=remedy)
+    from ipo.llm.server import Server
+
+    user = f"captioner {settings.captioner}"
+    return Server(user, settings.base_url, "captions.base_url", timeout=1, retries=0).name_of(model)
+
+
+def _describer(settings: CaptionSettings, clip_settings: ClipSettings, offline: bool) -> Describer:
+    require_captioner(settings, offline=offline)
+    kind, _, model = settings.captioner.partition(":")
     # Each kind brings libraries that take seconds to import.
-    if kind == "describe" and not model:
+    if kind == "describe":
         from ipo.captions.offline import load_offline_describer
 
         return load_offline_describer(clip_settings)
-    if kind == "hf" and model:
+    if kind == "hf":
         from ipo.captions.local import load_local_describer
 
         return load_local_describer(model, clip_settings.device, offline=offline)
-    if kind == "openai" and model:
-        if offline and settings.base_url is None:
-            remedy = "Use describe, give captions.base_url of your own server, or leave --offline out"
-            raise ModelError(f"{settings.captioner} is not on this machine", remedy=remedy)
-        from ipo.captions.api import ApiDescriber
+    from ipo.captions.api import ApiDescriber
 
-        return ApiDescriber(model, settings.base_url)
-    raise UnknownName("captioner", settings.captioner, ("none", "describe", "hf:ORG/MODEL", "openai:MODEL"))
+    return ApiDescriber(model, settings.base_url)

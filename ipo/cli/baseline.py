@@ -18,6 +18,7 @@ from ipo.screen import say
 if TYPE_CHECKING:
     from ipo.config import Settings
     from ipo.fit import Fit
+    from ipo.run_folder import RunFolder
 
 
 def baseline(
@@ -38,7 +39,8 @@ def baseline(
         typer.Option("--set", help="An option of the method, such as epochs=10, or any setting. Repeatable."),
     ] = None,
     out: options.Out = None,
-    resume: Annotated[Path | None, typer.Option("--resume", help="Go on with this run folder.")] = None,
+    resume: options.Resume = None,
+    force: options.Force = False,
     list_methods: Annotated[bool, typer.Option("--list", help="Show the methods, or the options of one.")] = False,
     as_json: options.AsJson = False,
 ) -> None:
@@ -66,21 +68,23 @@ def baseline(
         "seed": seed,
         "offline": offline or None,
     }
-    check_choice(method, resume, bool(own or general or config or out or options.without_unset(flags)))
-    settings = options.make_settings(config, general, flags)
-    path, result = fit_and_test(method, settings, own, out, resume)
+    if (method is None) == (resume is None):
+        raise ConfigError("give a method, or --resume RUN", remedy="See: ipo baseline --list")
+    options.check_resumption(resume, force, {"--config": config, "--out": out})
+
+    from ipo.cli.settings import make_settings, resumed_settings
+
+    if resume is not None:
+        settings = resumed_settings("baseline", resume, general, flags)
+        path, result = resume_fit(resume, settings, own, force)
+    else:
+        assert method is not None
+        settings = make_settings("baseline", config, general, flags)
+        path, result = start_and_fit(method, settings, own, out)
     if as_json:
         print(json.dumps(result, indent=2, ensure_ascii=False))
     elif result:
         print_result(result, path)
-
-
-def check_choice(method: str | None, resume: Path | None, anything_else: bool) -> None:
-    """Raise `ConfigError` unless there is either a method, or a run to resume as it is."""
-    if (method is None) == (resume is None):
-        raise ConfigError("give a method, or --resume RUN", remedy="See: ipo baseline --list")
-    if resume is not None and anything_else:
-        raise ConfigError("a resumed run keeps its settings", remedy="Give --resume alone, or start a new run")
 
 
 def split_assignments(assignments: list[str]) -> tuple[list[str], list[str]]:
@@ -93,28 +97,58 @@ def split_assignments(assignments: list[str]) -> tuple[list[str], list[str]]:
     return [text for text in assignments if text not in general], general
 
 
-def fit_and_test(
-    method: str | None, settings: Settings, own: list[str], out: Path | None, resume: Path | None
-) -> tuple[Path, dict[str, Any]]:
-    """Start or resume a run; the run folder and the content of `result.json`, which only the first process has."""
-    from ipo import fit as fits
+def start_and_fit(method: str, settings: Settings, own: list[str], out: Path | None) -> tuple[Path, dict[str, Any]]:
+    """Start a run; the run folder and the content of `result.json`, which only the first process has."""
+    from ipo.check import check
     from ipo.config import parse_assignments
-    from ipo.run_folder import RunFolder
+    from ipo.data.load import require_known
+    from ipo.registry import require_method
+    from ipo.run_folder import is_first_process
     from ipo.run_path import RUNS, claim_run_path, new_run_path, require_free
 
-    if resume is not None:
-        fit = fits.reopen_fit(resume)
-    else:
-        assert method is not None
-        words = [Path(settings.data.dataset).name, method, f"{settings.data.shots}shot", f"seed{settings.seed}"]
-        if fits.is_first_process():
-            require_free(out or new_run_path(RUNS, *words))
-        fit = fits.prepare_fit(method, settings, parse_assignments(own))
-    if not fits.is_first_process():
-        fits.assist_fit(fit, resume)
+    require_method(method)
+    place = require_known(settings.data.dataset)
+    words = (Path(place).name, method, f"{settings.data.shots}shot", f"seed{settings.seed}")
+    if is_first_process():
+        require_free(out or new_run_path(RUNS, *words))
+    check("baseline", settings)
+
+    from ipo import fit as fits
+
+    fit = fits.prepare_fit(method, settings, parse_assignments(own))
+    if not is_first_process():
+        fits.assist_fit(fit, None)
         return Path(), {}
+    return run_fit(fit, fits.start_fit(fit, out or claim_run_path(RUNS, *words)))
+
+
+def resume_fit(path: Path, settings: Settings, own: list[str], force: bool) -> tuple[Path, dict[str, Any]]:
+    """Go on with a run; the run folder and the content of `result.json`, which only the first process has."""
+    from ipo.check import check
+    from ipo.config import parse_assignments
+    from ipo.resume import note_resumption, plan_resumption
+    from ipo.run_folder import RunFolder, is_first_process
+
+    resumption = plan_resumption("baseline", path, settings, force)
+    check("baseline", settings)
+
+    from ipo import fit as fits
+
+    fit = fits.reopen_fit(resumption, parse_assignments(own))
+    if not is_first_process():
+        fits.assist_fit(fit, path)
+        return Path(), {}
+    folder = RunFolder.open(path)
+    note_resumption(folder, resumption, fit.facts())
+    return run_fit(fit, folder)
+
+
+def run_fit(fit: Fit, folder: RunFolder) -> tuple[Path, dict[str, Any]]:
+    """Fit in an open run folder, which is closed in the end."""
+    from ipo import fit as fits
+
     say(describe(fit))
-    with RunFolder.open(resume) if resume else fits.start_fit(fit, out or claim_run_path(RUNS, *words)) as folder:
+    with folder:
         try:
             return folder.path, fits.run_fit(fit, folder)
         except BaseException:
@@ -136,7 +170,8 @@ def describe(fit: Fit) -> str:
 
 def print_methods() -> None:
     """All methods with what they are and where they are from."""
-    from ipo.methods import available_methods, find_method
+    from ipo.methods import find_method
+    from ipo.registry import available_methods
 
     table = Table()
     for heading in ("method", "what it is", "paper"):

@@ -151,10 +151,11 @@ def in_dataset_order(rows: list[Row]) -> list[Row]:
 
 def load_perplexity(spec: str, offline: bool) -> Callable[[list[str]], list[float]]:
     """Perplexity of texts under a local LLM."""
+    from ipo.config import load_settings
     from ipo.llm.base import LikelihoodModel
     from ipo.llm.load import load_llm
 
-    settings = options.make_settings(None, None, {"llm": {"spec": spec}, "offline": offline or None})
+    settings = load_settings(None, options.without_unset({"llm": {"spec": spec}, "offline": offline or None}))
     llm = load_llm(settings.llm, offline=settings.offline)
     if not isinstance(llm, LikelihoodModel):
         raise LLMError(f"'{spec}' cannot tell how likely a text is", remedy="Name a local model")

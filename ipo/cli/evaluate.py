@@ -55,7 +55,14 @@ def evaluate(
         "seed": seed,
         "offline": offline or None,
     }
-    settings = options.make_settings(config, assignments, flags)
+    from ipo.check import check
+    from ipo.cli.settings import make_settings
+    from ipo.prompt import Prompt
+
+    settings = make_settings("evaluate", config, assignments, flags)
+    for text in prompt:
+        Prompt(text)
+    check("evaluate", settings)
 
     from ipo.experiment import evaluate_prompts
     from ipo.report import with_interval

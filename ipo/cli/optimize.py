@@ -13,13 +13,13 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from ipo.cli import options
-from ipo.errors import ConfigError
 from ipo.screen import say
 
 if TYPE_CHECKING:
     from ipo.config import Settings
     from ipo.experiment import Experiment
     from ipo.record import Record
+    from ipo.run_folder import RunFolder
 
 
 def optimize(
@@ -30,6 +30,7 @@ def optimize(
     clip: options.Clip = None,
     captioner: options.Captioner = None,
     steps: options.Steps = None,
+    max_tokens: options.MaxTokens = None,
     candidates: options.Candidates = None,
     history: options.HistorySize = None,
     select: options.Select = None,
@@ -48,6 +49,7 @@ def optimize(
     assignments: options.Assignments = None,
     out: options.Out = None,
     resume: options.Resume = None,
+    force: options.Force = False,
     as_json: options.AsJson = False,
 ) -> None:
     """Search for a prompt: an LLM proposes, CLIP scores, the scored history goes back to the LLM.
@@ -60,61 +62,93 @@ def optimize(
 
       ipo optimize --dataset stamps --offline
 
-      ipo optimize --resume runs/caltech101-local-llama-seed1
+      ipo optimize --resume runs/caltech101-local-llama-16shot-seed1
+
+      ipo optimize --resume runs/caltech101-local-llama-16shot-seed1 --steps 200
     """
     flags: dict[str, Any] = {
         "data": options.data_flags(dataset, data_root, domains, shots, classes, target),
         "clip": {"model": clip, "device": device},
-        "llm": {"spec": llm, "base_url": base_url, "temperature": temperature, "device": device},
+        "llm": {"spec": llm, "base_url": base_url, "temperature": temperature},
         "captions": {"captioner": captioner},
         "search": {
             "steps": steps,
+            "max_tokens": max_tokens,
             "candidates": candidates,
             "history": history,
             "select": select,
-            "template": options.template_place(template),
+            "template": template and str(template),
             "controls": controls,
         },
         "seed": seed,
         "offline": offline or None,
     }
-    given = options.without_unset(flags)
-    if resume is not None and (given or assignments or config or paper or out):
-        raise ConfigError("--resume takes the settings of the run", remedy="Give no other setting beside it")
-    settings = None if resume else options.make_settings(config, assignments, flags, paper=paper)
-    folder, result = run_search(settings, resume, out)
+    options.check_resumption(resume, force, {"--config": config, "--paper": paper, "--out": out})
+
+    from ipo.cli.settings import make_settings, resumed_settings
+
+    if resume is not None:
+        settings = resumed_settings("optimize", resume, assignments, flags)
+    else:
+        settings = make_settings("optimize", config, assignments, flags, paper)
+    folder, result = run_search(settings, resume, out, force)
     if as_json:
         print(json.dumps(result, indent=2, ensure_ascii=False))
     else:
         print_result(result, folder)
 
 
-def run_search(settings: Settings | None, resume: Path | None, out: Path | None) -> tuple[Path, dict[str, Any]]:
+def run_search(
+    settings: Settings, resume: Path | None, out: Path | None, force: bool = False
+) -> tuple[Path, dict[str, Any]]:
     """Start or resume a run, with progress on standard error; the run folder and the content of `result.json`."""
-    from ipo import experiment
-    from ipo.run_folder import RunFolder
-    from ipo.run_path import RUNS, claim_run_path, new_run_path, require_free
+    built, folder, record = resume_search(resume, settings, force) if resume else start_search(settings, out)
 
-    if resume is not None:
-        folder = RunFolder.open(resume)
-        built = experiment.prepare(folder.settings, folder)
-        record = experiment.reopen(built, folder)
-    else:
-        assert settings is not None
-        words = [Path(settings.data.dataset).name, Path(settings.llm.spec).name, f"{settings.data.shots}shot"]
-        words.append(f"seed{settings.seed}")
-        require_free(out or new_run_path(RUNS, *words))
-        built = experiment.prepare(settings)
-        folder, record = experiment.start(built, out or claim_run_path(RUNS, *words))
+    from ipo.experiment import run
+
     say(describe(built))
     with folder:
         try:
             with Watch(built.settings.search.steps) as watch:
-                result = experiment.run(built, folder, record, watch)
+                result = run(built, folder, record, watch)
         except BaseException:
             say(f"Everything so far is kept. Go on with: ipo optimize --resume {shlex.quote(str(folder.path))}")
             raise
     return folder.path, result
+
+
+def start_search(settings: Settings, out: Path | None) -> tuple[Experiment, RunFolder, Record]:
+    """A new run, after all that can be refused before heavy packages are imported."""
+    from ipo.check import check
+    from ipo.data.load import require_known
+    from ipo.run_path import RUNS, claim_run_path, new_run_path, require_free
+
+    place = require_known(settings.data.dataset)
+    words = (Path(place).name, Path(settings.llm.spec).name, f"{settings.data.shots}shot", f"seed{settings.seed}")
+    require_free(out or new_run_path(RUNS, *words))
+    check("optimize", settings)
+
+    from ipo import experiment
+
+    built = experiment.prepare(settings)
+    folder, record = experiment.start(built, out or claim_run_path(RUNS, *words))
+    return built, folder, record
+
+
+def resume_search(path: Path, settings: Settings, force: bool) -> tuple[Experiment, RunFolder, Record]:
+    """A run that is gone on with, after the same."""
+    from ipo.check import check
+    from ipo.resume import plan_resumption
+    from ipo.run_folder import RunFolder
+
+    folder = RunFolder.open(path)
+    resumption = plan_resumption("optimize", path, settings, force)
+    check("optimize", settings, without=("captions.captioner",))
+
+    from ipo import experiment
+
+    built = experiment.prepare(settings, folder)
+    return built, folder, experiment.reopen(built, folder, resumption)
 
 
 def describe(built: Experiment) -> str:

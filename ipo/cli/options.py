@@ -1,4 +1,4 @@
-"""Options that several commands share, and how they become settings."""
+"""Options that several commands share."""
 
 from __future__ import annotations
 
@@ -7,13 +7,12 @@ from typing import Annotated, Any
 
 import typer
 
-from ipo.config import Settings, load_settings, merge, parse_assignments
-from ipo.paper import PAPER_SETTINGS, require_captioner
+from ipo.errors import ConfigError
 
 Dataset = Annotated[
     str | None,
     typer.Option(
-        "--dataset", "-d", help="A catalogue name (see: ipo datasets), folder:PATH, csv:FILE, hf:NAME, wds:SHARDS."
+        "--dataset", "-d", help="A name (see: ipo datasets), a path, or folder:PATH, csv:FILE, hf:NAME, wds:SHARDS."
     ),
 ]
 DataRoot = Annotated[
@@ -54,6 +53,10 @@ Captioner = Annotated[
 ]
 Steps = Annotated[int | None, typer.Option("--steps", min=1, help="Rounds of the loop. (default: 100)")]
 Candidates = Annotated[int | None, typer.Option("--candidates", min=1, help="Prompts asked for a step. (default: 8)")]
+MaxTokens = Annotated[
+    int | None,
+    typer.Option("--max-tokens", min=1, help="Stop after so many LLM tokens, prompts and replies of the run together."),
+]
 HistorySize = Annotated[
     int | None,
     typer.Option("--history", min=0, help="Best prompts shown to the LLM; 0 is no feedback. (default: 20)"),
@@ -84,7 +87,16 @@ Controls = Annotated[
         help="Test the best and the mean of 80 hand-made prompts too. (default: with --offline)",
     ),
 ]
-Resume = Annotated[Path | None, typer.Option("--resume", help="Go on with this run folder; its settings are used.")]
+Resume = Annotated[
+    Path | None,
+    typer.Option(
+        "--resume",
+        help="Go on with this run folder. Beside it: what changes no result, such as a new place of the --dataset.",
+    ),
+]
+Force = Annotated[
+    bool, typer.Option("--force", help="With --resume: go on although a library has another patch release now.")
+]
 Config = Annotated[Path | None, typer.Option("--config", help="Settings file (TOML); options given here win over it.")]
 Assignments = Annotated[
     list[str] | None, typer.Option("--set", help="Any setting, as key=value, such as search.patience=10. Repeatable.")
@@ -93,65 +105,13 @@ Out = Annotated[Path | None, typer.Option("--out", help="Run folder. Default: a 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
 
-def make_settings(
-    config: Path | None, assignments: list[str] | None, flags: dict[str, Any], *, paper: bool = False
-) -> Settings:
-    """Settings from the file, then `--paper`, then the flags that were given, then `--set`; all paths absolute."""
-    given = without_unset(flags)
-    layers = merge(PAPER_SETTINGS if paper else {}, merge(given, parse_assignments(assignments or ())))
-    settings = load_settings(config, layers)
-    if paper:
-        require_captioner(settings)
-    return absolute_places(settings)
-
-
-def absolute_places(settings: Settings) -> Settings:
-    """The settings without a path that depends on the working folder, so that a run can be resumed from another one."""
-    data, captioner, template = settings.data, settings.captions.captioner, settings.search.template
-    changes: dict[str, dict[str, Any]] = {
-        "data": {
-            "dataset": absolute_place(data.dataset),
-            "targets": tuple(absolute_place(target) for target in data.targets),
-            "root": absolute(data.root),
-            "names": absolute(data.names),
-        },
-        "clip": {"model": absolute_place(settings.clip.model)},
-        "llm": {"spec": _model_place(settings.llm.spec)},
-        "search": {"template": template_place(Path(template) if template else None)},
-    }
-    if captioner.startswith("hf:") and Path(captioner[3:]).is_dir():
-        changes["captions"] = {"captioner": f"hf:{absolute(Path(captioner[3:]))}"}
-    return settings.model_copy(
-        update={name: getattr(settings, name).model_copy(update=values) for name, values in changes.items()}
-    )
-
-
-def absolute_place(spec: str | None) -> str | None:
-    """The spec of a dataset or CLIP model; its path, if it has one, no longer depends on the working folder."""
-    kind, colon, place = (spec or "").partition(":")
-    return f"{kind}:{absolute(Path(place))}" if colon and kind in ("folder", "csv", "wds", "local-dir") else spec
-
-
-def _model_place(spec: str) -> str:
-    """The spec of a language model, which may be a folder or a file; a preset of the same name goes first."""
-    from ipo.llm.presets import presets
-
-    path = Path(spec).expanduser()
-    return str(path.absolute()) if path.exists() and spec not in presets() else spec
-
-
-def absolute(path: Path | None) -> Path | None:
-    """A path that no longer depends on the working folder."""
-    return None if path is None else path.expanduser().absolute()
-
-
-def template_place(template: Path | None) -> str | None:
-    """A shipped template by its name; one's own by a path that no longer depends on the working folder."""
-    from ipo.render import is_shipped
-
-    if template is None:
-        return None
-    return str(template) if is_shipped(str(template)) else str(absolute(template))
+def check_resumption(resume: Path | None, force: bool, others: dict[str, Any]) -> None:
+    """Raise `ConfigError` for `--force` without a run to go on with, and for `others` beside one."""
+    if force and resume is None:
+        raise ConfigError("--force is for --resume RUN", remedy="Leave it out")
+    given = [name for name, value in others.items() if value]
+    if resume is not None and given:
+        raise ConfigError(f"--resume goes on with a run, and takes no {' and no '.join(given)}", remedy="Leave it out")
 
 
 def data_flags(

@@ -34,22 +34,27 @@ def verify(
       ipo verify --data-root ~/data --set clip.precision=float16
     """
     flags = {
-        "data": {"root": options.absolute(data_root)},
+        "data": {"root": data_root},
         "clip": {"model": clip, "device": device},
         "offline": offline or None,
     }
-    settings = options.make_settings(config, assignments, flags)
+    from ipo.check import check
+    from ipo.cli.settings import make_settings
+
+    settings = make_settings("verify", config, assignments, flags)
+    check("verify", settings)
 
     from ipo.clip.load import load_clip
     from ipo.experiment import feature_store
-    from ipo.verify import TOLERANCE, present_datasets, verify_dataset
+    from ipo.verify import TOLERANCE, present_datasets, read_datasets, verify_dataset
 
     names = present_datasets(settings.data.root)
     if not names:
         raise DataError("none of the datasets with published figures is here", remedy="See `ipo datasets`")
+    found = read_datasets(names, settings)
     model = load_clip(settings.clip, offline=settings.offline)
     store = feature_store(settings, model)
-    verdicts = [verdict for name in names for verdict in verify_dataset(name, settings, model, store)]
+    verdicts = [verdict for dataset in found for verdict in verify_dataset(dataset, model, store)]
     wrong = [verdict for verdict in verdicts if not verdict.agrees]
     if as_json:
         print(json.dumps([verdict.to_json() for verdict in verdicts], indent=2, ensure_ascii=False))

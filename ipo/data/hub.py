@@ -15,7 +15,7 @@ from ipo.data.materialise import Writer, materialised
 from ipo.data.own import read_table, split_named
 from ipo.data.types import Dataset
 from ipo.errors import DataError
-from ipo.packages import extra_remedy
+from ipo.packages import extra_remedy, is_installed
 from ipo.progress import track
 
 _OPTIONS = ("config", "revision", "image", "label")
@@ -27,11 +27,7 @@ def read_hub(place: str, seed: int, names_file: Path | None = None) -> Dataset:
     Its splits are used where there are a train and a test one; a validation split stays one, and without a test split
     30% of the training images become it. Unlabelled images (label -1) are left out. All is copied to the cache once.
     """
-    name, _, query = place.partition("?")
-    options = dict(parse_qsl(query))
-    unknown = sorted(set(options) - set(_OPTIONS))
-    if unknown:
-        raise DataError(f"unknown option '{unknown[0]}'", where=f"hf:{place}", remedy=f"Known: {', '.join(_OPTIONS)}")
+    name, options = require_extra(place)
     splits = {key: split for key, split in _load(name, options).items() if split_named(key)}
     if not splits:
         raise DataError("no split is called train, validation or test", where=f"hf:{name}")
@@ -42,12 +38,28 @@ def read_hub(place: str, seed: int, names_file: Path | None = None) -> Dataset:
     return replace(read_table(table, seed, names_file, source=f"hf:{name}"), name=Path(name).name)
 
 
+def require_extra(place: str) -> tuple[str, dict[str, str]]:
+    """Name and options of `hf:NAME?OPTION=VALUE`. Raises `DataError` for a wrong option, and without `datasets`."""
+    name, _, query = place.partition("?")
+    options = dict(parse_qsl(query))
+    unknown = sorted(set(options) - set(_OPTIONS))
+    if unknown:
+        raise DataError(f"unknown option '{unknown[0]}'", where=f"hf:{place}", remedy=f"Known: {', '.join(_OPTIONS)}")
+    if not is_installed("datasets"):
+        raise _no_extra()
+    return name, options
+
+
+def _no_extra() -> DataError:
+    return DataError("hf: datasets need an extra", remedy=extra_remedy("hub"))
+
+
 def _load(name: str, options: Mapping[str, str]) -> Mapping[str, Any]:
     """The splits of a dataset by their names."""
     try:
         import datasets
     except ImportError as error:
-        raise DataError("hf: datasets need an extra", remedy=extra_remedy("hub")) from error
+        raise _no_extra() from error
     saved = Path(name).expanduser()
     try:
         if (saved / "dataset_dict.json").is_file() or (saved / "state.json").is_file():

@@ -1,18 +1,18 @@
-"""A dataset by its name or its place: `caltech101`, `folder:PATH`, `csv:FILE`, `hf:NAME`, `wds:SHARDS`."""
+"""A dataset by its name or its place: `caltech101`, `folder:PATH`, `csv:FILE`, `hf:NAME`, `wds:SHARDS`, a bare path."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from ipo.data.catalogue import CATALOGUE, CatalogueEntry, catalogue_entry
-from ipo.data.hub import read_hub
+from ipo.data.hub import read_hub, require_extra
 from ipo.data.layouts import Place, read_layout
-from ipo.data.locate import data_root, find_split_file, locate, missing_part
-from ipo.data.own import read_csv, read_folder
-from ipo.data.shards import read_shards
+from ipo.data.locate import data_root, find_split_file, locate, missing_part, require_located
+from ipo.data.own import read_csv, read_folder, require_folder, require_table
+from ipo.data.shards import read_shards, require_shards
 from ipo.data.splits import assemble, split_hash
 from ipo.data.types import Dataset, Item
 from ipo.errors import ConfigError, UnknownName
@@ -26,6 +26,14 @@ OWN_KINDS: Mapping[str, Callable[[str, int, Path | None], Dataset]] = {
     "wds": read_shards,
 }
 """Readers of one's own data by the word in front of the colon."""
+
+_PLACE_CHECKS: Mapping[str, Callable[[str], object]] = {
+    "folder": require_folder,
+    "csv": require_table,
+    "hf": require_extra,
+    "wds": require_shards,
+}
+"""What can be said of their places without reading anything."""
 
 
 def load_dataset(
@@ -58,7 +66,7 @@ def read_dataset(
     names_file: Path | None = None,
 ) -> Dataset:
     """`load_dataset` without the log: who calls it shows the notes of the dataset."""
-    require_known(spec)
+    spec = require_known(spec)
     kind, colon, place = spec.partition(":")
     if colon:
         dataset = OWN_KINDS[kind](place, seed, names_file)
@@ -68,13 +76,64 @@ def read_dataset(
     return in_domains(dataset, domains) if domains else dataset
 
 
-def require_known(spec: str) -> None:
-    """Raise `UnknownName` for a spec that names no dataset, without looking for its files."""
+def require_known(spec: str) -> str:
+    """The spec with its kind. Raises `ConfigError` or `UnknownName` where it names no dataset; files are not read."""
+    if not spec:
+        remedy = "Give --dataset: a name that `ipo datasets` lists, or folder:PATH, csv:FILE, hf:NAME, wds:SHARDS"
+        raise ConfigError("no dataset is named", remedy=remedy)
+    spec = with_kind(spec)
     kind, colon, _ = spec.partition(":")
     if not colon:
         catalogue_entry(spec)
     elif kind not in OWN_KINDS:
         raise UnknownName("kind of dataset", kind, OWN_KINDS, "Or a name of the catalogue (`ipo datasets`)")
+    return spec
+
+
+def with_kind(spec: str) -> str:
+    """The spec; a path that was given bare, and is no name of the catalogue, has what lies there in front of it."""
+    path = Path(spec).expanduser()
+    if not spec or spec in CATALOGUE or spec.partition(":")[0] in OWN_KINDS or not path.exists():
+        return spec
+    if path.is_dir():
+        return f"folder:{spec}"
+    kind = {".csv": "csv", ".tsv": "csv", ".tar": "wds"}.get(path.suffix.lower())
+    if kind is None:
+        remedy = "Give a folder, a table (.csv, .tsv) or a shard (.tar)"
+        raise ConfigError("this file is no dataset", where=spec, remedy=remedy)
+    return f"{kind}:{spec}"
+
+
+def target_parts(spec: str) -> tuple[str, str]:
+    """Dataset and domain of `NAME@DOMAIN`; the domain is empty where none is named."""
+    name, at, domain = spec.rpartition("@")
+    whole = not at or "/" in domain or Path(spec.partition(":")[2] or spec).expanduser().exists()
+    return (spec, "") if whole else (name, domain)
+
+
+def require_there(spec: str, root: Path | None = None, domains: Sequence[str] = ()) -> None:
+    """Raise where a dataset, or a domain of it, cannot be there. Names and places are looked at, and nothing is read.
+
+    What only a table says, such as the domains of `csv:FILE`, is left to its reading.
+    """
+    spec = require_known(spec)
+    kind, colon, place = spec.partition(":")
+    if not colon:
+        entry = catalogue_entry(spec)
+        require_located(entry, data_root(root))
+        _require_domains(spec, domains, entry.domains)
+        return
+    _PLACE_CHECKS[kind](place)
+    if kind != "csv":
+        _require_domains(spec, domains, ())
+
+
+def _require_domains(name: str, domains: Sequence[str], known: Collection[str]) -> None:
+    if domains and not known:
+        raise ConfigError(f"dataset '{name}' has no domains", remedy="Leave --domains out")
+    for domain in domains:
+        if domain not in known:
+            raise UnknownName("domain", domain, known)
 
 
 def dataset_states(root: Path | None = None) -> dict[str, str]:
@@ -88,6 +147,7 @@ def load_listing(spec: str, root: Path | None = None, split_file: Path | None = 
 
     `root` of the result is then where the images would be.
     """
+    spec = require_known(spec)
     if ":" in spec:
         return load_dataset(spec, root, seed=seed)
     entry, place = catalogue_entry(spec), data_root(root)
@@ -111,11 +171,7 @@ def read_entry(entry: CatalogueEntry, place: Place, seed: int) -> Dataset:
 def in_domains(dataset: Dataset, domains: Sequence[str]) -> Dataset:
     """The dataset with the images of some domains only. All classes stay, and so do their labels."""
     known = {item.domain for item in (*dataset.train, *dataset.val, *dataset.test)} - {""}
-    if not known:
-        raise ConfigError(f"dataset '{dataset.name}' has no domains", remedy="Leave --domains out")
-    for domain in domains:
-        if domain not in known:
-            raise UnknownName("domain", domain, known)
+    _require_domains(dataset.name, domains, known)
     train, val, test = (_of_domains(items, domains) for items in (dataset.train, dataset.val, dataset.test))
     digest = split_hash(dataset.root, (train, val, test))
     return replace(dataset, train=train, val=val, test=test, split_hash=digest)

@@ -46,9 +46,19 @@ def locate(entry: CatalogueEntry, root: Path) -> Place:
         unpacked = _unpacked(entry, archives)
         if is_present(entry, unpacked):
             return Place(unpacked, split_file or find_split_file(entry, unpacked), beside)
-    raise DataError(
+    raise _not_there(entry, root)
+
+
+def require_located(entry: CatalogueEntry, root: Path) -> None:
+    """Raise the error of `locate` where neither the dataset nor an archive of it is there; nothing is unpacked."""
+    if missing_part(entry, root):
+        raise _not_there(entry, _above(entry, root))
+
+
+def _not_there(entry: CatalogueEntry, root: Path) -> DataError:
+    return DataError(
         f"dataset '{entry.name}' is not there: no {' or '.join(markers(entry))}",
-        where=str(folder),
+        where=str(root / entry.folder),
         remedy=f"Run `ipo datasets prepare {entry.name}`, or give its place with --data-root",
     )
 

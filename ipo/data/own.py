@@ -42,15 +42,31 @@ def split_named(word: str) -> Split | None:
     return next((split for split in SPLITS if word.strip().lower() in SPLIT_NAMES[split]), None)
 
 
+def require_folder(place: str) -> Path:
+    """The folder of `folder:PATH`. Raises `DataError` where there is none."""
+    root = Path(place).expanduser()
+    if not root.is_dir():
+        raise DataError("no such folder", where=str(root), remedy="Write folder:PATH with one folder a class inside")
+    return root
+
+
+def require_table(place: str) -> Path:
+    """The file of `csv:FILE`. Raises `DataError` where there is none."""
+    file = Path(place).expanduser()
+    if not file.is_file():
+        raise DataError(
+            "cannot read table: no such file", where=str(file), remedy="Write csv:FILE with columns path and label"
+        )
+    return file
+
+
 def read_folder(place: str, seed: int, names_file: Path | None = None) -> Dataset:
     """`folder:PATH`: one folder a class, or `train/`, `val/` and `test/` above them.
 
     Without them the split is seeded, 50/20/30; with `train/` but no `test/`, 30% of it is kept for testing; `test/`
     alone can be tested on. `notes` of the dataset say what was passed over.
     """
-    root = Path(place).expanduser()
-    if not root.is_dir():
-        raise DataError("no such folder", where=str(root), remedy="Write folder:PATH with one folder a class inside")
+    root = require_folder(place)
     splits = split_folders(root)
     tops = list(splits.values()) or [root]
     classes = sorted({name for top in tops for name in class_folders(top)})
@@ -159,7 +175,7 @@ def read_csv(place: str, seed: int, names_file: Path | None = None) -> Dataset:
     A first line with these words names the columns; without it they are taken in this order. Paths are relative to
     the table. Labels that are all integers are ordered as such, others by ASCII. Errors name the line.
     """
-    file = Path(place).expanduser()
+    file = require_table(place)
     return read_table(file, seed, names_file, source=f"table ({file.name})")
 
 

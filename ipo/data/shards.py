@@ -32,9 +32,7 @@ def read_shards(place: str, seed: int, names_file: Path | None = None) -> Datase
     beside the shards or one folder above, a line a class. A folder may have `train/`, `val/` and `test/`; otherwise the
     split is seeded. The images are copied to the cache once.
     """
-    shards = list(find_shards(place))
-    if not shards:
-        raise DataError("no shards found", where=place, remedy="Give a tar file, a pattern, or a folder of tar files")
+    shards = require_shards(place)
     files = [shard for shard, _ in shards]
     splits = {split: shard for shard, split in shards}
     if "" in splits and len(splits) > 1:
@@ -45,6 +43,14 @@ def read_shards(place: str, seed: int, names_file: Path | None = None) -> Datase
     identity = "\n".join((identity_of([*files, *names]), *(split for _, split in shards)))
     table = materialised("wds", name, identity, files, partial(_copy_shards, shards))
     return replace(read_table(table, seed, names_file, source="shards"), name=name)
+
+
+def require_shards(place: str) -> list[tuple[Path, str]]:
+    """All that `find_shards` finds. Raises `DataError` where that is nothing."""
+    shards = list(find_shards(place))
+    if not shards:
+        raise DataError("no shards found", where=place, remedy="Give a tar file, a pattern, or a folder of tar files")
+    return shards
 
 
 def find_shards(place: str) -> Iterator[tuple[Path, str]]:

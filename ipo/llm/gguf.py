@@ -25,13 +25,18 @@ def file_hash(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def require_gguf(path: Path) -> None:
+    """Raise `ModelError` unless there is a file."""
+    if not path.is_file():
+        raise ModelError("no such GGUF file", where=str(path), remedy="Check the path")
+
+
 def converted(path: Path) -> Path:
     """The folder with the weights of a `.gguf` file as float32 safetensors; made in the cache folder if missing.
 
     The folder's name holds the file's hash, so a changed file is converted anew. Raises `ModelError`.
     """
-    if not path.is_file():
-        raise ModelError("no such GGUF file", where=str(path), remedy="Check the path")
+    require_gguf(path)
     folder = cache_place("models", f"{path.stem}-{file_hash(path)[:16]}")
     return made_once(folder, partial(_convert, path), ModelError)
 

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
+from collections.abc import Mapping
 from pathlib import Path
 
 from ipo.config import LLMSettings
 from ipo.errors import ConfigError, ModelError, UnknownName
 from ipo.llm.base import CAPTION_TOKENS, LLM, Style
+from ipo.llm.gguf import require_gguf
 from ipo.llm.presets import Preset, presets
 from ipo.packages import OFFLINE_REMEDY
+
+REMOTE = "openai:"
+"""How the spec of a model on a server begins."""
 
 _SMALL_MODEL = 700_000_000
 """Below so many parameters a model continues a pattern far better than it follows an instruction."""
@@ -22,28 +27,86 @@ def load_llm(settings: LLMSettings, *, offline: bool) -> LLM:
     Raises `UnknownName` for a spec that is none, and `ModelError` when its weights cannot be had.
     """
     preset = _preset(settings, offline)
-    if preset.spec.startswith("openai:"):
+    if preset.spec.startswith(REMOTE):
         return _load_remote(preset, settings, offline)
     return _load_local(preset, settings, offline)
 
 
+def require_llm(settings: LLMSettings, *, offline: bool) -> Preset:
+    """The row of the model that `settings.spec` names. Raises what `load_llm` would, as far as names and places tell.
+
+    On a GPU another row may be taken in the end.
+    """
+    preset = _row(settings.spec, offline)
+    kind, _, rest = preset.spec.partition(":")
+    if kind == "openai":
+        remote_name(settings, offline=offline)
+        return preset
+    _require_no_address(settings)
+    if kind == "hf":
+        require_repository(rest, offline, "--llm local-llama, a folder or a .gguf file")
+    elif kind == "package":
+        _package_file(rest)
+    elif preset.spec.endswith(".gguf"):
+        require_gguf(Path(preset.spec).expanduser())
+    elif not (Path(preset.spec).expanduser() / "config.json").is_file():
+        raise ModelError("no config.json", where=preset.spec, remedy="Give a folder saved by transformers")
+    return preset
+
+
+def remote_name(settings: LLMSettings, *, offline: bool) -> str | None:
+    """The name in the price table of a model on a server; None for one on this machine, and where the server chooses.
+
+    Raises `ModelError` where the server needs a key and there is none, and `UnknownName` for a spec that is none.
+    """
+    preset = _row(settings.spec, offline)
+    if not preset.spec.startswith(REMOTE):
+        return None
+    from ipo.llm.server import Server
+
+    server = Server(preset.spec, _base_url(preset, settings, offline), "llm.base_url", timeout=1, retries=0)
+    model = preset.spec.removeprefix(REMOTE)
+    return None if model == "auto" else server.name_of(model)
+
+
+def require_repository(repo: str, offline: bool, instead: str) -> None:
+    """Raise `ModelError` for no name of a hub model, and offline for one that is not here. No hub is asked."""
+    from ipo.llm.hub import cached_folder
+
+    if cached_folder(repo) is None and offline:
+        what = f"hf:{repo} is not on this machine, and --offline forbids to fetch it"
+        raise ModelError(what, remedy=f"Use {instead}, or fetch it once without --offline")
+
+
+def is_remote(spec: str, *, offline: bool) -> bool:
+    """Whether the spec names a model on a server. Raises `UnknownName` where it names none."""
+    return _row(spec, offline).spec.startswith(REMOTE)
+
+
 def _preset(settings: LLMSettings, offline: bool) -> Preset:
     """The row of a preset name, after its offline or GPU replacement; or a row made of the spec itself."""
-    spec, known = settings.spec, presets()
-    if spec not in known:
-        if not (
-            spec.startswith(("hf:", "openai:", "package:"))
-            or spec.endswith(".gguf")
-            or Path(spec).expanduser().is_dir()
-        ):
-            remedy = "Or give hf:org/model, openai:MODEL, a folder or a .gguf file"
-            raise UnknownName("language model", spec, known, remedy)
-        return Preset(spec=spec)
-    row = known[spec]
-    other = row.offline if offline else _gpu_preset(row, settings)
-    if other is not None and other not in known:
+    row, known = _row(settings.spec, offline), presets()
+    other = None if offline or settings.spec not in known else _gpu_preset(row, settings)
+    return _replacement(settings.spec, other, known) if other is not None else row
+
+
+def _row(spec: str, offline: bool) -> Preset:
+    """The row of a preset name, after its offline replacement; or a row made of the spec itself."""
+    known = presets()
+    if spec in known:
+        other = known[spec].offline if offline else None
+        return _replacement(spec, other, known) if other is not None else known[spec]
+    path = Path(spec).expanduser()
+    if not (spec.startswith(("hf:", REMOTE, "package:")) or spec.endswith(".gguf") or path.is_dir()):
+        remedy = "Or give hf:org/model, openai:MODEL, a folder or a .gguf file"
+        raise UnknownName("language model", spec, known, remedy)
+    return Preset(spec=spec)
+
+
+def _replacement(spec: str, other: str, known: Mapping[str, Preset]) -> Preset:
+    if other not in known:
         raise UnknownName(f"preset in the row '{spec}'", other, known)
-    return known[other] if other is not None else row
+    return known[other]
 
 
 def _gpu_preset(row: Preset, settings: LLMSettings) -> str | None:
@@ -57,18 +120,27 @@ def _gpu_preset(row: Preset, settings: LLMSettings) -> str | None:
 def _load_remote(preset: Preset, settings: LLMSettings, offline: bool) -> LLM:
     from ipo.llm.openai_api import OpenAILLM
 
+    base_url = _base_url(preset, settings, offline)
+    settings = settings.model_copy(update={"base_url": base_url, "top_p": settings.top_p or preset.top_p})
+    return OpenAILLM(preset.spec.removeprefix(REMOTE), settings, preset.form, preset.template or "ipo.j2")
+
+
+def _base_url(preset: Preset, settings: LLMSettings, offline: bool) -> str | None:
     base_url = settings.base_url or preset.base_url
     if offline and base_url is None:
         raise ModelError(
             f"{preset.spec} is not on this machine", remedy="Leave --offline out, or give llm.base_url of your server"
         )
-    settings = settings.model_copy(update={"base_url": base_url, "top_p": settings.top_p or preset.top_p})
-    return OpenAILLM(preset.spec.removeprefix("openai:"), settings, preset.form, preset.template or "ipo.j2")
+    return base_url
+
+
+def _require_no_address(settings: LLMSettings) -> None:
+    if settings.base_url is not None:
+        raise ConfigError("llm.base_url is set, but the model is not an openai: one", where=settings.spec)
 
 
 def _load_local(preset: Preset, settings: LLMSettings, offline: bool) -> LLM:
-    if settings.base_url is not None:
-        raise ConfigError("llm.base_url is set, but the model is not an openai: one", where=settings.spec)
+    _require_no_address(settings)
     source, label = _source(preset.spec, offline)
     if source.endswith(".gguf"):
         if _has_llama_cpp():
@@ -87,20 +159,25 @@ def _source(spec: str, offline: bool) -> tuple[str, str]:
     """Where the weights are (a folder, a .gguf file or a hub name) and how the run record calls them."""
     kind, _, rest = spec.partition(":")
     if kind == "package":
-        package, _, file = rest.partition("/")
-        found = importlib.util.find_spec(package)
-        if found is None or found.origin is None:
-            raise ModelError(
-                f"the package '{package}' that carries the offline model is not installed",
-                remedy=OFFLINE_REMEDY,
-            )
-        version = importlib.metadata.version(package.replace("_", "-"))
-        return str(Path(found.origin).parent / file), f"{file} from the package {package} {version}"
+        return _package_file(rest)
     if kind != "hf":
         return str(Path(spec).expanduser()), spec
     from ipo.llm.hub import hub_folder
 
     return str(hub_folder(rest, offline=offline)), spec
+
+
+def _package_file(place: str) -> tuple[str, str]:
+    """Where a file PACKAGE/FILE of an installed package is, and how the run record calls it."""
+    package, _, file = place.partition("/")
+    found = importlib.util.find_spec(package)
+    if found is None or found.origin is None:
+        raise ModelError(
+            f"the package '{package}' that carries the offline model is not installed",
+            remedy=OFFLINE_REMEDY,
+        )
+    version = importlib.metadata.version(package.replace("_", "-"))
+    return str(Path(found.origin).parent / file), f"{file} from the package {package} {version}"
 
 
 def _load_transformers(source: str, label: str, preset: Preset, settings: LLMSettings) -> LLM:

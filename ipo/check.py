@@ -1,0 +1,147 @@
+"""Everything about a run that can be refused before data are read and a model is loaded or fetched, as one list.
+
+The same list serves every command: a check is made where the command reads the setting that it is about. What takes no
+time comes first; then what needs torch or open_clip, which take seconds to import.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+
+from ipo.cache import cache_folder
+from ipo.captions.load import require_captioner
+from ipo.clip.specs import HUB, LOCAL, require_clip_spec
+from ipo.config import OFFLINE_CLIP, Settings
+from ipo.data.classnames import read_map
+from ipo.data.load import require_there, target_parts
+from ipo.errors import ConfigError
+from ipo.llm.base import ReplyForm
+from ipo.llm.load import remote_name, require_llm
+from ipo.llm.prices import require_price
+from ipo.meta_prompt import build_messages
+from ipo.prompt import HistoryEntry, Prompt, Score
+from ipo.scope import Command, reads
+from ipo.tracker import require_installed
+
+Check = Callable[[Settings], object]
+
+
+def dataset_is_there(settings: Settings) -> None:
+    """The dataset is named and known, and so are the domains; there is something at its place."""
+    require_there(settings.data.dataset, settings.data.root, settings.data.domains)
+
+
+def targets_are_there(settings: Settings) -> None:
+    """The same for each target."""
+    for target in settings.data.targets:
+        name, domain = target_parts(target)
+        require_there(name, settings.data.root, (domain,) if domain else ())
+
+
+def names_can_be_read(settings: Settings) -> None:
+    """The map of class names is one."""
+    if settings.data.names is not None:
+        read_map(settings.data.names)
+
+
+def first_prompts_are_prompts(settings: Settings) -> None:
+    """There is a first prompt, and each has its class slot."""
+    if not settings.search.first_prompts:
+        raise ConfigError("search.first_prompts is empty", remedy='Give at least one, such as "a photo of a <CLASS>."')
+    for text in settings.search.first_prompts:
+        Prompt(text)
+
+
+def clip_is_known(settings: Settings) -> None:
+    """The CLIP model has an architecture, a folder or packages."""
+    require_clip_spec(settings.clip.model)
+
+
+def llm_is_known(settings: Settings) -> None:
+    """The LLM has a name, files or a key, and the template fits it."""
+    preset = require_llm(settings.llm, offline=settings.offline)
+    form: ReplyForm = preset.form if preset.spec.startswith("openai:") else "line"
+    template_can_be_filled(settings, preset.template or "ipo.j2", form)
+
+
+def template_can_be_filled(settings: Settings, template: str, form: ReplyForm) -> None:
+    """The template of the meta-prompt, `template` where the settings name none, can be filled in as at the first step.
+
+    Raises `ConfigError` naming the file and the line or the variable.
+    """
+    score = Score(accuracy=0.5, loss=1.0, low=0.0, high=1.0, margin=0.0, fold_accuracy=0.5, fold_loss=1.0)
+    first = [HistoryEntry(index, 0, text, score=score) for index, text in enumerate(settings.search.first_prompts)]
+    captions = [] if settings.captions.captioner == "none" else ["a picture"]
+    build_messages(settings.search.template or template, first[: settings.search.history], captions, form)
+
+
+def captioner_is_known(settings: Settings) -> None:
+    """The captioner has a name, files, packages or a key."""
+    require_captioner(settings.captions, offline=settings.offline)
+
+
+def prices_are_known(settings: Settings) -> None:
+    """A bound on the cost has prices to count with."""
+    if settings.search.max_cost is None:
+        return
+    if not require_llm(settings.llm, offline=settings.offline).spec.startswith("openai:"):
+        what = f"search.max_cost is set, but {settings.llm.spec} runs on this machine and has no price"
+        raise ConfigError(what, remedy="Use search.max_minutes or search.max_tokens")
+    names = (
+        remote_name(settings.llm, offline=settings.offline),
+        require_captioner(settings.captions, offline=settings.offline),
+    )
+    for name in names:
+        if name is not None:
+            require_price(name)
+
+
+def tracker_is_installed(settings: Settings) -> None:
+    """The tracker can be imported."""
+    require_installed(settings.tracker)
+
+
+def cache_is_a_folder(_: Settings) -> None:
+    """Nothing else stands where the cache has to be."""
+    cache_folder()
+
+
+def devices_are_there(settings: Settings) -> None:
+    """A device that is named is there. Imports torch only where one is."""
+    for device in {settings.clip.device, settings.llm.device} - {"auto", "cpu"}:
+        from ipo.clip.load import resolve_device
+
+        resolve_device(device)
+
+
+def weights_are_known(settings: Settings) -> None:
+    """open_clip knows the tag. It is imported for that, as it is for the model that comes later."""
+    model = settings.clip.model
+    if model != OFFLINE_CLIP and not model.startswith((LOCAL, HUB)):
+        from ipo.clip.hub import pretrained_config
+
+        pretrained_config(model)
+
+
+CHECKS: tuple[tuple[str, Check], ...] = (
+    ("data.dataset", dataset_is_there),
+    ("data.targets", targets_are_there),
+    ("data.names", names_can_be_read),
+    ("clip.model", clip_is_known),
+    ("search.first_prompts", first_prompts_are_prompts),
+    ("llm.spec", llm_is_known),
+    ("captions.captioner", captioner_is_known),
+    ("search.max_cost", prices_are_known),
+    ("tracker", tracker_is_installed),
+    ("offline", cache_is_a_folder),
+    ("clip.device", devices_are_there),
+    ("clip.model", weights_are_known),
+)
+"""Each check with the setting that it is about."""
+
+
+def check(command: Command, settings: Settings, without: Collection[str] = ()) -> None:
+    """Make every check of a command but those about settings `without`; the first that fails raises an `IpoError`."""
+    for key, make in CHECKS:
+        if reads(command, key) and key not in without:
+            make(settings)

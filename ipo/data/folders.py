@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -37,14 +38,15 @@ def class_folders(folder: Path, ignored: Iterable[str] = ()) -> list[str]:
             "no such folder", where=str(folder), remedy="It should hold one folder of images for each class"
         )
     with _readable(folder):
-        return sorted({path.name for path in _inside(folder) if path.is_dir()} - set(ignored))
+        return sorted({entry.name for entry in _inside(folder) if _is_folder(entry)} - set(ignored))
 
 
 def loose_images(folder: Path) -> list[Path]:
     """The images directly inside `folder`, in no folder of a class."""
     pictures = (*IMAGE_SUFFIXES, *HEIF_SUFFIXES)
     with _readable(folder):
-        return [path for path in _inside(folder) if path.suffix.lower() in pictures and not path.is_dir()]
+        found = [Path(entry.path) for entry in _inside(folder) if not _is_folder(entry)]
+    return [path for path in found if path.suffix.lower() in pictures]
 
 
 class Listing:
@@ -74,11 +76,12 @@ class Listing:
         found: list[Path] = []
         waiting = _inside(class_folder)[::-1]
         while waiting:
-            path = waiting.pop()
+            entry = waiting.pop()
+            path = Path(entry.path)
             with _readable(path):
-                if path.is_dir():
+                if _is_folder(entry):
                     waiting += _inside(path)[::-1] if self._is_new(path, class_folder) else []
-                elif is_image(path) and (path.is_file() or path.is_symlink()):
+                elif is_image(path) and (entry.is_symlink() or entry.is_file()):
                     found.append(path)
                 else:
                     self._unread.append(path)
@@ -118,10 +121,15 @@ def _files(paths: Sequence[Path]) -> str:
     return f"{len(paths)} file{'s' if len(paths) > 1 else ''}"
 
 
-def _inside(folder: Path) -> list[Path]:
-    """What is directly inside a folder, without droppings, sorted."""
-    with _readable(folder):
-        return sorted(path for path in folder.iterdir() if not is_dropping(path.name))
+def _inside(folder: Path) -> list[os.DirEntry[str]]:
+    """What is directly inside a folder, without droppings, sorted. Entries know what they are without another look."""
+    with _readable(folder), os.scandir(folder) as entries:
+        return sorted((entry for entry in entries if not is_dropping(entry.name)), key=lambda entry: entry.name)
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    """Whether it is a folder, or a link that leads to one."""
+    return Path(entry.path).is_dir() if entry.is_symlink() else entry.is_dir()
 
 
 @contextmanager

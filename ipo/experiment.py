@@ -239,7 +239,8 @@ def evaluate_prompts(
     dataset = named_dataset(settings)
     half = class_half(dataset, split)
     items = half.take(all_items(dataset) if images == "all" else dataset.test)
-    require_openable(items, f"{images} images ({split})", skip_unreadable=settings.data.skip_unreadable)
+    what = f"{'test ' if images == 'test' else ''}images ({split})"
+    require_openable(items, what, skip_unreadable=settings.data.skip_unreadable)
     clip = load_clip(settings.clip, offline=settings.offline)
     TextRoom.of(clip, half.classnames).require(prompts)
     loaded = ImageSet(*feature_store(settings, clip).load(items))

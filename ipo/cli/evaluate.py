@@ -71,7 +71,8 @@ def evaluate(
     if as_json:
         print(json.dumps(rows, indent=2, ensure_ascii=False))
         return
-    used = f"{rows[0]['n']} {'test ' if images == 'test' else ''}images, split {rows[0]['split_source']}"
+    count, source = rows[0]["n"], rows[0]["split_source"]
+    used = f"{count} test images, split {source}" if images == "test" else f"all {count} images"
     console = Console(highlight=False, markup=False, emoji=False)
     console.print(f"{settings.data.dataset}, {split} classes, {used}, {settings.clip.model}", soft_wrap=True)
     table = Table()

@@ -99,7 +99,8 @@ class Listing:
         return False
 
     def _named(self, path: Path) -> str:
-        return path.relative_to(self._root).as_posix() if path.is_relative_to(self._root) else str(path)
+        inside = path != self._root and path.is_relative_to(self._root)
+        return path.relative_to(self._root).as_posix() if inside else str(path)
 
     def notes(self, loose: Sequence[Path] = ()) -> list[str]:
         """What was passed over else, a sentence for each kind; `loose` are images in no class folder."""

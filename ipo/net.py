@@ -1,43 +1,87 @@
-"""Addresses of servers, and whether one answers, found out in seconds."""
+"""Addresses of servers, whether one answers, the proxies on the way, and an end to all waiting."""
 
 from __future__ import annotations
 
-import http.client
+import os
 import re
-import urllib.error
+import time
 import urllib.parse
-import urllib.request
-from collections.abc import Mapping
-from typing import Annotated
+from collections.abc import Callable
+from multiprocessing.pool import ThreadPool
+from typing import Annotated, TypeVar
 
 from pydantic import AfterValidator
 
 from ipo.errors import ConfigError
+from ipo.screen import PROXY_VARIABLES, looks_like_a_key, shown_address
 
 SECONDS = 4.0
 
+T = TypeVar("T")
 
-def probe(url: str, headers: Mapping[str, str] | None = None) -> int | str:
-    """The HTTP status of a HEAD request, by the proxy of the environment if it names one; or why none came.
+
+def in_time(function: Callable[[], T], seconds: Callable[[], float], came: Callable[[], float] = lambda: 0.0) -> T:
+    """The result of `function`. Raises TimeoutError where `came`, a count of what came, stands still for `seconds`.
+
+    No client has a limit on the whole of an answer, only on the wait for its next byte, so that a server which drips
+    would hold it for ever. `function` runs in a daemon thread, which nobody waits for where time is up.
+    """
+    pool = ThreadPool(1)
+    try:
+        result = pool.apply_async(function)
+        count, moved = came(), time.monotonic()
+        while not result.ready():
+            result.wait(0.1)
+            now = came()
+            if now != count:
+                count, moved = now, time.monotonic()
+            elif time.monotonic() - moved > seconds() and not result.ready():
+                raise TimeoutError(f"nothing came for {seconds():g} seconds")
+        return result.get()
+    finally:
+        pool.terminate()
+
+
+def probe(url: str) -> int | str:
+    """The HTTP status of a HEAD request, by the proxy of the environment if it names one; or why none came in time.
 
     What is no address of a server is a reason too.
     """
+    import httpx2
+
     if not url.startswith(("http://", "https://")):
-        return f"'{url}' does not begin with http:// or https://"
+        return "it does not begin with http:// or https://"
     try:
-        request = urllib.request.Request(url, method="HEAD", headers=dict(headers or {}))
-        with urllib.request.urlopen(request, timeout=SECONDS) as answer:
-            return int(answer.status)
-    except urllib.error.HTTPError as error:
-        return error.code
-    except (OSError, ValueError, http.client.HTTPException) as error:
-        return str(getattr(error, "reason", error))
+        require_usable_proxies()
+        return int(in_time(lambda: httpx2.head(url, timeout=SECONDS), lambda: SECONDS).status_code)
+    except (OSError, ValueError, httpx2.HTTPError, httpx2.InvalidURL, ConfigError) as error:
+        return str(error) or type(error).__name__
+
+
+def proxies() -> dict[str, str]:
+    """The proxies that the environment names, by variable, as they may be shown."""
+    return {name: shown_address(os.environ[name]) for name in PROXY_VARIABLES if os.environ.get(name)}
+
+
+def require_usable_proxies() -> None:
+    """Raise `ConfigError` for a proxy of the environment that no client could use."""
+    import httpx2
+
+    named = ", ".join(f"{name}={address}" for name, address in proxies().items())
+    try:
+        httpx2.Client().close()
+    except ImportError as error:
+        what = "a SOCKS proxy needs the package socksio"
+        raise ConfigError(what, where=named, remedy="Run: pip install socksio. Or unset the variable") from error
+    except (ValueError, httpx2.InvalidURL) as error:
+        remedy = "Write it like http://host:3128, or unset the variable"
+        raise ConfigError("the address of a proxy cannot be read", where=named, remedy=remedy) from error
 
 
 def server_address(url: str) -> str:
     """The base URL of a server, as it is used and recorded. Raises `ConfigError` where it is none or holds a secret."""
     address = url.strip()
-    shown = re.sub(r"[^/]*@", "", address.partition("?")[0])
+    shown = shown_address(address)
     try:
         parts = urllib.parse.urlsplit(address)
         whole = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
@@ -54,5 +98,14 @@ def server_address(url: str) -> str:
     return address
 
 
-Address = Annotated[str, AfterValidator(server_address)]
+def recorded_address(url: str) -> str:
+    """A `server_address` among the settings, which a run keeps. Raises `ConfigError` for what may be a key, too."""
+    address = server_address(url)
+    if any(map(looks_like_a_key, address.split("/"))):
+        what = "a part of the address looks like a key, and settings are recorded with the run"
+        raise ConfigError(what, where=shown_address(address), remedy="Set it as OPENAI_BASE_URL, which is not recorded")
+    return address
+
+
+Address = Annotated[str, AfterValidator(recorded_address)]
 """A setting that holds the address of a server."""

@@ -28,12 +28,8 @@ _KEY = re.compile(r"\b(?:hf_[A-Za-z0-9]{20,}|sk-[A-Za-z0-9_-]{16,})")
 """How keys of the hub and of OpenAI look, wherever they come from."""
 _SECRET_NAMES = re.compile(r"key|token|secret|pass|pwd|sig|auth|cred|policy|session", re.IGNORECASE)
 _KEY_VARIABLES = ("OPENAI_API_KEY", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "WANDB_API_KEY")
-ADDRESS_VARIABLES = (
-    *(f"{kind}_PROXY" for kind in ("HTTP", "HTTPS", "ALL")),
-    *(f"{kind}_proxy" for kind in ("http", "https", "all")),
-    "HF_ENDPOINT",
-    "OPENAI_BASE_URL",
-)
+PROXY_VARIABLES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy")
+ADDRESS_VARIABLES = (*PROXY_VARIABLES, "HF_ENDPOINT", "OPENAI_BASE_URL")
 """Variables of the environment that hold addresses of servers, and maybe passwords in them."""
 _LEAST = 6
 """Characters of the shortest secret that is looked for in any text; a shorter one would be found in common words."""

@@ -361,7 +361,7 @@ def test_a_local_model_that_lacks_weights_is_an_error(tmp_path):
 
 def test_a_hub_model_offline_is_an_error_with_a_remedy(monkeypatch, tmp_path):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    with pytest.raises(ModelError, match=r"nobody/nothing.*--captioner describe"):
+    with pytest.raises(ModelError, match=r"nobody/nothing.*--captioner none or describe"):
         make_captioner(CaptionSettings(captioner="hf:nobody/nothing"), CLIP, offline=True)
 
 

@@ -11,9 +11,9 @@ import ipo
 
 PACKAGE = Path(ipo.__file__).parent
 LAYERS = [
-    "screen", "packages", "errors", "files", "cache", "folders", "net", "progress", "toml", "config", "paper", "prompt",
-    "words", "naming", "render", "data", "clip", "lengths", "llm", "captions", "meta_prompt", "propose",
-    "metrics", "evaluate", "history", "record", "tracker", "optimize", "select", "protocols",
+    "screen", "packages", "errors", "files", "cache", "folders", "net", "progress", "toml", "hub_errors", "hub",
+    "config", "paper", "prompt", "words", "naming", "render", "data", "clip", "lengths", "llm", "captions",
+    "meta_prompt", "propose", "metrics", "evaluate", "history", "record", "tracker", "optimize", "select", "protocols",
     "registry", "methods", "run_path", "run_folder", "scope", "check", "resume", "facts", "result_file", "compare",
     "charts", "report", "results", "experiment", "fit", "verify", "sweep", "cli", "__main__",
 ]  # fmt: skip

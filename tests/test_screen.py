@@ -2,12 +2,11 @@
 
 import io
 import logging
-import os
-import subprocess
 import sys
 
 import pytest
 
+from ipo.cli.main import main
 from ipo.errors import ConfigError, UnknownName
 from ipo.screen import (
     SafeFormatter,
@@ -109,19 +108,25 @@ def test_errors_logs_and_notes_are_safe_lines(monkeypatch, capsys):
     assert safe_line(safe) == safe
 
 
-def test_the_command_shows_no_raw_control_of_a_name(tmp_path):
-    for arguments in (
+@pytest.mark.parametrize(
+    "arguments",
+    [
         ["evaluate", "-p", "a <CLASS>", "-d", "folder:\x1b]0;gone\x07", "--offline"],
         ["optimize", "--llm", "\x1b[31mred", "--offline", "-d", "stamps"],
         ["history", "\x9b31m\u202e"],
         ["compare", "\x1b[2J"],
-    ):
-        done = subprocess.run(
-            [sys.executable, "-m", "ipo", *arguments], cwd=tmp_path, env=os.environ, capture_output=True, check=False
-        )
-        shown = done.stderr.decode()
-        assert done.returncode == 2
-        assert shown.replace("\n", "").isprintable(), shown
+    ],
+    ids=lambda arguments: arguments[0],
+)
+def test_the_command_shows_no_raw_control_of_a_name(arguments, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["ipo", *arguments])
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    assert stopped.value.code == 2
+    shown = capsys.readouterr().err
+    assert shown.startswith("ipo: ")
+    assert shown.replace("\n", "").isprintable(), shown
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "cp1252", "latin-1", "utf-8"])

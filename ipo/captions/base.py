@@ -18,6 +18,8 @@ from ipo.llm.base import Spent
 from ipo.progress import track
 from ipo.prompt import one_line
 
+NO_HUB = "Use --captioner none or describe, hf:FOLDER, or openai:MODEL with captions.base_url"
+"""What to do where no hub can be reached."""
 MAX_CHARACTERS = 400
 """Longest caption that is kept; the paper's run to about 360."""
 

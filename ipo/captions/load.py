@@ -5,11 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from ipo.cache import cache_place
-from ipo.captions.base import Captioner, Describer
+from ipo.captions.base import NO_HUB, Captioner, Describer
 from ipo.clip.specs import require_mini
 from ipo.config import CaptionSettings, ClipSettings
 from ipo.errors import ConfigError, ModelError, UnknownName
-from ipo.llm.load import require_repository
 
 
 def make_captioner(settings: CaptionSettings, clip_settings: ClipSettings, *, offline: bool) -> Captioner | None:
@@ -46,8 +45,9 @@ def require_captioner(settings: CaptionSettings, *, offline: bool) -> str | None
 
 def _require_local(model: str, offline: bool) -> None:
     if not Path(model).is_dir():
-        instead = "--captioner describe, hf:FOLDER, or openai:MODEL with captions.base_url"
-        require_repository(model, offline, instead)
+        from ipo.hub import LANGUAGE_MODEL, require_repository
+
+        require_repository(model, LANGUAGE_MODEL, offline=offline, instead=NO_HUB)
     elif not (Path(model) / "config.json").is_file():
         raise ModelError("no config.json", where=model, remedy="Give a folder saved by transformers")
 

@@ -9,13 +9,13 @@ from typing import Any
 
 import torch
 
-from ipo.captions.base import short_hash
+from ipo.captions.base import NO_HUB, short_hash
 from ipo.clip.load import resolve_device
 from ipo.config import Device
 from ipo.data.images import load_image
 from ipo.errors import ModelError
+from ipo.hub import LANGUAGE_MODEL, hub_folder
 from ipo.llm.base import UNPAID
-from ipo.llm.hub import hub_folder
 from ipo.llm.weights import whole_model
 from ipo.render import render
 
@@ -52,11 +52,7 @@ class LocalDescriber:
 def load_local_describer(model: str, device: Device, *, offline: bool) -> LocalDescriber:
     """The describer around a folder or a hub model `org/name`. Raises `ModelError` where it cannot be loaded."""
     local = Path(model).is_dir()
-    try:
-        folder = Path(model) if local else hub_folder(model, offline=offline)
-    except ModelError as error:
-        remedy = "Use --captioner describe, hf:FOLDER, or openai:MODEL with captions.base_url"
-        raise ModelError(error.what, remedy=remedy) from error
+    folder = Path(model) if local else hub_folder(model, LANGUAGE_MODEL, offline=offline, instead=NO_HUB)
     place = resolve_device(device)
     dtype = torch.float32 if place.type == "cpu" else torch.bfloat16
     transformers = import_module("transformers")

@@ -1,57 +1,105 @@
-"""Where open_clip's weights come from: this machine's caches, or the Hugging Face hub where it can be reached."""
+"""Where open_clip's weights come from: folders on this machine, fetched from the Hugging Face hub where need be.
+
+open_clip and transformers are then given paths alone, so that nothing which is here is asked for again.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import json
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import open_clip
-from huggingface_hub import constants, try_to_load_from_cache
 from open_clip.constants import HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME
 
 from ipo.clip.specs import require_architecture
 from ipo.errors import ModelError, UnknownName
-from ipo.net import probe
+from ipo.hub import TEXT_FILES, TOKENIZER, Wanted, hub_folder
 
-NO_HUB_REMEDY = "Use --offline, which takes the model 'mini', or give 'local-dir:PATH'"
+INSTEAD = "Use --clip mini, which needs no hub (the default under --offline), or --clip local-dir:PATH"
+CONFIG = "open_clip_config.json"
+_PREPROCESSING = ("mean", "std", "interpolation", "resize_mode")
 
 
-@contextmanager
-def weights_access(spec: str, *, offline: bool) -> Iterator[None]:
-    """Make sure that the weights of `spec` are here or can be had; inside, files in the cache are used unasked.
+@dataclass(frozen=True)
+class Source:
+    """A model that is on this machine, as open_clip takes it: a name or a `local-dir:`, and what belongs to it."""
 
-    Raises `ModelError` in seconds, where open_clip would retry for most of a minute.
+    name: str
+    weights: str | None = None
+    text: dict[str, Any] = field(default_factory=dict)
+    """The settings of the text side."""
+    options: dict[str, Any] = field(default_factory=dict)
+    """More arguments for `open_clip.create_model_from_pretrained`."""
+    tokenizer: Path | None = None
+    """The folder of a Hugging Face tokenizer; none for open_clip's own."""
+
+
+def find_source(spec: str, *, offline: bool) -> Source:
+    """What `spec` (`NAME/TAG`, `hf-hub:ORG/REPO` or `local-dir:PATH`) names, fetched if need be.
+
+    Raises `ModelError` where it cannot be had, and for weights that do not fit.
     """
     if spec.startswith("local-dir:"):
-        yield
-        return
-    if is_cached(spec):
-        with _no_network():
-            yield
-        return
-    if offline:
-        raise ModelError(f"weights of '{spec}' are not on this machine", remedy="Offline there is: mini")
-    address = constants.ENDPOINT
-    if isinstance(probe(address), str):
-        raise ModelError(f"weights of '{spec}' are not here and {address} is out of reach", remedy=NO_HUB_REMEDY)
-    yield
-
-
-def is_cached(spec: str) -> bool:
-    """Whether the weights of `spec` lie in the hub's cache folder or in open_clip's own."""
+        return _with_text_side(Source(spec, text=_text_settings(Path(spec.removeprefix("local-dir:")))), spec, offline)
     if spec.startswith("hf-hub:"):
-        repository, filename = spec.removeprefix("hf-hub:"), ""
-    else:
-        config = pretrained_config(spec)
-        if not config.get("hf_hub"):
-            name = config.get("url", "").rpartition("/")[2]
-            return bool(name) and (Path("~/.cache/clip").expanduser() / name).is_file()
-        repository, _, filename = config["hf_hub"].rpartition("/")
-    names = {filename, str(Path(filename).with_suffix(".safetensors"))} if filename else set()
-    names |= {HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME} if not filename else set()
-    return any(isinstance(try_to_load_from_cache(repository, name), str) for name in sorted(names))
+        repo = spec.removeprefix("hf-hub:")
+        wanted = Wanted(((CONFIG,), (HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME)), TEXT_FILES)
+        folder = _folder(spec, repo, wanted, offline)
+        return _with_text_side(Source(f"local-dir:{folder}", text=_text_settings(folder)), spec, offline)
+    name, _, _ = spec.partition("/")
+    config = pretrained_config(spec)
+    repo, _, file = config["hf_hub"].rpartition("/")
+    names = (f"{file.rpartition('.')[0]}.safetensors", file) if file else (HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME)
+    folder = _folder(spec, repo, Wanted((names,)), offline)
+    weights = next(folder / file for file in names if (folder / file).is_file())
+    options = {f"image_{key}": config[key] for key in _PREPROCESSING if config.get(key)}
+    text = open_clip.get_model_config(name)["text_cfg"]
+    return _with_text_side(Source(name, str(weights), text, options), spec, offline)
+
+
+def _folder(spec: str, repo: str, wanted: Wanted, offline: bool) -> Path:
+    """The folder of a repository that `spec` needs; an error says what for."""
+    try:
+        return hub_folder(repo, wanted, offline=offline, instead=INSTEAD)
+    except ModelError as error:
+        raise ModelError(f"CLIP model '{spec}': {error.what}", where=error.where, remedy=error.remedy) from error
+
+
+def _text_settings(folder: Path) -> dict[str, Any]:
+    try:
+        text = json.loads((folder / CONFIG).read_text(encoding="utf-8"))["model_cfg"]["text_cfg"]
+        return dict(text)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ModelError(f"{CONFIG} holds no settings of a model ({error!r})", where=str(folder)) from error
+
+
+def _with_text_side(source: Source, spec: str, offline: bool) -> Source:
+    """The source with the Hugging Face parts of its text side: a tokenizer, and the settings of a tower."""
+    tower, tokenizer = source.text.get("hf_model_name"), source.text.get("hf_tokenizer_name")
+    options, place = dict(source.options), None
+    if tower and not Path(tower).is_dir():
+        folder = _folder(spec, tower, Wanted((("config.json",),)), offline)
+        options["text_cfg"] = {**source.text, "hf_model_name": str(folder), "hf_model_pretrained": False}
+    if tokenizer:
+        own = Path(source.name.removeprefix("local-dir:"))
+        there = source.name.startswith("local-dir:") and any((own / name).is_file() for name in TOKENIZER)
+        wanted = Wanted((TOKENIZER,), TEXT_FILES)
+        place = own if there else _folder(spec, tokenizer, wanted, offline)
+    return Source(source.name, source.weights, source.text, options, place)
+
+
+def make_tokenizer(source: Source) -> Any:
+    """The tokenizer of a source, by open_clip."""
+    if source.tokenizer is None:
+        return open_clip.get_tokenizer(source.name)
+    return open_clip.tokenizer.HFTokenizer(
+        str(source.tokenizer),
+        context_length=source.text.get("context_length", open_clip.tokenizer.DEFAULT_CONTEXT_LENGTH),
+        tokenizer_mode=source.text.get("tokenizer_mode"),
+        **source.text.get("tokenizer_kwargs", {}),
+    )
 
 
 def pretrained_config(spec: str) -> dict[str, Any]:
@@ -71,14 +119,3 @@ def pretrained_config(spec: str) -> dict[str, Any]:
             remedy=f"Use {twin}/{tag}",
         )
     return config
-
-
-@contextmanager
-def _no_network() -> Iterator[None]:
-    """Have the hub's client take cached files without asking whether they are the newest."""
-    before = constants.HF_HUB_OFFLINE
-    constants.HF_HUB_OFFLINE = True
-    try:
-        yield
-    finally:
-        constants.HF_HUB_OFFLINE = before

@@ -22,7 +22,7 @@ from ipo.clip.base import Fingerprint
 from ipo.clip.contexts import context_sequences
 from ipo.clip.digest import model_hash
 from ipo.clip.exactness import choose_text_path
-from ipo.clip.hub import pretrained_config, weights_access
+from ipo.clip.hub import find_source, make_tokenizer
 from ipo.clip.plain import TextPath, precision_context, token_embedding
 from ipo.clip.specs import require_model_folder
 from ipo.clip.text_cache import TextCache, open_text_cache
@@ -53,17 +53,16 @@ def load_openclip(
 
     Raises `ModelError` where weights are missing, out of reach, broken or mismatched.
     """
-    schema = spec.partition(":")[0] if spec.startswith(("hf-hub:", "local-dir:")) else ""
-    name, tag = (spec, None) if schema else (spec.partition("/")[0], spec.partition("/")[2])
-    if not schema:
-        pretrained_config(spec)
-    elif schema == "local-dir":
+    if spec.startswith("local-dir:"):
         require_model_folder(Path(spec.removeprefix("local-dir:")))
-    with weights_access(spec, offline=offline), warnings.catch_warnings():
+    source = find_source(spec, offline=offline)
+    with warnings.catch_warnings():
         warnings.filterwarnings("error", message="QuickGELU mismatch")
         try:
-            module, transform = open_clip.create_model_from_pretrained(name, tag, precision="fp32", device=device)
-            tokenizer = open_clip.get_tokenizer(name)
+            module, transform = open_clip.create_model_from_pretrained(
+                source.name, source.weights, precision="fp32", device=device, **source.options
+            )
+            tokenizer = make_tokenizer(source)
         except LOAD_ERRORS as error:
             reason = " ".join(str(error).split())
             raise ModelError(f"cannot load CLIP model '{spec}': {reason[:500]}") from error

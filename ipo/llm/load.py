@@ -17,6 +17,8 @@ from ipo.packages import OFFLINE_REMEDY
 REMOTE = "openai:"
 """How the spec of a model on a server begins."""
 
+NO_HUB = "Use --offline with --llm local-llama (a model that comes as a package), a folder or a .gguf file"
+"""What to do where no hub can be reached."""
 _SMALL_MODEL = 700_000_000
 """Below so many parameters a model continues a pattern far better than it follows an instruction."""
 
@@ -44,7 +46,9 @@ def require_llm(settings: LLMSettings, *, offline: bool) -> Preset:
         return preset
     _require_no_address(settings)
     if kind == "hf":
-        require_repository(rest, offline, "--llm local-llama, a folder or a .gguf file")
+        from ipo.hub import LANGUAGE_MODEL, require_repository
+
+        require_repository(rest, LANGUAGE_MODEL, offline=offline, instead=NO_HUB)
     elif kind == "package":
         _package_file(rest)
     elif preset.spec.endswith(".gguf"):
@@ -67,15 +71,6 @@ def remote_name(settings: LLMSettings, *, offline: bool) -> str | None:
     server = Server(preset.spec, _base_url(preset, settings, offline), "llm.base_url", timeout=1, retries=0)
     model = preset.spec.removeprefix(REMOTE)
     return None if model == "auto" else server.name_of(model)
-
-
-def require_repository(repo: str, offline: bool, instead: str) -> None:
-    """Raise `ModelError` for no name of a hub model, and offline for one that is not here. No hub is asked."""
-    from ipo.llm.hub import cached_folder
-
-    if cached_folder(repo) is None and offline:
-        what = f"hf:{repo} is not on this machine, and --offline forbids to fetch it"
-        raise ModelError(what, remedy=f"Use {instead}, or fetch it once without --offline")
 
 
 def is_remote(spec: str, *, offline: bool) -> bool:
@@ -162,9 +157,9 @@ def _source(spec: str, offline: bool) -> tuple[str, str]:
         return _package_file(rest)
     if kind != "hf":
         return str(Path(spec).expanduser()), spec
-    from ipo.llm.hub import hub_folder
+    from ipo.hub import LANGUAGE_MODEL, hub_folder
 
-    return str(hub_folder(rest, offline=offline)), spec
+    return str(hub_folder(rest, LANGUAGE_MODEL, offline=offline, instead=NO_HUB)), spec
 
 
 def _package_file(place: str) -> tuple[str, str]:

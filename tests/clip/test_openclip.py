@@ -95,31 +95,6 @@ def test_unknown_names_show_the_known_ones(spec: str, words: list[str]) -> None:
     assert all(word in str(caught.value) for word in words)
 
 
-@pytest.mark.parametrize("spec", ["ViT-B-16-quickgelu/openai", "hf-hub:some/model"])
-def test_hub_out_of_reach_is_one_line_that_names_offline(
-    spec: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setattr(hub, "is_cached", lambda spec: False)
-    monkeypatch.setattr(hub.constants, "ENDPOINT", "http://127.0.0.1:9")
-    with pytest.raises(ModelError, match="--offline") as caught:
-        load(spec, offline=False)
-    assert "\n" not in str(caught.value)
-    with pytest.raises(ModelError, match="Offline there is: mini"):
-        load(spec, offline=True)
-
-
-def test_cached_weights_are_found_and_taken_without_the_network(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    config = hub.pretrained_config("ViT-B-16-quickgelu/openai")
-    wanted = config["hf_hub"].rpartition("/")[0]
-    monkeypatch.setattr(hub, "try_to_load_from_cache", lambda repository, name: str(tmp_path) * (repository == wanted))
-    monkeypatch.setattr(hub, "probe", lambda address: pytest.fail("asked the network"))
-    with hub.weights_access("ViT-B-16-quickgelu/openai", offline=False):
-        assert hub.constants.HF_HUB_OFFLINE
-    assert not hub.constants.HF_HUB_OFFLINE
-
-
 def test_a_text_longer_than_the_context_is_an_error_that_names_it_and_its_count() -> None:
     clip = tiny_openclip()
     text = "word " * 76 + "accordion"

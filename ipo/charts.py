@@ -65,12 +65,23 @@ class Chart:
         return " ".join(f"{point.x},{point.y}" for point in points)
 
 
+def _is_finite(point: Sequence[float]) -> bool:
+    return all(map(math.isfinite, point))
+
+
 def make_chart(
     titles: tuple[str, str, str],
     dots: Sequence[tuple[float, float, str]],
     lines: Sequence[tuple[str, Sequence[tuple[float, float]]]],
-) -> Chart:
-    """A chart with `titles` (chart, x axis, y axis) from data values: dots with labels, and named lines."""
+) -> Chart | None:
+    """A chart with `titles` (chart, x axis, y axis) from data values: dots with labels, and named lines.
+
+    Points that are no finite numbers are left out; None where no point is left.
+    """
+    dots = [dot for dot in dots if _is_finite(dot[:2])]
+    lines = [(name, [point for point in points if _is_finite(point)]) for name, points in lines]
+    if not dots and not any(points for _, points in lines):
+        return None
     xs = [x for x, _, _ in dots] + [x for _, points in lines for x, _ in points]
     ys = [y for _, y, _ in dots] + [y for _, points in lines for _, y in points]
     x_scale, y_scale = Scale.over(xs, 56, 740, about=8, least=1), Scale.over(ys, 256, 16)

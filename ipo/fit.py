@@ -21,7 +21,7 @@ from ipo.methods import FitRun, Fitted, Method, find_method, save_tensors
 from ipo.protocols import BaseToNew, BaseToNewResult, Listing, evaluate_base_to_new, load_task, read_listing, verdicts
 from ipo.registry import require_method
 from ipo.render import render
-from ipo.report import report_stop, result_columns, result_rows, write_reports
+from ipo.report import classes_of, report_stop, result_columns, result_rows, write_reports
 from ipo.result_file import CORRECT_FILE
 from ipo.results import data_facts, test_hashes
 from ipo.resume import Resumption, changed_values, require_same
@@ -113,7 +113,7 @@ def run_fit(fit: Fit, folder: RunFolder) -> dict[str, Any]:
     result = _result(fit, fitted, results, seconds)
     folder.write(RESULT_FILE, result)
     folder.update(status="done")
-    table = {"columns": result_columns(result), "rows": result_rows(result)}
+    table = {"columns": result_columns(result), "rows": result_rows(result), "classes": classes_of(result)}
     folder.write(RESULT_PAGE, render("result.md.j2", result=result, **table) + "\n")
     write_reports(folder.path)
     return result

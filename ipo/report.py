@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from ipo.charts import Chart, make_chart
+from ipo.compare.names import target_names
 from ipo.errors import IpoError
 from ipo.files import parse_rows, read_text, write_atomic
 from ipo.history import History
@@ -17,8 +18,10 @@ from ipo.methods import curve_row
 from ipo.prompt import HistoryEntry
 from ipo.record import HISTORY_FILE
 from ipo.render import render
-from ipo.run_folder import RESULT_FILE, RunFolder, read_run, read_run_json, read_settings
+from ipo.result_file import read_result
+from ipo.run_folder import RESULT_FILE, RunFolder, read_run, read_settings
 from ipo.run_path import CONFIG_FILE
+from ipo.screen import printable
 
 HISTORY_PAGE = "history.md"
 REPORT_PAGE = "report.html"
@@ -60,47 +63,79 @@ def with_interval(figures: dict[str, float] | None) -> str:
     return f"{percent(figures['accuracy'])} [{percent(figures['low'])}, {percent(figures['high'])}]"
 
 
+def classes_of(facts: Mapping[str, Any]) -> str:
+    """`50 base classes`, `18 classes`: what a fit was on, from the facts of a run; earlier ones did not count them."""
+    count, half = facts.get("class_count"), "base " if facts.get("classes") == "base" else ""
+    return f"{count} {half}class{'es' if count > 1 else ''}" if count else f"{half or 'all '}classes"
+
+
 def result_columns(result: dict[str, Any]) -> list[str]:
     """Headings of the results table: the halves with H, or all classes at once, and then the other test sets."""
     halves = ["base", "new", "H"] if result["classes"] == "base" else ["all classes"]
-    return [*halves, *result["targets"]]
+    return [*halves, *target_names(result["targets"]).values()]
 
 
 def result_rows(result: dict[str, Any]) -> list[ResultRow]:
     """The results table of any method's `result.json`."""
-    rows = []
+    rows: list[ResultRow] = []
     for name, figures in result["predictors"].items():
         low, high = figures["H_interval"] or (None, None)
         harmonic = None if figures["H"] is None else {"accuracy": figures["H"], "low": low, "high": high}
         halves = [figures["base"], figures["new"], harmonic] if result["classes"] == "base" else [figures["base"]]
         cells = [with_interval(part) for part in (*halves, *map(figures["targets"].get, result["targets"]))]
-        rows.append(ResultRow(NAMES.get(name, name), tuple(cells), tuple(figures.get("prompts") or ())))
-    return rows
+        prompts = tuple(printable(prompt) for prompt in figures.get("prompts") or ())
+        rows.append(ResultRow(printable(NAMES.get(name, name)), tuple(cells), prompts))
+    return list(_without_twins(rows))
+
+
+def _without_twins(rows: Sequence[ResultRow]) -> Iterator[ResultRow]:
+    """The rows, with one in the place of those that have the same prompts; it bears all their names."""
+    twins: dict[object, list[ResultRow]] = {}
+    for row in rows:
+        twins.setdefault(row.prompts or row.name, []).append(row)
+    for same in twins.values():
+        yield replace(same[0], name=" = ".join(row.name for row in same))
 
 
 def write_reports(folder: Path) -> Path:
     """Write the pages of a run, finished or not, and return the path of `report.html`."""
-    run = read_run(folder)
-    result = read_run_json(folder, RESULT_FILE) if (folder / RESULT_FILE).exists() else None
+    run = shown(read_run(folder))
+    result = shown(read_result(folder)[1]) if (folder / RESULT_FILE).exists() else None
     values: dict[str, Any] = {
         "run": run,
-        "name": folder.resolve().name,
+        "classes": classes_of(run),
+        "name": printable(folder.resolve().name),
         "result": result,
         "columns": result_columns(result) if result else [],
         "rows": result_rows(result) if result else [],
         "note": WEAK_MODEL_NOTE if run.get("clip", {}).get("name") == "mini" else "",
-        "config": read_text(folder / CONFIG_FILE),
+        "config": "\n".join(map(printable, read_text(folder / CONFIG_FILE).split("\n"))),
         "history": None,
-        "charts": curve_charts(parse_rows(folder / CURVES_FILE, curve_row)),
+        "charts": curve_charts(shown(parse_rows(folder / CURVES_FILE, curve_row))),
     }
     if (folder / HISTORY_FILE).exists():
         history = History.read(read_settings(folder).search.select, folder / HISTORY_FILE)
+        history.entries = [shown_entry(entry) for entry in history.entries]
         reasons = Counter((entry.reason or "").partition(":")[0] for entry in history.rejects())
         values |= {"best": _best(history, result), "untestable": (result or {}).get("untestable", [])}
         values |= {"history": history, "reasons": reasons.most_common(), "charts": history_charts(history)}
         write_atomic(folder / HISTORY_PAGE, render("history.md.j2", **values) + "\n")
     write_atomic(folder / REPORT_PAGE, render("report.html.j2", **values) + "\n")
     return folder / REPORT_PAGE
+
+
+def shown(value: Any) -> Any:
+    """A JSON value whose texts are fit for a page: on one line, and without raw control characters."""
+    if isinstance(value, dict):
+        return {shown(key): shown(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [shown(item) for item in value]
+    return printable(value) if isinstance(value, str) else value
+
+
+def shown_entry(entry: HistoryEntry) -> HistoryEntry:
+    """A line of the history, fit for a page or a terminal."""
+    return replace(entry, text=printable(entry.text), reason=printable(entry.reason) if entry.reason else entry.reason)
 
 
 def _best(history: History, result: dict[str, Any] | None) -> HistoryEntry | None:
@@ -124,7 +159,7 @@ def history_charts(history: History) -> list[Chart]:
         return []
     accuracy = [(e.step, 100 * e.score.accuracy, e.text) for e in scored if e.score]
     loss = [(e.step, e.score.loss, e.text) for e in scored if e.score]
-    return [
+    charts = [
         make_chart(
             ("Training accuracy of every candidate", "step", "accuracy, %"),
             [(step, value, f"{value:.1f}%  {text}") for step, value, text in accuracy],
@@ -136,6 +171,7 @@ def history_charts(history: History) -> list[Chart]:
             [("best so far", running_best(loss, min))],
         ),
     ]
+    return [chart for chart in charts if chart]
 
 
 def running_best(points: Iterable[tuple[int, float, str]], better: Any) -> list[tuple[float, float]]:
@@ -150,16 +186,18 @@ def running_best(points: Iterable[tuple[int, float, str]], better: Any) -> list[
 
 def curve_charts(rows: list[dict[str, Any]]) -> list[Chart]:
     """One chart for each figure that a fit logged by epoch."""
-    names = [name for name, value in (rows[-1] if rows else {}).items() if _is_curve(name, value)]
-    charts = []
+    numbers = dict.fromkeys(name for row in rows for name, value in row.items() if _is_number(value))
+    names = [name for name in numbers if name not in ("epoch", "seconds")]
+    charts: list[Chart] = []
     for name in names:
-        points = [(float(row["epoch"]), float(row[name])) for row in rows if name in row]
-        charts.append(make_chart((name, "epoch", ""), [], [(name, points)]))
+        points = [(float(row["epoch"]), float(row[name])) for row in rows if _is_number(row.get(name))]
+        chart = make_chart((name, "epoch", ""), [], [(name, points)])
+        charts += [chart] if chart else []
     return charts
 
 
-def _is_curve(name: str, value: object) -> bool:
-    return name not in ("epoch", "seconds") and isinstance(value, int | float)
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def history_rows(history: History, by: str, top: int | None, rejects: bool) -> list[HistoryEntry]:

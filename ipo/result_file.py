@@ -12,7 +12,6 @@ from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, 
 
 from ipo.errors import RunError
 from ipo.run_folder import RESULT_FILE, read_run_json
-from ipo.run_path import RUN_FILE
 
 CORRECT_FILE = "correct.json"
 
@@ -127,23 +126,6 @@ class Result(_Part):
     per_class_gain: list[_Gain] = []
 
 
-class Run(_Part):
-    """What the report shows of `run.json`."""
-
-    method: str
-    dataset: str
-    classes: Literal["base", "all"]
-    training_images: NonNegativeInt
-    split_source: str
-    clip: Clip
-    seed: NonNegativeInt
-    offline: bool
-    status: str
-    ipo: str = ""
-    llm: str = ""
-    class_count: NonNegativeInt = 0
-
-
 class _Correct(_Part):
     images: dict[str, list[str] | None]
     verdicts: dict[str, dict[str, Annotated[str, Field(pattern="^[01]*$")] | None]]
@@ -153,12 +135,6 @@ def read_result(folder: Path) -> tuple[Result, dict[str, Any]]:
     """`result.json` of a finished run, checked, and as it stands. Raises `RunError` for a missing or damaged one."""
     content = read_run_json(folder, RESULT_FILE)
     return _checked(Result, content, folder, RESULT_FILE), content
-
-
-def read_run(folder: Path) -> tuple[Run, dict[str, Any]]:
-    """`run.json` of a run, checked, and as it stands. Raises `RunError` for a missing or damaged one."""
-    content = read_run_json(folder, RUN_FILE)
-    return _checked(Run, content, folder, RUN_FILE), content
 
 
 def read_verdicts(folder: Path, result: Result) -> tuple[dict[str, tuple[str, ...]], dict[str, dict[str, str]]]:

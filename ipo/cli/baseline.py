@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from ipo.cli import options
+from ipo.cli.console import output
 from ipo.errors import ConfigError
-from ipo.screen import say
+from ipo.screen import printable, say
 
 if TYPE_CHECKING:
     from ipo.config import Settings
@@ -158,9 +158,12 @@ def run_fit(fit: Fit, folder: RunFolder) -> tuple[Path, dict[str, Any]]:
 
 def describe(fit: Fit) -> str:
     """What is about to run."""
+    from ipo.report import classes_of
+
     task, chosen = fit.protocol.task, fit.options.model_dump(mode="json")
+    classes = classes_of({"classes": fit.protocol.classes, "class_count": len(task.classnames)})
     lines = [
-        f"{fit.method.name} on {task.dataset}: {len(task.classnames)} {fit.protocol.classes} classes, "
+        f"{fit.method.name} on {task.dataset}: {classes}, "
         f"{len(task.train)} training images, split {fit.protocol.source.split_source}",
         f"CLIP {task.clip.fingerprint.name}"
         + ("; offline: stand-ins for the paper's models" if fit.settings.offline else ""),
@@ -179,7 +182,7 @@ def print_methods() -> None:
     for name in available_methods():
         method = find_method(name)
         table.add_row(name, method.summary, method.paper or "")
-    Console(highlight=False, markup=False, emoji=False).print(table)
+    output().print(table)
 
 
 def print_options(name: str) -> None:
@@ -194,7 +197,7 @@ def print_options(name: str) -> None:
         table.add_column(heading, no_wrap=heading == "key")
     for key, field in find_method(name).options.model_fields.items():
         table.add_row(key, repr(field.default), field.description or "")
-    Console(highlight=False, markup=False, emoji=False).print(table)
+    output().print(table)
 
 
 def print_result(result: dict[str, Any], folder: Path) -> None:
@@ -203,18 +206,19 @@ def print_result(result: dict[str, Any], folder: Path) -> None:
     from ipo.fit import RESULT_PAGE
     from ipo.report import REPORT_PAGE, WEAK_MODEL_NOTE
 
-    console = Console(highlight=False, markup=False, emoji=False)
-    console.print(result_table(result))
+    console = output()
+    print(result_table(result))
     for figures in result["predictors"].values():
         if figures["prompts"]:
             more = f" and {len(figures['prompts']) - 1} more" if len(figures["prompts"]) > 1 else ""
-            console.print(f"Prompt: {figures['prompts'][0]}{more}", soft_wrap=True)
+            console.print(f"Prompt: {printable(figures['prompts'][0])}{more}", soft_wrap=True)
     if "reading" in result["figures"]:
-        console.print(f"Nearest words: {result['figures']['reading']['sentence']}", soft_wrap=True)
+        console.print(f"Nearest words: {printable(result['figures']['reading']['sentence'])}", soft_wrap=True)
     for name in ("energy_gap", "feature_distortion"):
         if name in result["figures"]:
             console.print(f"{name.replace('_', ' ')}: {result['figures'][name]:.4g}")
     if result["model"] == "mini":
         console.print(WEAK_MODEL_NOTE)
     console.print(f"Fitted in {result['seconds']:.0f} s")
-    console.print(f"Result: {folder / RESULT_PAGE}\nReport: {folder / REPORT_PAGE}", soft_wrap=True)
+    for name, page in (("Result", RESULT_PAGE), ("Report", REPORT_PAGE)):
+        console.print(f"{name}: {printable(str(folder / page))}", soft_wrap=True)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
-import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from ipo.cli import options
+from ipo.cli.console import screen_width
 from ipo.errors import ConfigError, LLMError, RunError
 from ipo.screen import say
 
@@ -75,7 +74,8 @@ def compare(
         rows = with_published(rows, trials)
     lines = [*notes(rows, choose_reference(trials, reference)), *label_notes(trials)]
     to_screen = out is None and form == "text"
-    table = as_text(rows, lines, screen_width(), sys.stdout.encoding) if to_screen else FORMATS[form](rows, lines)
+    shape = (screen_width(), sys.stdout.encoding or "utf-8")
+    table = as_text(rows, lines, *shape) if to_screen else FORMATS[form](rows, lines)
     if words:
         table = with_words(table, sentences(rows, load_perplexity(fluency, offline) if fluency else None), form)
     if out is None:
@@ -123,13 +123,6 @@ def is_run(folder: Path) -> bool:
         return any((folder / name).exists() for name in ("result.json", "run.json"))
     except OSError:
         return False
-
-
-def screen_width() -> int | None:
-    """Columns of the terminal; None in a pipe or a file, where nothing is wrapped, unless COLUMNS asks for it."""
-    if sys.stdout.isatty() or os.environ.get("COLUMNS", "").isdecimal():
-        return max(40, shutil.get_terminal_size().columns)
-    return None
 
 
 def with_published(rows: list[Row], trials: list[Trial]) -> list[Row]:

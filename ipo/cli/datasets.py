@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from ipo.cli import options
+from ipo.cli.console import output
 from ipo.screen import printable
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def table(context: typer.Context, data_root: options.DataRoot = None, as_json: o
     for row in rows:
         sizes = "/".join(f"{size:,}" if size else "-" for size in row["sizes"])
         view.add_row(*(Text(text) for text in (row["name"], str(row["classes"]), sizes, row["state"])))
-    console = Console(highlight=False)
+    console = output()
     console.print(view)
     console.print("Get one with: ipo datasets prepare NAME. One's own: folder:PATH, csv:FILE, hf:NAME, wds:SHARDS.")
 

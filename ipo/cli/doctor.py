@@ -12,12 +12,12 @@ from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from ipo.cache import CACHE_REMEDY, cache_folder, is_off, unwritable
 from ipo.cli import options
+from ipo.cli.console import output
 from ipo.errors import IpoError
 from ipo.net import probe
 from ipo.packages import OFFLINE_REMEDY, Extra, dependency_remedy, extra_remedy
@@ -65,7 +65,7 @@ def doctor(data_root: options.DataRoot = None, as_json: options.AsJson = False) 
         table.add_column(heading, overflow="fold")
     for finding in findings:
         table.add_row(Text(finding.what), Text(finding.state), Text(finding.remedy))
-    Console(highlight=False).print(table)
+    output().print(table)
 
 
 def installed() -> Iterator[Finding]:

@@ -6,11 +6,12 @@ import json
 from typing import Annotated, Literal
 
 import typer
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from ipo.cli import options
+from ipo.cli.console import output
+from ipo.screen import printable
 
 
 def evaluate(
@@ -73,11 +74,12 @@ def evaluate(
         return
     count, source = rows[0]["n"], rows[0]["split_source"]
     used = f"{count} test images, split {source}" if images == "test" else f"all {count} images"
-    console = Console(highlight=False, markup=False, emoji=False)
-    console.print(f"{settings.data.dataset}, {split} classes, {used}, {settings.clip.model}", soft_wrap=True)
+    console = output()
+    words = f"{settings.data.dataset}, {split} classes, {used}, {settings.clip.model}"
+    console.print(printable(words), soft_wrap=True)
     table = Table()
     table.add_column("prompt", overflow="fold")
     table.add_column("accuracy, % [95% interval]", justify="right", no_wrap=True)
     for row in rows:
-        table.add_row(Text(row["prompt"]), with_interval(row))
+        table.add_row(Text(printable(row["prompt"])), with_interval(row))
     console.print(table)

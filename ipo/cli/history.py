@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from ipo.cli.console import output
 from ipo.errors import RunError
 
 
@@ -34,7 +34,7 @@ def history(
     """
     from ipo.history import History
     from ipo.record import HISTORY_FILE
-    from ipo.report import history_rows
+    from ipo.report import history_rows, shown_entry
     from ipo.run_folder import read_settings
 
     path = run / HISTORY_FILE
@@ -44,14 +44,14 @@ def history(
     entries = history_rows(record, by, top, rejects)
     if as_json:
         for entry in entries:
-            print(json.dumps(entry.to_json(), ensure_ascii=False))
+            print(json.dumps(entry.to_json(), ensure_ascii=False, allow_nan=False))
         return
     table = Table()
     for heading in ("step", "reason") if rejects else ("accuracy, %", "95% interval", "loss", "step"):
         words = heading == "reason"
         table.add_column(heading, justify="left" if words else "right", no_wrap=not words, overflow="fold")
     table.add_column("reply" if rejects else "prompt", overflow="fold")
-    for entry in entries:
+    for entry in map(shown_entry, entries):
         if entry.score is None:
             table.add_row(str(entry.step), Text(entry.reason or ""), Text(entry.text))
         else:
@@ -60,5 +60,5 @@ def history(
             table.add_row(
                 f"{100 * score.accuracy:.2f}", interval, f"{score.loss:.4f}", str(entry.step), Text(entry.text)
             )
-    Console(highlight=False).print(table)
+    output().print(table)
     print(f"{len(record.scored())} scored, {len(record.rejects())} rejected")

@@ -13,7 +13,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from ipo.cli import options
-from ipo.screen import say
+from ipo.cli.console import output
+from ipo.screen import printable, say
 
 if TYPE_CHECKING:
     from ipo.config import Settings
@@ -153,10 +154,12 @@ def resume_search(path: Path, settings: Settings, force: bool) -> tuple[Experime
 
 def describe(built: Experiment) -> str:
     """What is about to run, in two or three lines."""
+    from ipo.report import classes_of
+
     task = built.protocol.task
+    classes = classes_of({"classes": built.protocol.classes, "class_count": len(task.classnames)})
     lines = [
-        f"{task.dataset}: {len(task.classnames)} {built.protocol.classes} classes, {len(task.train)} training images, "
-        f"split {built.protocol.source.split_source}",
+        f"{task.dataset}: {classes}, {len(task.train)} training images, split {built.protocol.source.split_source}",
         f"CLIP {built.clip.fingerprint.name}; LLM {built.llm.name}",
     ]
     if built.settings.offline:
@@ -211,14 +214,17 @@ def print_result(result: dict[str, Any], folder: Path) -> None:
     from ipo.cli.result_table import result_table
     from ipo.report import HISTORY_PAGE, REPORT_PAGE, WEAK_MODEL_NOTE
 
-    console = Console(highlight=False, markup=False, emoji=False)
-    console.print(f"Stopped: {result['stopped']}.")
+    console = output()
+    console.print(printable(f"Stopped: {result['stopped']}."))
     console.print(f"Best prompt (training accuracy {100 * result['best']['score']['accuracy']:.1f}%):", style="bold")
-    console.print(f"  {result['best']['text']}", style="bold")
-    console.print(result_table(result))
-    console.print("Ensemble:")
-    for text in result["ensemble"]["prompts"]:
-        console.print(f"  {text}")
+    console.print(f"  {printable(result['best']['text'])}", style="bold")
+    print(result_table(result))
+    members = result["ensemble"]["prompts"]
+    if len(members) > 1:
+        console.print("Ensemble:")
+        for text in members:
+            console.print(f"  {printable(text)}")
     if result["model"] == "mini":
         console.print(WEAK_MODEL_NOTE)
-    console.print(f"History: {folder / HISTORY_PAGE}\nReport:  {folder / REPORT_PAGE}", soft_wrap=True)
+    for name, page in (("History", HISTORY_PAGE), ("Report", REPORT_PAGE)):
+        console.print(f"{name}: {printable(str(folder / page))}", soft_wrap=True)

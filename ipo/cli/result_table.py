@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
-from rich.table import Table
-
+from ipo.cli.console import screen_width
+from ipo.compare.formats import screen_table
+from ipo.compare.tables import Column
 from ipo.report import result_columns, result_rows
 
 
-def result_table(result: dict[str, Any]) -> Table:
-    """Every predictor of a `result.json` on every test set."""
-    table = Table(title="Test accuracy, % [95% interval]", title_justify="left", show_edge=False, pad_edge=False)
-    for heading in ("", *result_columns(result)):
-        table.add_column(heading, justify="left" if not heading else "right")
-    for row in result_rows(result):
-        table.add_row(row.name, *row.figures)
-    return table
+def result_table(result: dict[str, Any]) -> str:
+    """Every predictor of a `result.json` on every test set, as standard output can show it."""
+    rows = result_rows(result)
+    columns = [Column("", tuple(row.name for row in rows), is_label=True)]
+    for index, heading in enumerate(result_columns(result)):
+        columns.append(Column(heading, tuple(row.figures[index] for row in rows)))
+    table = screen_table(columns, [""] * len(rows), screen_width(), sys.stdout.encoding or "utf-8")
+    return f"Test accuracy, % [95% interval]\n{table}"

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 
 import typer
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from ipo.cli import options
+from ipo.cli.console import output
 from ipo.errors import DataError
+from ipo.screen import printable
 
 
 def verify(
@@ -65,11 +66,11 @@ def verify(
     for row in verdicts:
         verdict = row.note.partition(":")[0] or ("agrees" if row.agrees else f"beyond {TOLERANCE} points")
         figures = (f"{row.expected:.2f}", f"{row.got:.2f}", f"{row.difference:+.2f}")
-        view.add_row(*(Text(text) for text in (row.dataset, row.prompt, row.half, *figures, verdict)))
-    console = Console(highlight=False, soft_wrap=True)
+        view.add_row(*(Text(printable(text)) for text in (row.dataset, row.prompt, row.half, *figures, verdict)))
+    console = output()
     console.print(view)
     for dataset, note in dict.fromkeys((row.dataset, row.note) for row in verdicts if row.note):
-        console.print(f"{dataset}: {note}", markup=False)
+        console.print(printable(f"{dataset}: {note}"))
     compared = sum(not verdict.note for verdict in verdicts)
     console.print(f"{compared - len(wrong)} of {compared} comparable figures agree; {len(names)} datasets are here.")
     raise typer.Exit(1 if wrong else 0)

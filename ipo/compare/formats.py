@@ -38,11 +38,16 @@ def as_text(rows: Sequence[Row], notes: Sequence[str], width: int | None = None,
     Where it would be wider than `width` it becomes several tables below each other, and notes are wrapped; without a
     width every row and every note is one line.
     """
-    made = [_encodable(column, encoding) for column in columns(rows)]
-    ascii_only = encodable("━┃", encoding) != "━┃"
-    panels = [_text_table(panel, [row.dataset for row in rows], ascii_only) for panel in _panels(made, width)]
+    table = screen_table(columns(rows), [row.dataset for row in rows], width, encoding)
     lines = [line for note in notes for line in _wrapped(encodable(note, encoding), width)]
-    return "\n\n".join([*panels, "\n".join(lines)])
+    return "\n".join([table, "", *lines])
+
+
+def screen_table(made: Sequence[Column], groups: Sequence[str], width: int | None, encoding: str) -> str:
+    """Columns as one table, or as several where `width` is less than it needs; a rule after each group of lines."""
+    plain = [_encodable(column, encoding) for column in made]
+    ascii_only = encodable("━┃", encoding) != "━┃"
+    return "\n\n".join(_text_table(panel, groups, ascii_only) for panel in _panels(plain, width))
 
 
 def _encodable(column: Column, encoding: str) -> Column:

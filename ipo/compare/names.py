@@ -118,6 +118,14 @@ def path_ends(paths: Sequence[str]) -> list[str]:
     return list(paths)
 
 
+def target_names(specs: Iterable[str]) -> dict[str, str]:
+    """For each target the end of its path that tells it from the others; catalogue names stay as they are."""
+    different = list(dict.fromkeys(specs))
+    ends = path_ends([spec.partition(":")[2] or spec for spec in different]) if different else []
+    alone = len(set(ends)) == len(different) and not {"base", "new", "H", "accuracy"} & set(ends)
+    return {spec: printable(end if alone else spec) for spec, end in zip(different, ends, strict=True)}
+
+
 @dataclass(frozen=True)
 class Label:
     """A method's name in tables, and all that tells it from others where the name is shorter than that."""

@@ -9,11 +9,10 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from ipo.compare.names import ALL_CLASSES, AVERAGE, path_ends
+from ipo.compare.names import ALL_CLASSES, AVERAGE, target_names
 from ipo.compare.paired import Difference
 from ipo.compare.rows import Mean, Row
 from ipo.prompt import CLASS_PLACEHOLDER
-from ipo.screen import printable
 
 DAGGER = "†"
 
@@ -31,7 +30,7 @@ class Column:
 def columns(rows: Sequence[Row]) -> list[Column]:
     """The columns with printed cells; those that would be empty in every row are left out."""
     own = _own_classes(rows)
-    ends = target_names(rows)
+    ends = target_names([spec for row in rows for spec in row.targets])
     accuracies: list[tuple[str, Callable[[Row], str]]] = [
         (own or "accuracy", lambda row: _mean(row.base)),
         ("new", lambda row: _mean(row.new)),
@@ -59,15 +58,6 @@ def _own_classes(rows: Sequence[Row]) -> str:
     return "" if kinds == {ALL_CLASSES} else "base or all" if ALL_CLASSES in kinds else "base"
 
 
-def target_names(rows: Sequence[Row]) -> dict[str, str]:
-    """For each target the end of its path that tells it from the others; catalogue names stay."""
-    specs = list(dict.fromkeys(spec for row in rows for spec in row.targets))
-    ends = path_ends([spec.partition(":")[2] or spec for spec in specs]) if specs else []
-    taken = {"base", "new", "H", "accuracy"}
-    alone = len(set(ends)) == len(specs) and not taken & set(ends)
-    return {spec: printable(end if alone else spec) for spec, end in zip(specs, ends, strict=True)}
-
-
 def _target(spec: str) -> Callable[[Row], str]:
     return lambda row: _mean(row.targets.get(spec))
 
@@ -89,7 +79,7 @@ def notes(rows: Sequence[Row], reference: str) -> list[str]:
         if row.differences and row.paired != row.seeds:
             seeds = ", ".join(map(str, row.paired))
             lines.append(f"Δ of {row.method} on {row.dataset}: only over the seeds that {reference} has too ({seeds}).")
-    ends = target_names(rows)
+    ends = target_names([spec for row in rows for spec in row.targets])
     for row in measured:
         if row.partly:
             names = ", ".join(ends[spec] for spec in row.partly)

@@ -1,0 +1,173 @@
+"""The pages of a run: what they say of runs of every kind, and that nothing in them is more than text."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+
+import pytest
+
+from ipo.charts import make_chart
+from ipo.cli.optimize import print_result
+from ipo.report import classes_of, curve_charts, result_rows, write_reports
+from tests.test_cli import write_history
+
+EVIL = "</code></pre><script>alert(1)</script> | `x` \x1b[31mred\x1b[0m \x9b \u202e [a](http://evil) \x00"
+
+
+def figures(accuracy=0.5):
+    return {"accuracy": accuracy, "low": 0.1, "high": 0.9, "n": 10}
+
+
+def predictor(prompts, **more):
+    return {"base": figures(), "new": None, "H": None, "H_interval": None, "targets": {}, "prompts": prompts, **more}
+
+
+def result(**more):
+    score = {"accuracy": 0.5, "loss": 1.0, "low": 0.1, "high": 0.9}
+    said = {
+        "first": ["a <CLASS>."],
+        "hand-crafted": ["a <CLASS>."],
+        "ipo": ["b <CLASS>."],
+        "ipo-ensemble": ["b <CLASS>."],
+    }
+    return {
+        "method": "ipo", "dataset": "photos", "seed": 1, "shots": 1, "classes": "all", "class_count": 4,
+        "model": "mini", "seconds": 1.0, "cost": None, "targets": [], "stopped": "all 3 steps done",
+        "best": {"id": 0, "step": 0, "text": "b <CLASS>.", "score": score},
+        "ensemble": {"prompts": ["b <CLASS>."], "score": score},
+        "predictors": {name: predictor(prompts) for name, prompts in said.items()},
+        "usage": {"steps": 1, "proposals": 1, "prompt_tokens": 2, "completion_tokens": 3,
+                  "captions": {"model": "", "prompt_tokens": 0, "completion_tokens": 0}},
+        "per_class_gain": [],
+    } | more  # fmt: skip
+
+
+def write_run(folder, reason="no class slot: nothing", name="photos", **more):
+    write_history(folder, reason)
+    clip = {"name": "mini", "weights": "0", "preprocessing": "p", "precision": "float32"}
+    run = {
+        "method": "ipo",
+        "dataset": name,
+        "split_source": "seeded (1)",
+        "classes": "all",
+        "class_count": 4,
+        "training_images": 4,
+        "clip": clip,
+        "llm": "llm",
+        "seed": 1,
+        "offline": False,
+        "status": "done",
+        "targets": [],
+    }
+    (folder / "run.json").write_text(json.dumps(run))
+    (folder / "result.json").write_text(json.dumps(result(**more)))
+    return folder
+
+
+class Tags(HTMLParser):
+    """All tags of a page with their attributes."""
+
+    def __init__(self, page):
+        super().__init__()
+        self.tags = []
+        self.feed(page)
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+
+
+def test_predictors_with_the_same_prompts_are_one_row():
+    names = [row.name for row in result_rows(result())]
+    assert names == ["first prompt = hand-crafted prompt", "ipo, best prompt = ipo, ensemble"]
+    others = {"coop": predictor(None), "ft": predictor(None), "select-80": predictor(["x <CLASS>"])}
+    assert [row.name for row in result_rows(result(predictors=others))] == ["coop", "ft", "best of 80 prompts"]
+
+
+@pytest.mark.parametrize(
+    ("facts", "words"),
+    [
+        ({"classes": "all", "class_count": 4}, "4 classes"),
+        ({"classes": "base", "class_count": 50}, "50 base classes"),
+        ({"classes": "base", "class_count": 1}, "1 base class"),
+        ({"classes": "base"}, "base classes"),
+        ({"classes": "all"}, "all classes"),
+    ],
+)
+def test_classes_are_counted_in_words(facts, words):
+    assert classes_of(facts) == words
+
+
+def test_pages_of_a_run_with_all_classes_speak_of_no_halves(tmp_path):
+    folder = write_run(tmp_path / "run")
+    page = write_reports(folder).read_text()
+    for text in (page, (folder / "history.md").read_text()):
+        assert "4 classes" in text
+        assert "all classes" not in text.replace('<th class="n">all classes', "").replace("| all classes |", "")
+        assert "base" not in re.sub(r"<pre>.*?</pre>", "", text, flags=re.DOTALL)
+        assert "first prompt = hand-crafted prompt" in text
+    assert "it stands alone" in page
+
+
+def test_no_tag_link_or_control_character_of_a_reply_reaches_a_page(tmp_path):
+    evil = [EVIL]
+    more = {"predictors": {EVIL: predictor(evil), "ipo": predictor(["b <CLASS>."])}, "targets": [EVIL], "dataset": EVIL}
+    more |= {"per_class_gain": [{"class": EVIL, "first": 0.5, "best": 0.5, "gain": 0.0}], "stopped": EVIL}
+    folder = write_run(tmp_path / f"run{EVIL[:5].replace('/', '')}\x1b", EVIL, EVIL, **more)
+    page = write_reports(folder).read_text()
+    markdown = (folder / "history.md").read_text()
+    tags = Tags(page).tags
+    assert {"script", "a", "img", "iframe", "link"} & {tag for tag, _ in tags} == set()
+    assert not any(name.startswith("on") or name in ("href", "src") for _, attributes in tags for name in attributes)
+    for text in (page, markdown):
+        assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u202e]", text)
+    outside = re.sub(r"(`+).*?\1(?!`)", "", markdown)
+    assert "<script" not in outside
+    assert not re.search(r"(?<!\\)\]\(", outside)
+    for block in re.findall(r"(?:^\|.*\n)+", markdown, re.MULTILINE):
+        assert len({len(re.findall(r"(?<!\\)\|", line)) for line in block.splitlines()}) == 1, block
+
+
+def test_a_report_of_old_runs_needs_no_entry_that_came_later(tmp_path):
+    folder = write_run(tmp_path / "run")
+    run = json.loads((folder / "run.json").read_text())
+    del run["class_count"]
+    (folder / "run.json").write_text(json.dumps(run))
+    assert "all classes, 4 training images" in write_reports(folder).read_text()
+
+
+def test_a_curve_that_ends_in_no_number_is_drawn_as_far_as_it_goes():
+    rows = [{"epoch": 1, "loss": 2.0}, {"epoch": 2, "loss": 1.0}, {"epoch": 3, "loss": None}]
+    (chart,) = curve_charts(rows)
+    assert len(chart.lines[0][1]) == 2
+    assert curve_charts([{"epoch": 1, "loss": math.nan}]) == []
+    assert make_chart(("t", "x", "y"), [(1, math.inf, "dot")], [("line", [])]) is None
+    assert curve_charts([{"epoch": 1, "note": "text", "flag": True}]) == []
+
+
+def test_what_the_search_prints_at_its_end_is_safe_and_fits_the_screen(tmp_path, capsys, monkeypatch):
+    for columns in ("60", "80"):
+        monkeypatch.setenv("COLUMNS", columns)
+        halves = {"first": predictor(["a <CLASS>."], new=figures(), H=0.5, H_interval=[0.1, 0.9])}
+        print_result(result(stopped=EVIL, classes="base", predictors=halves), tmp_path)
+        printed = capsys.readouterr().out
+        assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u202e]", printed)
+        table = [line for line in printed.splitlines() if "│" in line or "┃" in line]
+        assert table
+        assert max(map(len, table)) <= int(columns)
+        assert printed.count("50.0 [10.0, 90.0]") == 3
+        assert "Ensemble:" not in printed
+
+
+def test_history_in_a_pipe_breaks_no_prompt_and_shows_no_control_character(tmp_path):
+    write_history(tmp_path / "run", "no class slot: \x1b[31m" + "a very long reason " * 20)
+    environment = {name: value for name, value in os.environ.items() if name != "COLUMNS"}
+    command = [sys.executable, "-m", "ipo", "history", str(tmp_path / "run"), "--rejects"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert "\x1b" not in done.stdout
+    assert "a very long reason " * 19 in done.stdout

@@ -29,6 +29,7 @@ OFFLINE_CLIP = "mini"
 Device = Literal["auto", "cpu", "cuda", "mps"]
 Precision = Literal["float32", "bfloat16", "float16"]
 TrackerName = Literal["none", "trackio", "wandb"]
+ResponseFormat = Literal["auto", "schema", "object", "none"]
 SelectionRule = Literal["accuracy", "loss", "margin", "fold_accuracy", "fold_loss"]
 
 
@@ -110,8 +111,10 @@ class LLMSettings(Section):
     """Where a local model runs."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Number format of a local model; `auto` is float32 on a CPU and bfloat16 elsewhere."""
+    response_format: ResponseFormat = "auto"
+    """How a server is asked for JSON: by schema, as any object, or (`none`) in words only; `auto` learns what works."""
     timeout: float = Field(default=60.0, gt=0)
-    """Seconds until a request is given up."""
+    """Seconds until a request is given up, however slowly its answer drips."""
     retries: NonNegativeInt = 2
     """Repeats of a request after a transport error (0 switches them off), and of one whose reply does not parse."""
     concurrency: PositiveInt = 8
@@ -159,6 +162,8 @@ class SearchSettings(Section):
     """Accept proposals that name a class of the fit, unless a first prompt names it already."""
     patience: PositiveInt | None = None
     """Stop after so many steps without a better prompt."""
+    give_up: NonNegativeInt = 5
+    """Stop after so many steps in a row without one proposal that could be used; 0 never does."""
     max_proposals: PositiveInt | None = None
     """Stop after so many proposals."""
     max_tokens: PositiveInt | None = None

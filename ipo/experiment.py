@@ -29,7 +29,7 @@ from ipo.lengths import TextRoom
 from ipo.llm.base import LLM, UNPAID, Spent
 from ipo.llm.load import load_llm
 from ipo.llm.prices import require_price
-from ipo.optimize import Search, optimize, total_cost
+from ipo.optimize import Search, optimize, total_cost, unusable
 from ipo.prompt import Prompt
 from ipo.protocols import BaseToNew, Listing, evaluate_on, load_task, named_dataset, read_listing
 from ipo.record import Record
@@ -214,6 +214,7 @@ def run(experiment: Experiment, folder: RunFolder, record: Record, watch: Callab
             "shots": task.shots,
             "headline": "ipo",
             "stopped": reason,
+            "unusable": unusable(record.history, settings.search.give_up),
             **figures,
             "usage": asdict(usage),
             "seconds": round(usage.seconds, 1),

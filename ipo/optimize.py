@@ -9,18 +9,22 @@ import hashlib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from ipo.clip.base import ClipModel
 from ipo.config import LLMSettings, SearchSettings
 from ipo.evaluate import NOT_FINITE, ImageSet, score_candidates, score_prompts
 from ipo.history import History
 from ipo.lengths import TextRoom
-from ipo.llm.base import LLM, Reply
+from ipo.llm.base import LLM, RemoteLLM, Reply
 from ipo.llm.prices import cost
 from ipo.meta_prompt import build_messages
 from ipo.prompt import HistoryEntry, Prompt
 from ipo.propose import Checks, Reject, accept
 from ipo.record import Record, Usage
+
+_EXAMPLES = 3
+_EXCERPT = 300
 
 
 @dataclass(frozen=True)
@@ -71,6 +75,10 @@ def stop_reason(search: Search, record: Record) -> str | None:
         return f"all {limits.steps} steps done"
     if limits.patience and done - history.best().step >= limits.patience:
         return f"no better prompt in {limits.patience} steps"
+    if limits.give_up and useless_steps(history) >= limits.give_up:
+        kinds = reject_kinds([entry for entry in history.rejects() if entry.step > done - limits.give_up])
+        reasons = ", ".join(f"{kind}: {len(entries)}" for kind, entries in kinds.items())
+        return f"no proposal of the last {limits.give_up} steps could be used ({reasons})"
     if limits.max_proposals and usage.proposals >= limits.max_proposals:
         return f"{usage.proposals} proposals made"
     if limits.max_tokens and usage.tokens >= limits.max_tokens:
@@ -80,6 +88,36 @@ def stop_reason(search: Search, record: Record) -> str | None:
     if limits.max_minutes and usage.seconds >= 60 * limits.max_minutes:
         return f"{usage.seconds / 60:.1f} minutes used"
     return None
+
+
+def useless_steps(history: History) -> int:
+    """How many steps in a row, up to the last, brought no prompt that was scored."""
+    useful = max((entry.step for entry in history.scored()), default=0)
+    return max((entry.step for entry in history), default=0) - useful
+
+
+def reject_kinds(rejects: Sequence[HistoryEntry]) -> dict[str, list[HistoryEntry]]:
+    """The rejects by the kind of their reason, the most frequent kind first."""
+    kinds: dict[str, list[HistoryEntry]] = {}
+    for entry in rejects:
+        kinds.setdefault((entry.reason or "").partition(":")[0], []).append(entry)
+    return dict(sorted(kinds.items(), key=lambda item: -len(item[1])))
+
+
+def unusable(history: History, give_up: int) -> dict[str, Any] | None:
+    """What the LLM said in the last steps, where that was of no use at all or for so long that the search gave up."""
+    useless = useless_steps(history)
+    last = max((entry.step for entry in history), default=0)
+    if not useless or (useless < last and not 0 < give_up <= useless):
+        return None
+    rejects = [entry for entry in history.rejects() if entry.step > last - useless]
+    latest = [entries[-1] for entries in reject_kinds(rejects).values()]
+    return {
+        "steps": useless,
+        "of": last,
+        "gave_up": 0 < give_up <= useless,
+        "replies": [{"reason": entry.reason, "text": entry.text[:_EXCERPT]} for entry in latest[:_EXAMPLES]],
+    }
 
 
 def total_cost(llm: str, usage: Usage) -> float | None:
@@ -112,14 +150,20 @@ def _first_entries(search: Search) -> list[HistoryEntry]:
 def _ask(search: Search, record: Record, step: int, shown: Sequence[HistoryEntry]) -> list[Reply]:
     messages = build_messages(search.settings.template or search.llm.template, shown, search.captions, search.llm.form)
     started = time.monotonic()
-    replies = search.llm.generate(
-        messages,
-        n=search.settings.candidates,
-        temperature=search.sampling.temperature,
-        max_tokens=search.sampling.max_tokens,
-        seed=step_seed(search.seed, step),
-        known=record.history.keys(),
-    )
+    terms: dict[str, Any] = {
+        "n": search.settings.candidates,
+        "temperature": search.sampling.temperature,
+        "max_tokens": search.sampling.max_tokens,
+        "seed": step_seed(search.seed, step),
+    }
+    if isinstance(search.llm, RemoteLLM):
+        came = dict(record.begin(step, messages))
+        for index, reply in search.llm.arriving(messages, **terms, have=dict(came)):
+            record.keep(index, reply, time.monotonic() - started)
+            came[index] = reply
+        replies = [came[index] for index in range(search.settings.candidates)]
+    else:
+        replies = search.llm.generate(messages, **terms, known=record.history.keys())
     record.log_replies(step, messages, replies, time.monotonic() - started)
     return replies
 

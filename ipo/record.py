@@ -1,26 +1,31 @@
 """A run on disk: the history, and beside it the log of what the LLM was asked and answered. Resuming reads both.
 
 Order of writing in a step: first the replies, then the history lines. A step whose history lines are not all there
-is judged again from its logged replies, so a killed run loses nothing that was paid for.
+is judged again from its logged replies. Replies that are paid for one by one are kept in a file beside the log as they
+come, until their step is whole. So a killed run loses nothing that has arrived.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from itertools import accumulate
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
+
+from pydantic import Field
 
 from ipo.config import SelectionRule
 from ipo.errors import RunError
-from ipo.files import EXACT, append_rows, checked, parse_rows, truncate_rows
+from ipo.files import EXACT, append_rows, checked, parse_rows, truncate_rows, writing
 from ipo.history import History
 from ipo.llm.base import UNPAID, Message, Reply, Spent
 
 HISTORY_FILE = "history.jsonl"
 REPLIES_FILE = "replies.jsonl"
+PENDING_FILE = "replies.pending.jsonl"
+"""The replies so far of the step that is under way: a line for the question, then one a reply."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +62,46 @@ class Answers:
         return _answers({name: value for name, value in row.items() if name not in ("time", "messages")})
 
 
-_answers = checked(Answers)
+@dataclass
+class Pending:
+    """The step that is under way: what was asked, the replies so far by their place, and the seconds until the last."""
+
+    step: int
+    messages: list[dict[str, Any]]
+    replies: dict[int, Reply] = field(default_factory=dict)
+    seconds: float = 0.0
+
+    @classmethod
+    def read(cls, path: Path) -> Pending | None:
+        """What a killed run left, if anything. Raises `RunError` where it is damaged."""
+        pending = cls(0, [])
+        parse_rows(path, pending._add)
+        return pending if pending.step else None
+
+    def _add(self, row: dict[str, Any]) -> None:
+        """Take in one line. Raises `ValueError` or `KeyError` for one that does not belong here."""
+        if not self.step:
+            self.step, self.messages = _step_number(row["step"]), _messages(row["messages"])
+            return
+        kept = _kept(row)
+        if kept.index in self.replies:
+            raise ValueError(f"a second reply {kept.index}")
+        self.replies[kept.index], self.seconds = kept.reply, kept.seconds
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """One reply of the step that is under way; `index` is its place, `seconds` when it came after asking."""
+
+    index: Annotated[int, Field(ge=0)]
+    seconds: float
+    reply: Reply
+
+    __pydantic_config__: ClassVar = EXACT
+
+
+_answers, _kept = checked(Answers), checked(_Kept)
+_step_number, _messages = checked(Annotated[int, Field(ge=1)]), checked(list[dict[str, str]])
 
 
 class Record:
@@ -67,6 +111,7 @@ class Record:
         self.folder = folder
         self.history = History(rule, folder / HISTORY_FILE if folder else None)
         self._asked: dict[int, Answers] = {}
+        self._pending: Pending | None = None
         self._extra_seconds: dict[int, float] = {}
         self._captions = captions
 
@@ -85,7 +130,11 @@ class Record:
             raise _damage("the reply log misses steps", folder / REPLIES_FILE)
         record._asked = {row.step: row for row in answers}
         last = record._last_whole_step(first_prompts)
+        pending = Pending.read(folder / PENDING_FILE)
+        if pending is not None and pending.step > len(answers) + 1:
+            raise _damage("replies to a step were kept, and the reply log misses steps before", folder / REPLIES_FILE)
         truncate_rows(folder / REPLIES_FILE, len(answers))
+        record._take_up(pending)
         record.history.keep_steps(last)
         return record
 
@@ -114,12 +163,34 @@ class Record:
         """The logged replies of a step, or None where it has not been asked yet."""
         return list(self._asked[step].replies) if step in self._asked else None
 
+    def begin(self, step: int, messages: Sequence[Message]) -> Mapping[int, Reply]:
+        """The replies by place that an earlier process kept of this step, if it asked the same."""
+        asked = [asdict(message) for message in messages]
+        if self._pending is None or (self._pending.step, self._pending.messages) != (step, asked):
+            self._forget_pending()
+            self._pending = Pending(step, asked)
+        return dict(self._pending.replies)
+
+    def keep(self, index: int, reply: Reply, seconds: float) -> None:
+        """Put one reply of the step that was begun on disk, `seconds` after asking; a failure to answer is not kept."""
+        assert self._pending is not None, "keep follows begin"
+        if reply.error is not None:
+            return
+        kept = _Kept(index, round(self._pending.seconds + seconds, 3), reply)
+        rows = [asdict(kept)]
+        if not self._pending.replies:
+            rows.insert(0, {"step": self._pending.step, "time": _now(), "messages": self._pending.messages})
+        if self.folder is not None:
+            append_rows(self.folder / PENDING_FILE, rows)
+        self._pending.replies[index] = reply
+
     def log_replies(self, step: int, messages: Sequence[Message], replies: Sequence[Reply], seconds: float) -> None:
-        """Keep what was asked and what came back, before anything is made of it."""
-        answers = Answers(step, tuple(replies), round(seconds, 3))
+        """Keep what was asked and what came back, before anything is made of it. `seconds` are this process's."""
+        before = self._pending.seconds if self._pending else 0.0
+        answers = Answers(step, tuple(replies), round(before + seconds, 3))
         row = {
             "step": step,
-            "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+            "time": _now(),
             "seconds": answers.seconds,
             "messages": [asdict(message) for message in messages],
             "replies": [asdict(reply) for reply in replies],
@@ -127,6 +198,7 @@ class Record:
         if self.folder is not None:
             append_rows(self.folder / REPLIES_FILE, [row])
         self._asked[step] = answers
+        self._forget_pending()
 
     def log_scoring(self, step: int, seconds: float) -> None:
         """Count the time that judging and scoring a step took, in this process."""
@@ -143,6 +215,26 @@ class Record:
             seconds=sum(row.seconds for row in self._asked.values()) + sum(self._extra_seconds.values()),
             captions=self._captions,
         )
+
+    def _take_up(self, pending: Pending | None) -> None:
+        """Go on with the step that was under way, in a file without a torn line; of a whole step nothing is left."""
+        if pending is None or pending.step in self._asked or not pending.replies:
+            self._forget_pending()
+            return
+        self._pending = pending
+        if self.folder is not None:
+            truncate_rows(self.folder / PENDING_FILE, 1 + len(pending.replies))
+
+    def _forget_pending(self) -> None:
+        self._pending = None
+        if self.folder is not None:
+            path = self.folder / PENDING_FILE
+            with writing(path):
+                path.unlink(missing_ok=True)
+
+
+def _now() -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S%z")
 
 
 def _damage(what: str, place: Path) -> RunError:

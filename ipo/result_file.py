@@ -94,6 +94,21 @@ class _Gain(_Part):
     gain: Finite
 
 
+class _Said(_Part):
+    reason: str
+    text: str
+
+
+class Unusable(_Part):
+    """The last `steps` of a search in a row without a proposal that could be used, and examples of what was said."""
+
+    steps: PositiveInt
+    of: PositiveInt
+    """Steps of the search."""
+    gave_up: bool
+    replies: list[_Said]
+
+
 class Result(_Part):
     """The content of `result.json`."""
 
@@ -120,6 +135,7 @@ class Result(_Part):
     llm: str = ""
     captioner: str = ""
     stopped: str = ""
+    unusable: Unusable | None = None
     best: _Best | None = None
     ensemble: _Ensemble | None = None
     usage: _Usage | None = None

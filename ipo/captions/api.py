@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import openai
-from openai.types.chat import ChatCompletion
 
 from ipo.captions.base import short_hash
 from ipo.data.images import load_image
 from ipo.errors import LLMError
 from ipo.llm.base import Spent
-from ipo.llm.server import Server, estimated_tokens, side_by_side
+from ipo.llm.server.answer import Answer
+from ipo.llm.server.client import Server, as_they_come, estimated_tokens
+from ipo.llm.thoughts import answer_of
 from ipo.render import render
 
 TEMPLATE = "caption.j2"
@@ -25,6 +26,9 @@ IMAGE_SIDE = 512
 
 IMAGE_TOKENS = 255
 """What such an image takes where the server does not count (OpenAI: 85, and 170 for its one tile)."""
+
+MAX_ANSWER = 20_000
+"""Most characters of an answer that are looked at; a caption takes a fiftieth."""
 
 _JPEG_QUALITY = 90
 _TIMEOUT = 60.0
@@ -52,13 +56,13 @@ class ApiDescriber:
         self.name = f"openai:{model} at {self._server.url}, question {short_hash(self._question)}"
         self.spent = Spent(self._server.name_of(model))
 
-    def describe(self, images: Sequence[Path]) -> Iterator[str | LLMError]:
-        """An answer an image, several asked for at once. Raises `LLMError` where the server fails."""
+    def describe(self, images: Sequence[Path]) -> Iterator[tuple[Path, str | LLMError]]:
+        """An answer an image, as it comes, several asked for at once. Raises `LLMError` where the server fails."""
         # The first question goes out alone: a wrong address or model is then found out once, not a thousand times.
         for image in images[:1]:
-            yield self._count(self._ask(image))
-        for answer in side_by_side(self._ask, images[1:], _CONCURRENCY):
-            yield self._count(answer)
+            yield image, self._count(self._ask(image))
+        for image, answer in as_they_come(lambda image: (image, self._ask(image)), images[1:], _CONCURRENCY):
+            yield image, self._count(answer)
 
     def _count(self, answer: _Answer) -> str | LLMError:
         self.spent = replace(
@@ -75,20 +79,26 @@ class ApiDescriber:
         ]
         chat: Any = [{"role": "user", "content": content}]
         try:
-            answer = self._server.client.chat.completions.create(model=self._model, messages=chat)
-        except openai.BadRequestError as error:
+            answer = self._server.ask(self._model, chat)
+        except (openai.BadRequestError, openai.UnprocessableEntityError) as error:
             return _Answer(self._failure(error))
-        except (openai.OpenAIError, ValueError) as error:
+        except openai.OpenAIError as error:
             raise self._failure(error) from error
-        if not isinstance(answer, ChatCompletion) or not answer.choices:
-            raise self._failure("the server's answer is no chat completion")
-        said = getattr(answer.choices[0].message, "content", None)
-        text = said if isinstance(said, str) else ""
-        asked = estimated_tokens(self._question) + IMAGE_TOKENS
-        return _Answer(text, *self._server.tokens(answer, asked, estimated_tokens(text)))
+        if not answer.is_completion:
+            raise self._failure(answer.problem or "")
+        asked = estimated_tokens(self._question)
+        prompt_tokens, completion_tokens = self._server.tokens(answer, asked, unseen=IMAGE_TOKENS)
+        return _Answer(self._caption(answer), prompt_tokens, completion_tokens)
+
+    def _caption(self, answer: Answer) -> str | LLMError:
+        """The caption in an answer, without thoughts; empty where the model declines."""
+        said = answer_of(answer.text)
+        if said is None or (answer.thoughts and not answer.text):
+            return self._failure("the model's thoughts took all the tokens that it was given")
+        return said[:MAX_ANSWER]
 
     def _failure(self, error: Exception | str) -> LLMError:
-        remedy = "Check captions.base_url, the model's name and OPENAI_API_KEY; captions made so far are kept"
+        remedy = f"{self._server.remedy(error)}; captions made so far are kept"
         where = f"{self._model} at {self._server.url}"
         return LLMError(f"no caption could be had: {self._server.reason(error)}", where=where, remedy=remedy)
 

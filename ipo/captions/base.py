@@ -44,8 +44,8 @@ class Describer(Protocol):
     def spent(self) -> Spent:
         """The tokens that it was paid for so far; none for a model on this machine."""
 
-    def describe(self, images: Sequence[Path]) -> Iterator[str | LLMError]:
-        """What is said about each image, in order, as it comes; empty where the model declines to answer.
+    def describe(self, images: Sequence[Path]) -> Iterator[tuple[Path, str | LLMError]]:
+        """Each image and what is said about it, in the order it comes; empty where the model declines to answer.
 
         An error in its place says why the server refuses: the image, if it takes others, or every request.
         """
@@ -73,7 +73,7 @@ class Captioner:
     def caption(self, paths: Sequence[Path]) -> list[str]:
         """One caption an image, in order; empty for one that the model declined to describe, with a warning.
 
-        Each caption is on disk before the next is waited for, so a run that breaks off goes on where it stopped.
+        Each caption is on disk as soon as it comes, so a run that breaks off goes on where it stopped.
         """
         if not paths:
             return []
@@ -84,13 +84,14 @@ class Captioner:
         with database(self._file, "caption cache", _TABLE) as opened:
             captions = self._stored(opened, list(set(hashes.values())))
             missing = {digest: path for path, digest in hashes.items() if digest not in captions}
-            answers = self.describer.describe(list(missing.values()))
+            digests = {path: digest for digest, path in missing.items()}
             refusals = {}
-            for digest, answer in track(zip(missing, answers, strict=True), "captions", len(missing)):
+            for path, answer in track(self.describer.describe(list(digests)), "captions", len(digests)):
+                digest = digests[path]
                 if isinstance(answer, LLMError):
                     if not captions:
                         raise answer
-                    refusals[missing[digest]] = f" ({answer.what})"
+                    refusals[path] = f" ({answer.what})"
                     answer = ""
                 captions[digest] = clean(answer)
                 self._keep(opened, digest, captions[digest])

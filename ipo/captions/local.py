@@ -16,6 +16,7 @@ from ipo.data.images import load_image
 from ipo.errors import ModelError
 from ipo.hub import LANGUAGE_MODEL, hub_folder
 from ipo.llm.base import UNPAID
+from ipo.llm.thoughts import answer_of
 from ipo.llm.weights import whole_model
 from ipo.render import render
 
@@ -34,7 +35,7 @@ class LocalDescriber:
         self.name = f"{name}, question {short_hash(self._question)}"
 
     @torch.no_grad()
-    def describe(self, images: Sequence[Path]) -> Iterator[str]:
+    def describe(self, images: Sequence[Path]) -> Iterator[tuple[Path, str]]:
         """An answer an image."""
         for path in images:
             content = [{"type": "image", "image": load_image(path)}, {"type": "text", "text": self._question}]
@@ -46,7 +47,8 @@ class LocalDescriber:
                 return_tensors="pt",
             ).to(self._model.device, dtype=self._model.dtype)
             output = self._model.generate(**inputs, do_sample=False, max_new_tokens=MAX_TOKENS)
-            yield str(self._processor.decode(output[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True))
+            answer = self._processor.decode(output[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+            yield path, answer_of(str(answer)) or ""
 
 
 def load_local_describer(model: str, device: Device, *, offline: bool) -> LocalDescriber:

@@ -33,14 +33,14 @@ class OfflineDescriber:
         wording = render(TEMPLATE, labels=[{"name": str(n), "percent": 100 - n} for n in range(LABELS)])
         self.name = f"describe by mini {mini.fingerprint.key}, wording {short_hash(wording)}"
 
-    def describe(self, images: Sequence[Path]) -> Iterator[str]:
+    def describe(self, images: Sequence[Path]) -> Iterator[tuple[Path, str]]:
         """One sentence an image."""
         decoded = zip(images, decode(images, self._mini.preprocess, self._workers), strict=True)
         while batch := list(islice(decoded, _BATCH)):
             pixels = torch.stack([_readable(path, outcome) for path, outcome in batch])
-            for labels in self._mini.top_labels(pixels, LABELS):
+            for (path, _), labels in zip(batch, self._mini.top_labels(pixels, LABELS), strict=True):
                 rows = [{"name": name, "percent": round(100 * probability)} for name, probability in labels]
-                yield render(TEMPLATE, labels=rows)
+                yield path, render(TEMPLATE, labels=rows)
 
 
 def _readable(path: Path, outcome: Tensor | str) -> Tensor:

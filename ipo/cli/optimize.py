@@ -14,6 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from ipo.cli import options
 from ipo.cli.console import output
+from ipo.errors import LLMError
 from ipo.screen import printable, say
 
 if TYPE_CHECKING:
@@ -97,6 +98,7 @@ def optimize(
         print(json.dumps(result, indent=2, ensure_ascii=False))
     else:
         print_result(result, folder)
+    complain(result, folder)
 
 
 def run_search(
@@ -207,6 +209,21 @@ class Watch:
         self.bar.update(self.task, completed=record.last_step, description=text)
         if not self.live:
             say(f"step {record.last_step}/{self.steps}  {text}  {time.monotonic() - self.started:.0f} s")
+
+
+def complain(result: dict[str, Any], folder: Path) -> None:
+    """Show what an LLM said that was of no use. Raises `LLMError` where the search gave up without one proposal."""
+    useless = result["unusable"]
+    if useless is None:
+        return
+    for reply in useless["replies"]:
+        said = " ".join(reply["text"].split()) or "(nothing)"
+        say(f"rejected ({reply['reason']}): {said}")
+    what = f"no proposal of the last {useless['steps']} steps could be used"
+    remedy = f"Try another model, or another --template; all it said: ipo history {shlex.quote(str(folder))} --rejects"
+    if useless["gave_up"] and useless["steps"] == useless["of"]:
+        raise LLMError(f"{what}, so the result is that of the first prompts", where=result["llm"], remedy=remedy)
+    say(f"warning: {what}. {remedy}")
 
 
 def print_result(result: dict[str, Any], folder: Path) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import ClassVar, Literal, Protocol, runtime_checkable
 
 from ipo.files import EXACT
@@ -73,6 +74,10 @@ class Style:
     caption_tokens: int = CAPTION_TOKENS
 
 
+NOTHING_YET: Mapping[int, Reply] = MappingProxyType({})
+"""No reply of a step is there yet."""
+
+
 class LLM(Protocol):
     """Proposes prompts. Equal arguments on the same machine give equal replies from a local model."""
 
@@ -108,6 +113,25 @@ class LLM(Protocol):
 
     def token_count(self, text: str) -> int:
         """Tokens of `text`: exact for local models, an estimate from the length for remote ones."""
+
+
+@runtime_checkable
+class RemoteLLM(Protocol):
+    """A language model that is asked for its replies one by one, and paid for each."""
+
+    def arriving(
+        self,
+        messages: Sequence[Message],
+        n: int,
+        temperature: float,
+        max_tokens: int,
+        seed: int,
+        have: Mapping[int, Reply] = NOTHING_YET,
+    ) -> Iterator[tuple[int, Reply]]:
+        """The place (0 to `n` - 1) and the reply of each request as it comes; places that `have` holds are not asked.
+
+        Raises `LLMError` when no reply at all can be had.
+        """
 
 
 @runtime_checkable

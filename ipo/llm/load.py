@@ -113,7 +113,7 @@ def _gpu_preset(row: Preset, settings: LLMSettings) -> str | None:
 
 
 def _load_remote(preset: Preset, settings: LLMSettings, offline: bool) -> LLM:
-    from ipo.llm.openai_api import OpenAILLM
+    from ipo.llm.server.chat import OpenAILLM
 
     base_url = _base_url(preset, settings, offline)
     settings = settings.model_copy(update={"base_url": base_url, "top_p": settings.top_p or preset.top_p})

@@ -8,18 +8,34 @@ from typing import Any
 
 from ipo.errors import PromptError
 from ipo.llm.base import ReplyForm
+from ipo.llm.thoughts import answer_of
 from ipo.prompt import CLASS_PLACEHOLDER, Prompt, visible
 
-_TAGGED = re.compile(r"<INS>(.*?)</INS>", re.DOTALL)
+MAX_ANSWER = 20_000
+"""Most characters of an answer without its thoughts; the longest prompt that a CLIP model reads takes a twentieth."""
+MAX_PROMPT = 2_000
+_MAX_BRACES = 100
+"""So many braces that open no JSON object may stand in an answer; each may be read to the end of the answer."""
+_DECODER = json.JSONDecoder(strict=False)  # line breaks inside a text are no reason to lose it
 
 
 def read_prompt(text: str, form: ReplyForm) -> Prompt:
     """The prompt in a whole reply, without its invisible characters. Raises `PromptError` saying what is missing."""
     text = visible(text)
-    if form == "line":
-        return Prompt(" ".join(text.split()))
-    answer = text.rpartition("</think>")[2]  # reasoning models put their thoughts first
-    return _from_sides(answer) if form == "sides" else _from_tags(answer)
+    answer = text if form == "line" else answer_of(text)
+    if answer is None:
+        raise PromptError("thoughts without an end")
+    if len(answer) > MAX_ANSWER:
+        raise PromptError(f"an answer of {len(answer)} characters")
+    prompt = _READERS[form](answer)
+    if len(prompt.text) > MAX_PROMPT:
+        raise PromptError(f"a prompt of {len(prompt.text)} characters")
+    return prompt
+
+
+def begins(text: str, form: ReplyForm) -> bool:
+    """Whether a reply, cut off or not, has come to its proposal."""
+    return {"line": "", "sides": "{", "free": "<INS>"}[form] in text
 
 
 def well_formed(text: str) -> str:
@@ -27,8 +43,13 @@ def well_formed(text: str) -> str:
     return text.encode("utf-8", "replace").decode("utf-8")
 
 
+def _from_line(text: str) -> Prompt:
+    return Prompt(" ".join(text.split()))
+
+
 def _from_tags(text: str) -> Prompt:
-    tagged = _TAGGED.findall(text)
+    pieces = [piece.partition("<INS>") for piece in text.split("</INS>")[:-1]]
+    tagged = [inside for _, mark, inside in pieces if mark]
     if len(tagged) != 1:
         raise PromptError(f"{len(tagged)} texts between <INS> and </INS>")
     return Prompt(" ".join(tagged[0].split()))
@@ -65,16 +86,21 @@ def _has_sides(value: dict[str, Any]) -> bool:
 
 def _objects(text: str) -> list[dict[str, Any]]:
     """All JSON objects in a text, outermost ones only."""
-    found, decoder = [], json.JSONDecoder()
+    found, braces = [], 0
     position = text.find("{")
     while position >= 0:
         try:
-            value, end = decoder.raw_decode(text, position)
+            value, end = _DECODER.raw_decode(text, position)
         except ValueError:
-            end = position + 1
+            end, braces = position + 1, braces + 1
         except RecursionError as error:
             raise PromptError("brackets without end") from error
         else:
             found.append(value)
+        if braces > _MAX_BRACES:
+            raise PromptError(f"more than {_MAX_BRACES} braces that open no JSON object")
         position = text.find("{", end)
     return found
+
+
+_READERS = {"line": _from_line, "sides": _from_sides, "free": _from_tags}

@@ -13,7 +13,7 @@ from werkzeug import Request, Response
 from ipo.config import LLMSettings
 from ipo.errors import ConfigError, LLMError, ModelError
 from ipo.llm.base import Message
-from ipo.llm.openai_api import OpenAILLM
+from ipo.llm.server.chat import OpenAILLM
 from ipo.llm.parse import read_prompt
 from tests.llm.server import FakeServer, Interrupting, interruptible, serving
 

@@ -37,7 +37,7 @@ class ScriptedDescriber:
             if len(self.asked) == self.fails:
                 raise LLMError("the server is gone")
             self.asked.append(path)
-            yield self.says.format(sum(Image.open(path).tobytes()))
+            yield path, self.says.format(sum(Image.open(path).tobytes()))
 
 
 @pytest.fixture(name="paths")
@@ -161,8 +161,8 @@ class TagClip:
     ],
 )
 def test_the_offline_describer_says_how_sure_it_is(paths, labels, expected):
-    captions = list(OfflineDescriber(TagClip(labels), workers=0).describe(paths * 2))
-    assert captions == [f"A picture that {expected}"] * 12
+    captions = list(OfflineDescriber(TagClip(labels), workers=0).describe(paths))
+    assert captions == [(path, f"A picture that {expected}") for path in paths]
 
 
 def test_the_offline_describer_names_an_unreadable_image(paths):
@@ -251,7 +251,7 @@ def test_tokens_are_counted_for_what_was_asked_and_not_for_what_was_remembered(h
 def test_tokens_that_the_server_does_not_count_are_estimated(httpserver, server_url, paths, caplog):
     httpserver.expect_request("/v1/chat/completions").respond_with_json(completion("a cat on a mat"))
     describer = ApiDescriber("lmm", server_url)
-    assert list(describer.describe(paths[:2])) == ["a cat on a mat"] * 2
+    assert list(describer.describe(paths[:2])) == [(path, "a cat on a mat") for path in paths[:2]]
     assert describer.spent.prompt_tokens > 2 * IMAGE_TOKENS
     assert describer.spent.completion_tokens == 2 * 4
     assert caplog.text.count("estimated") == 1
@@ -303,7 +303,7 @@ def test_a_server_sees_the_pixels_and_neither_the_class_nor_the_file(httpserver,
         assert picture["image_url"]["url"].startswith("data:image/jpeg;base64,")
 
 
-def test_answers_come_back_in_the_order_of_the_images(httpserver, server_url, paths, tmp_path):
+def test_each_answer_belongs_to_its_image(httpserver, server_url, paths, tmp_path):
     expected = {data_url(path): path.name for path in paths}
 
     def answer(request):
@@ -311,7 +311,7 @@ def test_answers_come_back_in_the_order_of_the_images(httpserver, server_url, pa
         return Response(json.dumps(completion(expected[url])), content_type="application/json")
 
     httpserver.expect_request("/v1/chat/completions").respond_with_handler(answer)
-    assert list(ApiDescriber("lmm", server_url).describe(paths)) == [path.name for path in paths]
+    assert dict(ApiDescriber("lmm", server_url).describe(paths)) == {path: path.name for path in paths}
 
 
 def test_large_pictures_are_scaled_down(tmp_path):
@@ -325,7 +325,7 @@ def test_an_answer_without_a_text_is_no_caption(httpserver, server_url, paths, c
     httpserver.expect_request("/v1/chat/completions").respond_with_json(completion("") | {"choices": choices})
     describer = ApiDescriber("lmm", server_url)
     if choices:
-        assert list(describer.describe(paths[:1])) == [""]
+        assert list(describer.describe(paths[:1])) == [(paths[0], "")]
     else:
         with pytest.raises(LLMError, match="no chat completion"):
             list(describer.describe(paths[:1]))

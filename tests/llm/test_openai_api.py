@@ -13,8 +13,8 @@ from werkzeug import Request, Response
 from ipo.config import LLMSettings
 from ipo.errors import ConfigError, LLMError, ModelError
 from ipo.llm.base import Message
-from ipo.llm.server.chat import OpenAILLM
 from ipo.llm.parse import read_prompt
+from ipo.llm.server.chat import OpenAILLM
 from tests.llm.server import FakeServer, Interrupting, interruptible, serving
 
 ASK = [Message("user", "Write a prompt. Answer in JSON.")]
@@ -23,8 +23,8 @@ SIDES = json.dumps({"before": "a photo of a", "after": "."})
 
 @contextmanager
 def client(url: str, **settings: Any) -> Iterator[OpenAILLM]:
-    form = settings.pop("form", "sides")
-    llm = OpenAILLM("m", LLMSettings(base_url=url, **{"retries": 0, "timeout": 5.0} | settings), form)
+    form, model = settings.pop("form", "sides"), settings.pop("model", "m")
+    llm = OpenAILLM(model, LLMSettings(base_url=url, **{"retries": 0, "timeout": 5.0} | settings), form)
     try:
         yield llm
     finally:

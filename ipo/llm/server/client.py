@@ -89,9 +89,9 @@ class Server:
     def remedy(self, error: Exception | str) -> str:
         """What to do about a failure."""
         if isinstance(error, openai.APITimeoutError):
-            return "Raise llm.timeout, or ask a faster server"
+            return "Raise llm.timeout, or ask a faster server" if self.setting.startswith("llm.") else "Ask a faster server"
         if isinstance(error, openai.APIStatusError) and error.status_code in (401, 403):
-            return "Check OPENAI_API_KEY"
+            return f"Check OPENAI_API_KEY and {self.setting}"
         if isinstance(error, str):
             return f"Check {self.setting}, which often ends in /v1, and the model's name"
         return f"Check {self.setting}, the model's name and OPENAI_API_KEY"

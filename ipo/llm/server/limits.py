@@ -15,7 +15,8 @@ MAX_BYTES = 4_000_000
 """Longest answer that is read, unpacked; a proposal or a caption takes a thousandth of it."""
 _LIMITS = httpx2.Limits(max_connections=1000, max_keepalive_connections=100)
 _TURNED_INTO_GET = (301, 302, 303)
-_BODY_HEADERS = ("content-encoding", "content-length", "transfer-encoding")
+_HEADERS = (b"retry-after", b"retry-after-ms", b"x-should-retry")
+"""What the SDK wants to know. Others, such as a character set that is none, are no help in reading JSON."""
 _SECONDS = 60.0
 
 T = TypeVar("T")
@@ -33,6 +34,10 @@ class BoundedClient(httpx2.Client):
 
     def __init__(self) -> None:
         super().__init__(follow_redirects=True, limits=_LIMITS, event_hooks={"response": [_refuse_turned]})
+
+    def __del__(self) -> None:
+        if not self.is_closed:
+            self.close()
 
     def send(self, request: httpx2.Request, *, stream: bool = False, **options: Any) -> httpx2.Response:
         """The answer to a request. Raises `httpx2.HTTPError`, or `ServerFault` where asking again is of no use."""
@@ -56,7 +61,7 @@ class BoundedClient(httpx2.Client):
                     break
         finally:
             response.close()
-        headers = [(name, value) for name, value in response.headers.multi_items() if name not in _BODY_HEADERS]
+        headers = [(name, value) for name, value in response.headers.raw if name.lower() in _HEADERS]
         return httpx2.Response(response.status_code, headers=headers, content=bytes(body), request=response.request)
 
 

@@ -81,12 +81,21 @@ class Pending:
     def _add(self, row: dict[str, Any]) -> None:
         """Take in one line. Raises `ValueError` or `KeyError` for one that does not belong here."""
         if not self.step:
-            self.step, self.messages = _step_number(row["step"]), _messages(row["messages"])
+            asked = _asked({"step": row["step"], "messages": row["messages"]})
+            self.step, self.messages = asked.step, list(asked.messages)
             return
         kept = _kept(row)
         if kept.index in self.replies:
             raise ValueError(f"a second reply {kept.index}")
         self.replies[kept.index], self.seconds = kept.reply, kept.seconds
+
+
+@dataclass(frozen=True)
+class _Asked:
+    step: Annotated[int, Field(ge=1)]
+    messages: list[dict[str, str]]
+
+    __pydantic_config__: ClassVar = EXACT
 
 
 @dataclass(frozen=True)
@@ -100,8 +109,7 @@ class _Kept:
     __pydantic_config__: ClassVar = EXACT
 
 
-_answers, _kept = checked(Answers), checked(_Kept)
-_step_number, _messages = checked(Annotated[int, Field(ge=1)]), checked(list[dict[str, str]])
+_answers, _asked, _kept = checked(Answers), checked(_Asked), checked(_Kept)
 
 
 class Record:

@@ -175,11 +175,8 @@ def test_a_proxy_of_the_environment_is_used(monkeypatch: pytest.MonkeyPatch) -> 
     with serving(lambda request: SIDES) as proxy:
         monkeypatch.setenv("HTTP_PROXY", proxy.url.removesuffix("/v1"))
         monkeypatch.setenv("NO_PROXY", "")
-        with client("http://example.invalid/v1") as llm, pytest.raises(LLMError):
-            # The stand-in knows no such path as a proxy is asked for; what matters is that it was asked.
-            proxy.write = lambda request: 1 / 0
-            generate(llm)
-        assert len(proxy.requests) == 1
+        with client("http://example.invalid/v1") as llm:
+            assert generate(llm)[0].text == SIDES
 
 
 @pytest.mark.parametrize("body", [b'{"data": ' + b"[" * 20_000, b'{"data": [[1]]}', b'{"data": {"id": "m"}}', b"[]"])

@@ -89,7 +89,8 @@ class Server:
     def remedy(self, error: Exception | str) -> str:
         """What to do about a failure."""
         if isinstance(error, openai.APITimeoutError):
-            return "Raise llm.timeout, or ask a faster server" if self.setting.startswith("llm.") else "Ask a faster server"
+            own = self.setting.startswith("llm.")
+            return "Raise llm.timeout, or ask a faster server" if own else "Ask a faster server"
         if isinstance(error, openai.APIStatusError) and error.status_code in (401, 403):
             return f"Check OPENAI_API_KEY and {self.setting}"
         if isinstance(error, str):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from queue import Empty, Queue
 from threading import Event, Thread
 from typing import Any, TypeVar
@@ -36,7 +37,7 @@ class BoundedClient(httpx2.Client):
         super().__init__(follow_redirects=True, limits=_LIMITS, event_hooks={"response": [_refuse_turned]})
 
     def __del__(self) -> None:
-        if not self.is_closed:
+        with suppress(AttributeError):  # one that could not be made
             self.close()
 
     def send(self, request: httpx2.Request, *, stream: bool = False, **options: Any) -> httpx2.Response:

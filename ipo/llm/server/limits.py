@@ -62,6 +62,8 @@ class BoundedClient(httpx2.Client):
                     break
         finally:
             response.close()
+            if self.is_closed and "network_stream" in response.extensions:
+                response.extensions["network_stream"].close()  # one that was opened while the client was closed
         headers = [(name, value) for name, value in response.headers.raw if name.lower() in _HEADERS]
         return httpx2.Response(response.status_code, headers=headers, content=bytes(body), request=response.request)
 

@@ -56,7 +56,7 @@ def _require_server(settings: CaptionSettings, model: str, offline: bool) -> str
     if offline and settings.base_url is None:
         remedy = "Use describe, give captions.base_url of your own server, or leave --offline out"
         raise ModelError(f"{settings.captioner} is not on this machine", remedy=remedy)
-    from ipo.llm.server import Server
+    from ipo.llm.server.client import Server
 
     user = f"captioner {settings.captioner}"
     return Server(user, settings.base_url, "captions.base_url", timeout=1, retries=0).name_of(model)

@@ -66,7 +66,7 @@ def remote_name(settings: LLMSettings, *, offline: bool) -> str | None:
     preset = _row(settings.spec, offline)
     if not preset.spec.startswith(REMOTE):
         return None
-    from ipo.llm.server import Server
+    from ipo.llm.server.client import Server
 
     server = Server(preset.spec, _base_url(preset, settings, offline), "llm.base_url", timeout=1, retries=0)
     model = preset.spec.removeprefix(REMOTE)

@@ -117,8 +117,7 @@ def _require_classes(classes: Sequence[str], root: Path, loose: Sequence[Path]) 
     """Raise `DataError` that says what a folder holds instead of two class folders at least."""
     if len(classes) < 2:
         folders = f"one class folder, {classes[0]}" if classes else "no class folders"
-        pictures = f"{len(loose)} pictures directly inside"
-        what = f"{len(classes)} classes found: {folders}, and {pictures}"
+        what = f"{len(classes)} classes found: {folders}, and {len(loose)} pictures directly inside"
         raise DataError(what, where=str(root), remedy=_LAYOUT)
 
 
@@ -138,8 +137,7 @@ def own_dataset(
     `notes` are what the error says about there being no images.
     """
     if len(classnames) < 2:
-        found = f"'{classnames[0]}' alone" if classnames else "no image is listed"
-        what = f"{len(classnames)} classes found: {found}"
+        what = f"{len(classnames)} classes found: " + (f"'{classnames[0]}' alone" if classnames else "no image is listed")
         raise DataError(what, where=str(root), remedy="Two are the least to tell apart")
     for item in itertools.chain.from_iterable(parts.values()):
         _require_utf8(item.path)

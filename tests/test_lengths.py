@@ -14,6 +14,7 @@ from ipo.lengths import TextRoom
 from ipo.methods import FitRun, find_method
 from ipo.prompt import Prompt
 from ipo.protocols import load_task
+from ipo.resume import plan_resumption
 from ipo.run_folder import RunFolder
 from tests.baselines.tiny import CLASSNAMES, NEW_NAMES, TinyClip, tiny_task
 from tests.fakes import FakeClip, ScriptedLLM
@@ -184,7 +185,7 @@ def test_a_context_too_long_for_a_tested_name_is_refused_at_start_and_resume(llm
         (tmp_path / "run").mkdir()
         RunFolder.create(tmp_path / "run", chosen, {"method": method, "options": options})
         with pytest.raises(ConfigError, match=words):
-            fit.reopen_fit(tmp_path / "run")
+            fit.reopen_fit(plan_resumption("baseline", tmp_path / "run"))
 
 
 @pytest.mark.parametrize("position", ["end", "middle", "front"])

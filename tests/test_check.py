@@ -1,0 +1,166 @@
+"""What can be refused by names, places and settings is refused before data are read, and before torch is imported."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from ipo.check import CHECKS, check
+from ipo.cli.main import app
+from ipo.config import load_settings
+from ipo.data.load import target_parts, with_kind
+from ipo.errors import IpoError
+from ipo.scope import READS, reads
+
+HEAVY = ("torch", "transformers", "open_clip", "timm")
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory) -> Path:
+    """A working folder with things in it that are not what a run needs. No picture can be read here."""
+    folder = tmp_path_factory.mktemp("place")
+    for name in ("photos/cat/1.png", "photos/dog/1.png", "full/notes.txt", "notes.txt", "empty/.keep", "llm/notes.txt"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text("no picture")
+    (folder / "bad.toml").write_text("[search]\nsteps = ")
+    (folder / "bad.j2").write_text("{{ histroy }}")
+    (folder / "names.json").write_text("[]")
+    return folder
+
+
+DATA, SEARCH = ["--dataset", "photos"], ["optimize", "--dataset", "photos", "--offline"]
+SERVER = ["--llm", "openai:m", "--base-url", "http://h/v1"]
+REFUSED = [
+    (["optimize", "--offline"], "no dataset is named"),
+    (["baseline", "zero-shot"], "no dataset is named"),
+    (["evaluate", "-p", "a <CLASS>"], "no dataset is named"),
+    (["optimize", "--dataset", "folder:/nope"], "no such folder (/nope)"),
+    (["baseline", "coop", "--dataset", "folder:/nope"], "no such folder (/nope)"),
+    (["evaluate", "-p", "a <CLASS>", "--dataset", "folder:/nope"], "no such folder (/nope)"),
+    (["optimize", "--dataset", "nope"], "unknown dataset 'nope'"),
+    (["optimize", "--dataset", "notes.txt"], "this file is no dataset"),
+    (["optimize", "--dataset", "zip:photos"], "unknown kind of dataset 'zip'"),
+    (["optimize", "--dataset", "csv:nope.csv"], "no such file"),
+    (["optimize", "--dataset", "wds:nope-{00..03}.tar"], "no shards found"),
+    (["optimize", "--dataset", "hf:org/name?colour=1"], "unknown option 'colour'"),
+    (["optimize", "--dataset", "pacs", "--data-root", "empty"], "dataset 'pacs' is not there"),
+    ([*SEARCH, "--domains", "sketch"], "has no domains"),
+    ([*SEARCH, "--target", "folder:/nope"], "no such folder (/nope)"),
+    ([*SEARCH, "--target", "nope@photo"], "unknown dataset 'nope'"),
+    ([*SEARCH, "--set", "data.names=names.json"], "class names are not a map"),
+    ([*SEARCH, "--set", "data.names=gone.json"], "cannot read class names"),
+    ([*SEARCH, "--set", "data.shots=-1"], "'data.shots' = -1"),
+    ([*SEARCH, "--classes", "half"], "'data.classes' = 'half'"),
+    ([*SEARCH, "--captioner", "blip"], "unknown captioner 'blip'"),
+    ([*SEARCH, "--captioner", "openai:m"], "is not on this machine"),
+    ([*SEARCH, "--captioner", "hf:llm"], "no config.json"),
+    ([*SEARCH, "--captioner", "hf:nobody/nothing"], "nobody/nothing is not on this machine"),
+    ([*SEARCH, "--llm", "nonsense"], "unknown language model 'nonsense'"),
+    ([*SEARCH, "--llm", "gone.gguf"], "no such GGUF file"),
+    ([*SEARCH, "--llm", "llm"], "no config.json"),
+    ([*SEARCH, "--llm", "hf:nobody/nothing"], "nobody/nothing is not on this machine"),
+    ([*SEARCH, "--llm", "hf:a/b/c"], "no name of a hub model"),
+    ([*SEARCH, "--llm", "openai:m"], "is not on this machine"),
+    (["optimize", *DATA, "--llm", "openai:m"], "needs an API key"),
+    (["optimize", *DATA, "--captioner", "openai:m"], "needs an API key"),
+    ([*SEARCH, "--base-url", "localhost:8000"], "the address of a server begins with http"),
+    ([*SEARCH, "--clip", "nonsense"], "unknown CLIP model 'nonsense'"),
+    ([*SEARCH, "--clip", "local-dir:llm"], "no open_clip_config.json"),
+    ([*SEARCH, "--clip", "hf-hub:alone"], "names no repository"),
+    (["baseline", "coop", *DATA, "--clip", "nonsense"], "unknown CLIP model 'nonsense'"),
+    (["evaluate", "-p", "a <CLASS>", *DATA, "--clip", "nonsense"], "unknown CLIP model 'nonsense'"),
+    (["verify", "--clip", "nonsense"], "unknown CLIP model 'nonsense'"),
+    (["evaluate", "-p", "a photo", *DATA], "a prompt needs <CLASS>"),
+    ([*SEARCH, "--set", 'search.first_prompts=["a photo"]'], "a prompt needs <CLASS>"),
+    ([*SEARCH, "--set", "search.first_prompts=[]"], "search.first_prompts is empty"),
+    ([*SEARCH, "--template", "gone.j2"], "gone.j2"),
+    ([*SEARCH, "--template", "bad.j2"], "unknown variable"),
+    ([*SEARCH, "--config", "gone.toml"], "cannot read settings"),
+    ([*SEARCH, "--config", "bad.toml"], "cannot read settings"),
+    ([*SEARCH, "--set", "search.max_cost=1"], "runs on this machine and has no price"),
+    ([*SEARCH, *SERVER, "--set", "search.max_cost=1"], "no price for openai:m at http://h/v1"),
+    ([*SEARCH, "--set", "tracker=wandb"], "tracker 'wandb' is not installed"),
+    ([*SEARCH, "--out", "full"], "not empty"),
+    ([*SEARCH, "--out", "notes.txt"], "no run can be written here"),
+    (["baseline", "zero-shot", *DATA, "--out", "full"], "not empty"),
+    (["baseline", "coopp", *DATA], "unknown method 'coopp'"),
+    (["baseline", "coop", *DATA, "--set", "search.steps=3"], "does not read the setting 'search.steps'"),
+    (["optimize", "--resume", "full"], "no run here"),
+    (["baseline", "--resume", "full"], "no run here"),
+]
+
+
+@pytest.fixture
+def bare(monkeypatch, tmp_path, place):
+    """No key, no models of a hub, no tracker, a cache of its own."""
+    for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL", "IPO_OFFLINE", "IPO_DATA"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("IPO_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.chdir(place)
+
+
+@pytest.mark.parametrize(("arguments", "words"), REFUSED)
+def test_it_is_refused_before_data_are_read_and_models_are_loaded(arguments, words, bare, place, monkeypatch):
+    for late in ("load_clip", "load_llm", "read_listing", "named_dataset"):
+        monkeypatch.setattr(f"ipo.experiment.{late}", lambda *_, **__: pytest.fail("too late"))
+        if late in ("load_clip", "read_listing"):
+            monkeypatch.setattr(f"ipo.fit.{late}", lambda *_, **__: pytest.fail("too late"))
+    before = sorted(place.rglob("*"))
+    done = CliRunner().invoke(app, arguments)
+    assert isinstance(done.exception, IpoError), done.output
+    assert words in str(done.exception)
+    assert sorted(place.rglob("*")) == before, "something was left behind"
+
+
+def test_none_of_it_needs_a_heavy_package(bare, place):
+    """All in one process, since each start takes a moment."""
+    code = (
+        "import sys\nfrom typer.testing import CliRunner\nfrom ipo.cli.main import app\nsys.modules['wandb'] = None\n"
+        f"for arguments in {[arguments for arguments, _ in REFUSED]!r}:\n"
+        "    CliRunner().invoke(app, arguments)\n"
+        f"    found = [name for name in {HEAVY!r} if name in sys.modules]\n"
+        "    assert not found, (arguments, found)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=place, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"clip": {"model": "ViT-B-16/nonsense"}}, "unknown pretrained tag of ViT-B-16 'nonsense'"),
+        ({"clip": {"model": "ViT-B-16/openai"}}, "QuickGELU"),
+        ({"clip": {"model": "mini", "device": "mps"}}, "device 'mps' is not there"),
+        ({"clip": {"model": "mini"}, "llm": {"device": "mps"}}, "device 'mps' is not there"),
+    ],
+)
+def test_what_only_torch_and_open_clip_know_is_refused_before_data_are_read(bare, values, words, monkeypatch):
+    if "mps" in words:
+        monkeypatch.setattr("torch.backends.mps.is_available", lambda: False)
+    with pytest.raises(IpoError, match=words):
+        check("optimize", load_settings(None, {"data": {"dataset": "photos"}, **values}))
+
+
+def test_every_check_is_about_a_setting_that_some_command_reads():
+    for key, _ in CHECKS:
+        assert any(reads(command, key) for command in READS), key
+
+
+def test_a_dataset_may_be_a_bare_path(bare, tmp_path):
+    for name in ("table.csv", "table.TSV", "shard.tar", "stamps/x", "a@b/x"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("")
+    kinds = {"table.csv": "csv", "table.TSV": "csv", "shard.tar": "wds", "a@b": "folder"}
+    assert {name: with_kind(str(tmp_path / name)).partition(":")[0] for name in kinds} == kinds
+    assert with_kind("photos") == "folder:photos"
+    assert with_kind("folder:photos") == "folder:photos"
+    assert (with_kind("stamps"), with_kind(""), with_kind("gone")) == ("stamps", "", "gone")
+    assert target_parts(f"folder:{tmp_path}/a@b") == (f"folder:{tmp_path}/a@b", "")
+    assert target_parts("photos@sketch") == ("photos", "sketch")
+    assert target_parts("csv:t.csv@photo") == ("csv:t.csv", "photo")

@@ -16,6 +16,7 @@ from ipo.data.load import target_parts, with_kind
 from ipo.errors import IpoError
 from ipo.scope import READS, reads
 
+pytestmark = pytest.mark.offline_models
 HEAVY = ("torch", "transformers", "open_clip", "timm")
 
 

@@ -1,0 +1,148 @@
+"""A setting that a command does not read is refused where it was asked for, and recorded nowhere."""
+
+from pathlib import Path
+
+import pytest
+
+from ipo.cli.options import data_flags
+from ipo.cli.settings import make_settings
+from ipo.config import Settings, load_settings
+from ipo.errors import ConfigError
+from ipo.run_folder import settings_toml
+from ipo.scope import CONDITIONS, READS, flat, nested, reads, setting_names, unread
+from ipo.toml import parse_toml
+
+VALUES = {"data.dataset": "photos", "search.steps": 3, "llm.spec": "gpt-4o", "captions.captioner": "describe"}
+
+
+@pytest.mark.parametrize("command", READS)
+def test_what_a_command_does_not_read_is_refused_whoever_sets_it(command):
+    names = setting_names()
+    assert len(names) > 40
+    for name in names:
+        if not reads(command, name):
+            value = flat(Settings().model_dump())[name]
+            text = VALUES.get(name, value)
+            with pytest.raises(ConfigError, match=f"`ipo {command}` does not read the setting '{name}'"):
+                make_settings(command, None, [], nested({name: text if text is not None else "1"}))
+
+
+def test_what_each_command_reads():
+    expected = {
+        "optimize": {"search.steps", "llm.spec", "captions.captioner", "tracker", "data.targets", "seed"},
+        "baseline": {"data.targets", "data.shots", "clip.model", "seed"},
+        "evaluate": {"data.dataset", "data.names", "clip.model", "seed"},
+        "verify": {"data.root", "clip.model"},
+    }
+    everything = set().union(*expected.values()) | {"search.max_cost", "llm.timeout"}
+    for command, keys in expected.items():
+        assert {key for key in everything if reads(command, key)} >= keys
+    for key in ("data.shots", "data.targets", "search.steps", "llm.spec"):
+        assert not reads("evaluate", key)
+        assert not reads("verify", key)
+    assert not reads("verify", "data.dataset")
+
+
+ONE_SERVER, OWN = ["llm.spec=openai:m", "llm.base_url=http://h/v1"], ["data.dataset=folder:x"]
+
+
+@pytest.mark.parametrize(
+    ("assigned", "key"),
+    [
+        (["llm.base_url=http://h/v1"], "llm.base_url"),
+        (["llm.timeout=3"], "llm.timeout"),
+        (["llm.retries=3"], "llm.retries"),
+        (["llm.concurrency=3"], "llm.concurrency"),
+        ([*ONE_SERVER, "llm.device=cpu"], "llm.device"),
+        ([*ONE_SERVER, "llm.dtype=float32"], "llm.dtype"),
+        ([*ONE_SERVER, "search.min_likelihood=-2"], "search.min_likelihood"),
+        (["captions.base_url=http://h/v1"], "captions.base_url"),
+        (["captions.captioner=describe", "captions.base_url=http://h/v1"], "captions.base_url"),
+        (["captions.token_budget=30"], "captions.token_budget"),
+        (["data.dataset=pacs", "data.names=n.json"], "data.names"),
+        ([*OWN, "data.root=/data"], "data.root"),
+        ([*OWN, 'data.targets=["csv:t.csv"]', "data.root=/data"], "data.root"),
+    ],
+)
+def test_what_another_setting_rules_out_is_refused(assigned, key, tmp_path):
+    with pytest.raises(ConfigError, match=f"'{key}' is set, but"):
+        make_settings("optimize", None, assigned, {})
+    file = tmp_path / "settings.toml"  # a file that contradicts itself
+    values = flat({})
+    for text in assigned:
+        name, _, value = text.partition("=")
+        values[name] = parse_toml(f"v = {value}")["v"] if value[0] in "[-0123456789" else value
+    sections: dict = {}
+    for name, value in values.items():
+        sections.setdefault(name.split(".")[0], {})[name.split(".")[1]] = value
+    from ipo.toml import to_toml
+
+    file.write_text(to_toml(sections))
+    with pytest.raises(ConfigError, match=f"'{key}' is set, but"):
+        make_settings("optimize", file, [], {})
+
+
+@pytest.mark.parametrize(
+    "assigned",
+    [
+        [*ONE_SERVER, "llm.timeout=3"],
+        ["llm.device=cpu", "search.min_likelihood=-2"],
+        ["captions.captioner=openai:m", "captions.base_url=http://h/v1", "captions.token_budget=3"],
+        [*OWN, 'data.targets=["pacs@photo"]', "data.root=/data"],
+        [*OWN, "data.names=n.json"],
+    ],
+)
+def test_what_is_read_is_taken(assigned):
+    settings = make_settings("optimize", None, assigned, {})
+    for text in assigned:
+        key = text.partition("=")[0]
+        assert flat(settings.model_dump())[key] != flat(Settings().model_dump())[key]
+
+
+def test_the_device_option_is_for_clip_and_for_the_llm_where_that_runs_here():
+    local = make_settings("optimize", None, [], {"clip": {"device": "cpu"}})
+    assert (local.clip.device, local.llm.device) == ("cpu", "cpu")
+    remote = make_settings("optimize", None, ONE_SERVER, {"clip": {"device": "cpu"}})
+    assert (remote.clip.device, remote.llm.device) == ("cpu", "auto")
+
+
+def test_sections_of_a_file_for_other_commands_are_passed_over_and_not_recorded(tmp_path):
+    file = tmp_path / "shared.toml"
+    file.write_text(
+        'tracker = "wandb"\n[data]\ndataset = "pacs"\nshots = 4\n[search]\nsteps = 7\n'
+        '[llm]\nspec = "openai:m"\nbase_url = "http://h/v1"\n'
+    )
+    settings = make_settings("baseline", file, [], {})
+    assert (settings.data.shots, settings.search.steps, settings.tracker) == (4, 100, "none")
+    recorded = settings_toml(settings, unread("baseline", settings))
+    assert parse_toml(recorded).keys() == {"data", "clip", "seed", "offline"}
+    assert load_settings(overrides=parse_toml(recorded)) == settings
+    assert make_settings("optimize", file, [], {}).llm.base_url == "http://h/v1"
+    other = make_settings("optimize", file, [], {"llm": {"spec": "local-llama"}})
+    assert other.llm.base_url is None, "the address was for the model of the file"
+    assert "base_url" not in settings_toml(other, unread("optimize", other))
+
+
+def test_what_is_passed_over_in_a_file_has_to_be_right_all_the_same(tmp_path):
+    file = tmp_path / "shared.toml"
+    file.write_text("[search]\nstepz = 7\n")
+    with pytest.raises(ConfigError, match=r"unknown key 'search\.stepz'.*shared\.toml"):
+        make_settings("baseline", file, [], {})
+
+
+def test_every_condition_is_about_settings_that_are_there():
+    names = setting_names()
+    for key, (decider, _) in CONDITIONS.items():
+        assert key in names
+        assert decider in names
+
+
+def test_a_path_is_made_whole_with_its_kind(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("photos", "other"):
+        (tmp_path / name).mkdir()
+    flags = {"data": data_flags("photos", None, None, targets=["other", "other@x", "pacs@photo"])}
+    settings = make_settings("baseline", None, [], flags)
+    assert settings.data.dataset == f"folder:{tmp_path}/photos"
+    assert settings.data.targets == (f"folder:{tmp_path}/other", f"folder:{tmp_path}/other@x", "pacs@photo")
+    assert Path(settings.data.dataset.partition(":")[2]).is_dir()

@@ -23,7 +23,7 @@ from ipo.data.fewshot import class_half
 from ipo.data.splits import relative
 from ipo.errors import ConfigError, RunError
 from ipo.evaluate import ImageSet, PromptPredictor
-from ipo.facts import task_facts
+from ipo.facts import listing_facts, task_facts
 from ipo.files import checked, json_lines, parse_rows
 from ipo.lengths import TextRoom
 from ipo.llm.base import LLM, UNPAID, Spent
@@ -36,9 +36,9 @@ from ipo.record import Record
 from ipo.report import report_stop, write_reports
 from ipo.result_file import CORRECT_FILE
 from ipo.results import data_facts, require_testable, summarize, test_hashes, with_controls
-from ipo.resume import Resumption, note_resumption, plan_resumption, require_same
+from ipo.resume import Resumption, note_resumption, require_same
 from ipo.run_folder import RESULT_FILE, RunFolder
-from ipo.run_path import CAPTIONS_FILE, RUN_FILE
+from ipo.run_path import CAPTIONS_FILE
 from ipo.scope import unread
 from ipo.tracker import Tracker
 
@@ -98,14 +98,16 @@ class Experiment:
         }
 
 
-def prepare(settings: Settings, resumed: RunFolder | None = None) -> Experiment:
+def prepare(settings: Settings, resumption: Resumption | None = None) -> Experiment:
     """Check all that needs no model, then read listings, load models, and make image features and captions.
 
-    Writes to the cache folder only. A run that is `resumed` keeps the captions in its folder, and nobody is asked for
-    any.
+    Writes to the cache folder only. A run that is gone on with keeps the captions in its folder, and nobody is asked
+    for any; it has to have the same listing.
     """
-    check("optimize", settings, without=("captions.captioner",) if resumed else ())
+    check("optimize", settings, without=("captions.captioner",) if resumption else ())
     listing = read_listing(settings)
+    if resumption:
+        require_same(resumption, listing_facts(listing))
     listing.require_openable(skip_unreadable=settings.data.skip_unreadable)
     clip = load_clip(settings.clip, offline=settings.offline)
     llm = load_llm(settings.llm, offline=settings.offline)
@@ -114,7 +116,7 @@ def prepare(settings: Settings, resumed: RunFolder | None = None) -> Experiment:
     template_can_be_filled(settings, llm.template, llm.form)
     protocol = load_task(settings, clip, feature_store(settings, clip), listing)
     require_testable(protocol.task, settings)
-    captions = _read_captions(resumed, protocol) if resumed else _make_captions(settings, protocol)
+    captions = _read_captions(resumption, protocol) if resumption else _make_captions(settings, protocol)
     return Experiment(settings, clip, llm, listing, protocol, captions)
 
 
@@ -128,11 +130,10 @@ def _make_captions(settings: Settings, protocol: BaseToNew) -> Captions:
     return Captions(captioner.name, texts, captioner.spent)
 
 
-def _read_captions(folder: RunFolder, protocol: BaseToNew) -> Captions:
+def _read_captions(resumption: Resumption, protocol: BaseToNew) -> Captions:
     """The captions that a run was started with."""
-    path = folder.path / CAPTIONS_FILE
+    path, run = resumption.path / CAPTIONS_FILE, resumption.run
     rows = [(row["image"], row["caption"]) for row in parse_rows(path, checked(dict[str, str]))]
-    run = folder.read(RUN_FILE)
     captioner = run.get("captioner", "none")
     if captioner != "none" and [image for image, _ in rows] != _training_images(protocol):
         remedy = "Restore the file or the images, or start a new run"
@@ -168,12 +169,11 @@ def start(experiment: Experiment, path: Path) -> tuple[RunFolder, Record]:
     return folder, Record(experiment.settings.search.select, path, captions.spent)
 
 
-def reopen(experiment: Experiment, folder: RunFolder, resumption: Resumption | None = None) -> Record:
+def reopen(experiment: Experiment, folder: RunFolder, resumption: Resumption) -> Record:
     """The record of an existing run, to go on with it under the same models and data, with what `resumption` changes.
 
     Raises `RunError` where anything else is another than when the run began, and changes nothing then.
     """
-    resumption = resumption or plan_resumption("optimize", folder.path)
     facts, search = experiment.facts(), experiment.settings.search
     require_same(resumption, facts)
     record = Record.resume(search.select, folder.path, search.first_prompts, experiment.captions.spent)

@@ -11,22 +11,30 @@ from ipo.clip.contents import content_hash
 from ipo.protocols import BaseToNew, Listing
 
 
-def task_facts(listing: Listing, protocol: BaseToNew) -> dict[str, Any]:
-    """What `run.json` records of model and data for every method."""
-    source, task = protocol.source, protocol.task
+def listing_facts(listing: Listing) -> dict[str, Any]:
+    """What `run.json` records of the listings of the data, for every method."""
+    dataset = listing.dataset
     return {
-        "dataset": source.name,
-        "split_source": source.split_source,
-        "split_hash": source.split_hash,
-        "class_names": text_hash(source.classnames),
-        "classes": protocol.classes,
+        "dataset": dataset.name,
+        "split_source": dataset.split_source,
+        "split_hash": dataset.split_hash,
+        "class_names": text_hash(dataset.classnames),
+        "classes": "base" if listing.new else "all",
+        "targets": [target.name for target in listing.targets],
+        "target_splits": [text_hash((target.split_hash, *target.classnames)) for target in listing.targets],
+    }
+
+
+def task_facts(listing: Listing, protocol: BaseToNew) -> dict[str, Any]:
+    """What `run.json` records of the model and the data for every method."""
+    task = protocol.task
+    return {
+        **listing_facts(listing),
         "training_images": len(task.train),
         "training_content": content_hash((*task.train.items, *task.val.items)),
         "clip": asdict(task.clip.fingerprint),
         "device": task.clip.device.type,
         "seed": task.seed,
-        "targets": [target.dataset for target in protocol.targets],
-        "target_splits": [text_hash((target.split_hash, *target.classnames)) for target in listing.targets],
     }
 
 

@@ -16,7 +16,7 @@ from ipo.clip.load import load_clip
 from ipo.config import Section, Settings
 from ipo.errors import RunError
 from ipo.experiment import feature_store
-from ipo.facts import task_facts
+from ipo.facts import listing_facts, task_facts
 from ipo.methods import FitRun, Fitted, Method, find_method, save_tensors
 from ipo.protocols import BaseToNew, BaseToNewResult, Listing, evaluate_base_to_new, load_task, read_listing, verdicts
 from ipo.registry import require_method
@@ -52,16 +52,23 @@ class Fit:
         }
 
 
-def prepare_fit(name: str, settings: Settings, overrides: Mapping[str, Any] | None = None) -> Fit:
+def prepare_fit(
+    name: str,
+    settings: Settings,
+    overrides: Mapping[str, Any] | None = None,
+    resumption: Resumption | None = None,
+) -> Fit:
     """Check all that needs no model, then read listings, load the model, and make the features of the shots.
 
-    Writes to the cache folder only.
+    Writes to the cache folder only. A fit that is gone on with has to have the same listing.
     """
     require_method(name)
     check("baseline", settings)
     method = find_method(name)
     method.configure(settings.data.dataset, settings.data.shots, overrides)
     listing = read_listing(settings)
+    if resumption:
+        require_same(resumption, listing_facts(listing))
     listing.require_openable(skip_unreadable=settings.data.skip_unreadable)
     options = method.configure(listing.dataset.name, settings.data.shots, overrides)
     clip = load_clip(settings.clip, offline=settings.offline)
@@ -91,7 +98,7 @@ def reopen_fit(resumption: Resumption, overrides: Mapping[str, Any] | None = Non
         for values in (run["options"], now)
     )
     changed_values(before, after, method.options.changeable)
-    fit = prepare_fit(method.name, settings, now)
+    fit = prepare_fit(method.name, settings, now, resumption)
     require_same(resumption, {name: value for name, value in fit.facts().items() if name != "options"})
     return fit
 

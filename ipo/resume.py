@@ -14,7 +14,8 @@ from typing import Any
 
 from ipo import __version__
 from ipo.config import Settings
-from ipo.errors import ConfigError, RunError
+from ipo.data.load import require_there
+from ipo.errors import ConfigError, DataError, RunError
 from ipo.run_folder import RunFolder, installed_versions, read_run, read_settings, settings_toml
 from ipo.run_path import CONFIG_FILE, RUN_FILE
 from ipo.scope import Command, flat, unread
@@ -24,7 +25,7 @@ PLACES = ("data.dataset", "data.root", "data.targets", "data.names")
 
 LIMITS = (
     "search.steps", "search.patience", "search.max_proposals", "search.max_tokens", "search.max_cost",
-    "search.max_minutes",
+    "search.max_minutes", "search.give_up",
 )  # fmt: skip
 """When a search stops: a later one goes on as an unbroken run would have done."""
 
@@ -81,8 +82,18 @@ def plan_resumption(command: Command, path: Path, settings: Settings | None = No
     if kind != command:
         raise RunError(f"not a run of `ipo {command}`", where=str(path), remedy=f"See: ipo {kind} --resume")
     settings = settings or recorded
+    _require_data(settings)
     changes = changed_values(flat(recorded.model_dump(mode="json")), flat(settings.model_dump(mode="json")), CHANGEABLE)
     return Resumption(path, command, run, settings, changes, _other_versions(run, path, force))
+
+
+def _require_data(settings: Settings) -> None:
+    """Raise `DataError` where the data are no longer in their place, with the options that name another."""
+    try:
+        require_there(settings.data.dataset, settings.data.root, settings.data.domains)
+    except DataError as error:
+        remedy = "Restore it, or give its new place with --dataset or --data-root"
+        raise DataError(error.what, where=error.where, remedy=remedy) from error
 
 
 def changed_values(

@@ -64,6 +64,7 @@ CONDITIONS: Mapping[str, tuple[str, Condition]] = {
     "llm.timeout": ("llm.spec", _on_this_machine),
     "llm.retries": ("llm.spec", _on_this_machine),
     "llm.concurrency": ("llm.spec", _on_this_machine),
+    "llm.response_format": ("llm.spec", _on_this_machine),
     "llm.device": ("llm.spec", _on_a_server),
     "llm.dtype": ("llm.spec", _on_a_server),
     "search.min_likelihood": ("llm.spec", _on_a_server),
@@ -83,8 +84,8 @@ def reads(command: Command, key: str) -> bool:
 def unread(command: Command, settings: Settings) -> dict[str, str]:
     """The settings that a command does not read as these settings are, each with the reason."""
     found = {key: "" for key in setting_names() if not reads(command, key)}
-    for key, (_, condition) in CONDITIONS.items():
-        if key not in found and (reason := condition(settings)):
+    for key, (decider, condition) in CONDITIONS.items():
+        if reads(command, key) and reads(command, decider) and (reason := condition(settings)):
             found[key] = reason
     return found
 

@@ -19,6 +19,7 @@ from ipo.config import Settings, load_settings
 from ipo.errors import ConfigError, DataError, IpoError, RunError
 from ipo.llm.base import UNPAID, Spent
 from ipo.llm.prices import cost
+from ipo.resume import plan_resumption
 from ipo.run_folder import RunFolder
 from tests.clip.picture_clip import thumbnail
 from tests.fakes import FakeClip, ScriptedLLM
@@ -103,8 +104,9 @@ def search(chosen: Settings, path: Path, stop_after: int | None = None) -> dict:
 
 def resume(path: Path) -> dict:
     with RunFolder.open(path) as folder:
-        built = experiment.prepare(folder.settings, folder)
-        return experiment.run(built, folder, experiment.reopen(built, folder), lambda _: None)
+        resumption = plan_resumption("optimize", path)
+        built = experiment.prepare(resumption.settings, resumption)
+        return experiment.run(built, folder, experiment.reopen(built, folder, resumption), lambda _: None)
 
 
 def test_a_resumed_run_keeps_its_captions_and_asks_for_none(shop, pictures, tmp_path):

@@ -118,7 +118,14 @@ def test_settings_that_may_change_are_settings():
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("max_tokens", 9000), ("patience", 9), ("max_proposals", 90), ("max_minutes", 99.5), ("controls", False)],
+    [
+        ("max_tokens", 9000),
+        ("patience", 9),
+        ("max_proposals", 90),
+        ("max_minutes", 99.5),
+        ("give_up", 0),
+        ("controls", False),
+    ],
 )
 def test_limits_and_controls_may_change(shop, run, name, value):
     go_on(run, f"search.{name}={json.dumps(value)}")

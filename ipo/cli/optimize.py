@@ -150,7 +150,7 @@ def resume_search(path: Path, settings: Settings, force: bool) -> tuple[Experime
 
     from ipo import experiment
 
-    built = experiment.prepare(settings, folder)
+    built = experiment.prepare(settings, resumption)
     return built, folder, experiment.reopen(built, folder, resumption)
 
 

@@ -10,10 +10,11 @@ from PIL import Image
 from ipo import experiment, fit
 from ipo.config import Settings, load_settings
 from ipo.errors import ConfigError, DataError, PromptError
+from ipo.facts import listing_facts
 from ipo.lengths import TextRoom
 from ipo.methods import FitRun, find_method
 from ipo.prompt import Prompt
-from ipo.protocols import load_task
+from ipo.protocols import load_task, read_listing
 from ipo.resume import plan_resumption
 from ipo.run_folder import RunFolder
 from tests.baselines.tiny import CLASSNAMES, NEW_NAMES, TinyClip, tiny_task
@@ -183,7 +184,8 @@ def test_a_context_too_long_for_a_tested_name_is_refused_at_start_and_resume(llm
         with pytest.raises(ConfigError, match=words):
             fit.prepare_fit(method, chosen, options)
         (tmp_path / "run").mkdir()
-        RunFolder.create(tmp_path / "run", chosen, {"method": method, "options": options})
+        facts = {"method": method, "options": options, **listing_facts(read_listing(chosen))}
+        RunFolder.create(tmp_path / "run", chosen, facts)
         with pytest.raises(ConfigError, match=words):
             fit.reopen_fit(plan_resumption("baseline", tmp_path / "run"))
 

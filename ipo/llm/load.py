@@ -44,7 +44,7 @@ def require_llm(settings: LLMSettings, *, offline: bool) -> Preset:
     if kind == "openai":
         remote_name(settings, offline=offline)
         return preset
-    _require_no_address(settings)
+    _require_no_server(settings)
     if kind == "hf":
         from ipo.hub import LANGUAGE_MODEL, require_repository
 
@@ -129,13 +129,17 @@ def _base_url(preset: Preset, settings: LLMSettings, offline: bool) -> str | Non
     return base_url
 
 
-def _require_no_address(settings: LLMSettings) -> None:
-    if settings.base_url is not None:
-        raise ConfigError("llm.base_url is set, but the model is not an openai: one", where=settings.spec)
+def _require_no_server(settings: LLMSettings) -> None:
+    for name, is_set in (
+        ("base_url", settings.base_url is not None),
+        ("response_format", settings.response_format != "auto"),
+    ):
+        if is_set:
+            raise ConfigError(f"llm.{name} is set, but the model is not an openai: one", where=settings.spec)
 
 
 def _load_local(preset: Preset, settings: LLMSettings, offline: bool) -> LLM:
-    _require_no_address(settings)
+    _require_no_server(settings)
     source, label = _source(preset.spec, offline)
     if source.endswith(".gguf"):
         if _has_llama_cpp():

@@ -12,8 +12,7 @@ from ipo.llm.thoughts import answer_of
 from ipo.prompt import CLASS_PLACEHOLDER, Prompt, visible
 
 MAX_ANSWER = 20_000
-"""Most characters of an answer without its thoughts; the longest prompt that a CLIP model reads takes a twentieth."""
-MAX_PROMPT = 2_000
+"""Most characters of an answer without its thoughts; a prompt takes a fortieth."""
 _MAX_BRACES = 100
 """So many braces that open no JSON object may stand in an answer; each may be read to the end of the answer."""
 _DECODER = json.JSONDecoder(strict=False)  # line breaks inside a text are no reason to lose it
@@ -27,10 +26,7 @@ def read_prompt(text: str, form: ReplyForm) -> Prompt:
         raise PromptError("thoughts without an end")
     if len(answer) > MAX_ANSWER:
         raise PromptError(f"an answer of {len(answer)} characters")
-    prompt = _READERS[form](answer)
-    if len(prompt.text) > MAX_PROMPT:
-        raise PromptError(f"a prompt of {len(prompt.text)} characters")
-    return prompt
+    return _READERS[form](answer)
 
 
 def begins(text: str, form: ReplyForm) -> bool:

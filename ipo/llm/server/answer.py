@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from ipo.llm.parse import well_formed
 from ipo.prompt import visible
 
+MAX_CHARACTERS = 300_000
+"""Longest text of a reply that is read, thoughts and all: many times what `llm.max_tokens` and their room allow."""
 _WORDS = 300
 """Most characters of a server's own words in a message."""
 _LOOK = 4000
@@ -55,10 +57,13 @@ def read_answer(body: bytes) -> Answer:
         finish="length" if reason in _CUT else "filtered" if reason in _FILTERED else "stop",
         usage=_usage(value),
     )
-    return answer if text and answer.finish != "filtered" else _without_text(answer, message, finish)
+    fits = 0 < len(text) <= MAX_CHARACTERS and answer.finish != "filtered"
+    return answer if fits else _without_text(answer, message, finish)
 
 
 def _without_text(answer: Answer, message: dict[str, Any], finish: str) -> Answer:
+    if len(answer.text) > MAX_CHARACTERS:
+        return replace(answer, text="", problem=f"an answer of {len(answer.text)} characters, where few were asked for")
     refusal = message.get("refusal")
     words = refusal if isinstance(refusal, str) else "only thoughts" if answer.thoughts else finish
     problem = None if message.get("content") == "" and not answer.thoughts else f"no text came back ({line(words)})"

@@ -50,7 +50,7 @@ class OpenAILLM:
         seconds = min(_MODELS_SECONDS, settings.timeout)
         self.model = self._server.first_model(seconds) if model == "auto" else model
         self.name = self._server.name_of(self.model)
-        self._dialect = Dialect.of(form == "sides", settings.response_format)
+        self._dialect = Dialect.of(form, settings.response_format)
         self._settled, self._probed = False, False
         self._remedy = ""
 
@@ -118,8 +118,8 @@ class OpenAILLM:
         """One reply, asked for with more room as long as its thoughts take all there is; the room is remembered."""
         tries: list[Reply] = []
         while len(tries) < _MOST_TRIES:
-            dialect = self._dialect
-            tries.append(self._once(chat, options, seed, dialect))
+            reply, dialect = self._once(chat, options, seed, self._dialect)
+            tries.append(reply)
             if self._may_think_unmarked(tries[-1]):
                 tries.append(self._probe(chat, options, seed))
             if tries[-1].finish_reason != THOUGHTS or not self._gives_more_room(dialect):
@@ -141,13 +141,13 @@ class OpenAILLM:
         """A reply with room for thoughts. The room is kept where it was of use, and never tried again where not."""
         self._probed = True
         roomy = replace(self._dialect, thinking=PROBE)
-        reply = self._once(chat, options, seed, roomy)
+        reply, _ = self._once(chat, options, seed, roomy)
         if reply.finish_reason == THOUGHTS or (reply.error is None and (_is_whole(reply) or thinks_aloud(reply.text))):
             self._dialect = replace(self._dialect, thinking=PROBE)
         return reply
 
-    def _once(self, chat: Any, options: dict[str, Any], seed: int, dialect: Dialect) -> Reply:
-        """One reply, after as many refusals as the dialect has options to give up.
+    def _once(self, chat: Any, options: dict[str, Any], seed: int, dialect: Dialect) -> tuple[Reply, Dialect]:
+        """One reply, after as many refusals as the dialect has options to give up, and the dialect that it came by.
 
         What a refusal names is given up for good; a refusal that may have another cause changes this reply alone.
         """
@@ -161,7 +161,7 @@ class OpenAILLM:
                 refusal = error.response.text
                 simpler = dialect.after_refusal(refusal, request)
                 if simpler is None:
-                    return self._failed(error, started)
+                    return self._failed(error, started), dialect
                 less_room = simpler.most_thinking < dialect.most_thinking
                 dialect, certain = simpler, certain and (less_room or names_an_option(refusal))
                 if certain:
@@ -169,17 +169,17 @@ class OpenAILLM:
             except openai.InternalServerError as error:
                 broken, plainer = broken or error, None if self._settled else dialect.with_less_json()
                 if plainer is None:
-                    return self._failed(broken, started)
+                    return self._failed(broken, started), dialect
                 dialect = plainer
             except openai.OpenAIError as error:
-                return self._failed(error, started)
+                return self._failed(error, started), dialect
             else:
                 if broken is not None:
                     self._dialect = dialect
                     _log.warning(
                         "%s breaks down where JSON is asked for; it is no longer (%s)", self.name, broken.status_code
                     )
-                return self._read(answer, chat, started, dialect.token_bound(options["max_tokens"]))
+                return self._read(answer, chat, started, dialect.token_bound(options["max_tokens"])), dialect
 
     def _read(self, answer: Answer, chat: Any, started: float, bound: int) -> Reply:
         """The reply in an answer that may take `bound` tokens: one that holds no text is an error."""

@@ -6,6 +6,8 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from ipo.config import ResponseFormat
+from ipo.errors import ConfigError
+from ipo.llm.base import ReplyForm
 
 SIDES_SCHEMA: dict[str, Any] = {
     "type": "object",
@@ -40,9 +42,14 @@ class Dialect:
     """The highest level that the server has not refused."""
 
     @classmethod
-    def of(cls, wants_json: bool, setting: ResponseFormat) -> Dialect:
-        """What is asked for at first; a setting other than `auto` is kept whatever the server says."""
-        if not wants_json:
+    def of(cls, form: ReplyForm, setting: ResponseFormat) -> Dialect:
+        """What is asked for at first; a setting other than `auto` is kept whatever the server says.
+
+        Raises `ConfigError` where JSON is set, and the template asks for another form of reply.
+        """
+        if form != "sides":
+            if setting in ("schema", "object"):
+                raise ConfigError(f"llm.response_format is {setting}, but the preset has replies of the form '{form}'")
             return cls("none")
         return cls("schema") if setting == "auto" else cls(setting, learns_json=False)
 

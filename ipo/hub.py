@@ -73,8 +73,9 @@ def require_repository(repo: str, wanted: Wanted, *, offline: bool, instead: str
     """
     cached = cached_folder(repo, wanted)
     if cached is None and offline:
-        what, remedy = "the model is not on this machine, and --offline forbids to fetch it", "Or fetch it once without"
-        raise ModelError(what, where=f"hf:{repo}", remedy=f"{instead}. {remedy} --offline")
+        what = "the model is not on this machine, and --offline forbids to fetch it"
+        remedy = f"{instead}. Or fetch it once without --offline and IPO_OFFLINE"
+        raise ModelError(what, where=f"hf:{repo}", remedy=remedy)
     return cached
 
 

@@ -6,9 +6,10 @@ import os
 import re
 import time
 import urllib.parse
+import urllib.request
 from collections.abc import Callable
 from multiprocessing.pool import ThreadPool
-from typing import Annotated, TypeVar
+from typing import Annotated, Any, TypeVar
 
 from pydantic import AfterValidator
 
@@ -61,6 +62,19 @@ def probe(url: str) -> int | str:
 def proxies() -> dict[str, str]:
     """The proxies that the environment names, by variable, as they may be shown."""
     return {name: shown_address(os.environ[name]) for name in PROXY_VARIABLES if os.environ.get(name)}
+
+
+def open_url(request: urllib.request.Request, timeout: float) -> Any:
+    """`urlopen` by the proxy of the environment, ALL_PROXY included. Raises `ConfigError` for one of SOCKS."""
+    named = urllib.request.getproxies()
+    chosen = {scheme: named.get(scheme) or named.get("all", "") for scheme in ("http", "https")}
+    chosen = {scheme: proxy for scheme, proxy in chosen.items() if proxy}
+    proxy = chosen.get(request.type, "")
+    if proxy.startswith("socks") and not urllib.request.proxy_bypass(request.host):
+        what = "files of datasets are not fetched by a SOCKS proxy"
+        remedy = "Name an HTTP proxy in HTTPS_PROXY, or the site in NO_PROXY; or get the file by hand"
+        raise ConfigError(what, where=shown_address(proxy), remedy=remedy)
+    return urllib.request.build_opener(urllib.request.ProxyHandler(chosen)).open(request, timeout=timeout)
 
 
 def require_usable_proxies() -> None:

@@ -27,6 +27,8 @@ class Hub:
     """Method, path and headers of each request."""
     refused: dict[str, tuple[int, str]] = field(default_factory=dict)
     """Status and X-Error-Code for whatever is asked about a repository."""
+    gated: set[str] = field(default_factory=set)
+    """Repositories that answer to a token only."""
     cuts: dict[str, int] = field(default_factory=dict)
     """Bytes of a file after which the connection breaks, once."""
     silent: str = ""
@@ -62,8 +64,9 @@ class _Handler(BaseHTTPRequestHandler):
             return
         parts = path.strip("/").split("/")
         name = "/".join(parts[2:4] if parts[:2] == ["api", "models"] else parts[:2])
-        if name in self.hub.refused:
-            status, code = self.hub.refused[name]
+        gate = name in self.hub.gated and "Authorization" not in self.headers
+        if gate or name in self.hub.refused:
+            status, code = self.hub.refused.get(name, (401, "GatedRepo"))
             self.reply(status, b"", body, {"X-Error-Code": code} if code else {})
         elif not (self.hub.root / name).is_dir():
             self.reply(404, b"", body, {"X-Error-Code": "RepoNotFound"})

@@ -135,6 +135,17 @@ def test_a_refusal_is_told_with_what_to_do(server: Hub, status: int, code: str, 
     assert all(word in line for word in [*words, f"HTTP {status}", REPO]), line
 
 
+def test_a_gated_model_opens_to_a_token_as_the_error_says(server: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    server.gated.add(REPO)
+    monkeypatch.delenv("HF_TOKEN")
+    monkeypatch.setattr("huggingface_hub.constants.HF_TOKEN_PATH", "/nowhere")
+    line = failing()
+    assert "no token was given" in line
+    assert f"Accept its licence at {server.address}/{REPO}, then set HF_TOKEN" in line
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    assert (fetch() / "config.json").is_file()
+
+
 def test_a_gate_behind_an_open_page_is_told_as_well(server: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     """The real hub describes a gated model to everyone and refuses its files only."""
     real = HfApi.model_info

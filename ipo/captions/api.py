@@ -53,7 +53,7 @@ class ApiDescriber:
             f"captioner openai:{model}", base_url, "captions.base_url", timeout=_TIMEOUT, retries=_RETRIES
         )
         self._model, self._question = model, render(TEMPLATE)
-        self.name = f"openai:{model} at {self._server.url}, question {short_hash(self._question)}"
+        self.name = f"openai:{model} at {self._server.address}, question {short_hash(self._question)}"
         self.spent = Spent(self._server.name_of(model))
 
     def describe(self, images: Sequence[Path]) -> Iterator[tuple[Path, str | LLMError]]:
@@ -99,7 +99,7 @@ class ApiDescriber:
 
     def _failure(self, error: Exception | str) -> LLMError:
         remedy = f"{self._server.remedy(error)}; captions made so far are kept"
-        where = f"{self._model} at {self._server.url}"
+        where = f"{self._model} at {self._server.address}"
         return LLMError(f"no caption could be had: {self._server.reason(error)}", where=where, remedy=remedy)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from ipo.cache import cache_place
@@ -29,7 +30,8 @@ def require_captioner(settings: CaptionSettings, *, offline: bool) -> str | None
     """
     kind, _, model = settings.captioner.partition(":")
     if settings.base_url is not None and kind != "openai":
-        raise ConfigError("captions.base_url is set, but the captioner is not an openai: one", where=settings.captioner)
+        what, remedy = "captions.base_url is set, but the captioner is not an openai: one", "Leave it out"
+        raise ConfigError(what, where=settings.captioner, remedy=remedy)
     if settings.captioner == "none":
         return None
     if settings.captioner == "describe":
@@ -53,8 +55,8 @@ def _require_local(model: str, offline: bool) -> None:
 
 
 def _require_server(settings: CaptionSettings, model: str, offline: bool) -> str:
-    if offline and settings.base_url is None:
-        remedy = "Use describe, give captions.base_url of your own server, or leave --offline out"
+    if offline and settings.base_url is None and not os.environ.get("OPENAI_BASE_URL"):
+        remedy = "Use describe, give captions.base_url of your own server, or leave out --offline and IPO_OFFLINE"
         raise ModelError(f"{settings.captioner} is not on this machine", remedy=remedy)
     from ipo.llm.server.client import Server
 

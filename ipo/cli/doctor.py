@@ -6,9 +6,11 @@ import importlib.util
 import json
 import os
 import platform
+import shlex
 import shutil
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, astuple, dataclass
+from http import HTTPStatus
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -18,9 +20,11 @@ from rich.text import Text
 from ipo.cache import CACHE_REMEDY, cache_folder, is_off, unwritable
 from ipo.cli import options
 from ipo.cli.console import output
+from ipo.config import offline_by_environment
 from ipo.errors import IpoError
-from ipo.net import probe
+from ipo.net import probe, proxies, require_usable_proxies, server_address
 from ipo.packages import OFFLINE_REMEDY, Extra, dependency_remedy, extra_remedy
+from ipo.screen import safe_line, shown_address
 
 PACKAGES = ("torch", "torchvision", "open_clip_torch", "timm", "transformers", "accelerate", "openai", "llguidance")
 OFFLINE_PACKAGES = {
@@ -56,7 +60,8 @@ def doctor(data_root: options.DataRoot = None, as_json: options.AsJson = False) 
 
       ipo doctor --json
     """
-    findings = [*installed(), *machine(), *reachable(), *datasets(data_root)]
+    found = [*installed(), *machine(), *reachable(), *datasets(data_root)]
+    findings = [Finding(*map(safe_line, astuple(finding))) for finding in found]
     if as_json:
         print(json.dumps([asdict(finding) for finding in findings], indent=2))
         return
@@ -91,14 +96,19 @@ def installed() -> Iterator[Finding]:
 
 def machine() -> Iterator[Finding]:
     """Accelerator, cores, cache folder and free disk."""
-    import torch
-
-    device = torch.cuda.get_device_name(0) if torch.cuda.is_available() else "none"
-    if device == "none" and torch.backends.mps.is_available():
-        device = "mps"
-    yield Finding("GPU", device)
+    yield gpu()
     yield Finding("CPU cores", str(os.cpu_count()))
     yield cache_state()
+
+
+def gpu() -> Finding:
+    """The accelerator that torch sees."""
+    try:
+        import torch
+    except (ImportError, OSError) as error:
+        return Finding("GPU", f"not known: torch cannot be imported ({error})", dependency_remedy("torch"))
+    device = torch.cuda.get_device_name(0) if torch.cuda.is_available() else "none"
+    return Finding("GPU", "mps" if device == "none" and torch.backends.mps.is_available() else device)
 
 
 def cache_state() -> Finding:
@@ -116,27 +126,64 @@ def cache_state() -> Finding:
 
 
 def reachable() -> Iterator[Finding]:
-    """The model hub and the OpenAI key."""
-    endpoint = os.environ.get("HF_ENDPOINT", HUB)
-    there = isinstance(probe(endpoint), int)
-    yield Finding(
-        "model hub",
-        f"{endpoint} {'reachable' if there else 'not reachable'}",
-        "" if there else "Use --offline, or local model folders",
-    )
-    key = bool(os.environ.get("OPENAI_API_KEY"))
-    yield Finding(
-        "OPENAI_API_KEY", "set" if key else "not set", "" if key else "Needed for openai: models without --base-url"
-    )
+    """Proxies, the model hub, and the server of `openai:` models, with their keys; no secret is shown."""
+    problem = None
+    try:
+        require_usable_proxies()
+    except IpoError as error:
+        problem = error
+    for name, address in proxies().items():
+        yield Finding(name, f"{address}{f': {problem.what}' if problem else ''}", problem.remedy if problem else "")
+    yield hub()
+    token = bool(os.environ.get("HF_TOKEN"))
+    yield Finding("HF_TOKEN", "set" if token else "not set (gated and private models need it)")
+    yield from openai_server()
+
+
+def hub() -> Finding:
+    """Whether the model hub answers."""
+    address = os.environ.get("HF_ENDPOINT") or HUB
+    shown = shown_address(address)
+    forbidding = next((name for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE") if os.environ.get(name)), None)
+    if offline_by_environment():
+        return Finding("model hub", f"{shown} is not asked: IPO_OFFLINE is set")
+    if forbidding:
+        return Finding("model hub", f"{shown} is not asked: {forbidding} is set", f"Unset {forbidding} to fetch models")
+    status = probe(address)
+    if isinstance(status, int) and status < HTTPStatus.INTERNAL_SERVER_ERROR:
+        return Finding("model hub", f"{shown} reachable")
+    reason = f"HTTP {status}" if isinstance(status, int) else status
+    remedy = "Check HF_ENDPOINT and proxies; or use --offline, or folders with models"
+    return Finding("model hub", f"{shown} not reachable: {reason}", remedy)
+
+
+def openai_server() -> Iterator[Finding]:
+    """The key and the address for `openai:` models."""
+    key, address = bool(os.environ.get("OPENAI_API_KEY")), os.environ.get("OPENAI_BASE_URL")
+    needed = "" if key or address else "Needed for openai: models without --base-url"
+    yield Finding("OPENAI_API_KEY", "set" if key else "not set", needed)
+    if not address:
+        return
+    shown = shown_address(address)
+    try:
+        status = probe(server_address(address))
+    except IpoError as error:
+        yield Finding("OPENAI_BASE_URL", f"{shown}: {error.what}", error.remedy)
+        return
+    remedy = f"Start the server, or correct the address: {status}" if isinstance(status, str) else ""
+    yield Finding("OPENAI_BASE_URL", f"{shown} {'not reachable' if remedy else 'reachable'}", remedy)
 
 
 def datasets(root: Path | None) -> Iterator[Finding]:
     """Each dataset of the catalogue: there, or what to do."""
     from ipo.data.load import dataset_states
 
-    for name, missing in dataset_states(root).items():
-        yield Finding(
-            f"dataset {name}",
-            "present" if not missing else f"missing: {missing}",
-            "" if not missing else f"ipo datasets prepare {name}",
-        )
+    place = "" if root is None else f" --data-root {shlex.quote(str(root))}"
+    try:
+        states = dataset_states(root)
+    except (IpoError, OSError) as error:
+        yield Finding("datasets", f"cannot be looked at: {error}", "Give a folder of yours with --data-root")
+        return
+    for name, missing in states.items():
+        state, remedy = (f"missing: {missing}", f"ipo datasets prepare {name}{place}") if missing else ("present", "")
+        yield Finding(f"dataset {name}", state, remedy)

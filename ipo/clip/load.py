@@ -37,5 +37,7 @@ def resolve_device(name: Device) -> torch.device:
     if name == "auto":
         name = "cuda" if available["cuda"] else "mps" if available["mps"] else "cpu"
     if not available[name]:
-        raise ConfigError(f"device '{name}' is not there", remedy="Use --set clip.device=auto")
+        raise ConfigError(
+            f"device '{name}' is not there", remedy="Use --device auto, or auto for clip.device and llm.device"
+        )
     return torch.device(name, int(os.environ.get("LOCAL_RANK", "0"))) if name == "cuda" else torch.device(name)

@@ -15,6 +15,7 @@ from typing import Protocol
 from ipo.config import offline_by_environment
 from ipo.errors import DataError
 from ipo.files import writing
+from ipo.net import open_url, proxies
 from ipo.progress import progress_bar
 
 ATTEMPTS = 3
@@ -52,7 +53,8 @@ def download(url: str, target: Path, accept: Accept) -> Path:
             _fetch(url, part)
         except (*_NETWORK_ERRORS, ValueError) as error:  # the last for an address that is none
             reason = getattr(error, "reason", None) or error
-            raise DataError(f"cannot download {url}: {reason}", remedy="Run the command again to go on") from error
+            by = "".join(f" by {name}={address}" for name, address in proxies().items())
+            raise DataError(f"cannot download {url}{by}: {reason}", remedy="Run the command again to go on") from error
         try:
             accept(part)
         except DataError as error:
@@ -81,7 +83,7 @@ def _fetch_rest(url: str, part: Path) -> None:
     """Append to `part` what it lacks; from the start where the server does not resume."""
     have = part.stat().st_size if part.exists() else 0
     headers = {"User-Agent": "ipo", **({"Range": f"bytes={have}-"} if have else {})}
-    with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=TIMEOUT_SECONDS) as response:
+    with open_url(urllib.request.Request(url, headers=headers), TIMEOUT_SECONDS) as response:
         if response.status != http.HTTPStatus.PARTIAL_CONTENT:
             have = 0
         total = _total_bytes(response, have)

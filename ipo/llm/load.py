@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -122,10 +123,9 @@ def _load_remote(preset: Preset, settings: LLMSettings, offline: bool) -> LLM:
 
 def _base_url(preset: Preset, settings: LLMSettings, offline: bool) -> str | None:
     base_url = settings.base_url or preset.base_url
-    if offline and base_url is None:
-        raise ModelError(
-            f"{preset.spec} is not on this machine", remedy="Leave --offline out, or give llm.base_url of your server"
-        )
+    if offline and base_url is None and not os.environ.get("OPENAI_BASE_URL"):
+        remedy = "Leave out --offline and IPO_OFFLINE, or give --base-url of your own server"
+        raise ModelError(f"{preset.spec} is not on this machine", remedy=remedy)
     return base_url
 
 
@@ -135,7 +135,8 @@ def _require_no_server(settings: LLMSettings) -> None:
         ("response_format", settings.response_format != "auto"),
     ):
         if is_set:
-            raise ConfigError(f"llm.{name} is set, but the model is not an openai: one", where=settings.spec)
+            what, remedy = f"llm.{name} is set, but the model is not an openai: one", "Leave it out, or give openai:MODEL"
+            raise ConfigError(what, where=settings.spec, remedy=remedy)
 
 
 def _load_local(preset: Preset, settings: LLMSettings, offline: bool) -> LLM:

@@ -72,8 +72,9 @@ def test_every_quickgelu_mismatch_of_open_clip_is_an_error_that_names_the_right_
     for name, tag in open_clip.list_pretrained():
         wants = bool(open_clip.get_pretrained_cfg(name, tag).get("quick_gelu"))
         if wants != bool(open_clip.get_model_config(name).get("quick_gelu")):
-            with pytest.raises(ModelError, match=f"{name}-quickgelu/{tag}" if wants else "/"):
+            with pytest.raises(ModelError) as caught:
                 load(f"{name}/{tag}")
+            hub.pretrained_config(caught.value.remedy.removeprefix("Use "))  # what the advice names is known and fits
             refused.append((name, tag))
         else:
             hub.pretrained_config(f"{name}/{tag}")

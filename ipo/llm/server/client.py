@@ -10,13 +10,13 @@ from dataclasses import replace
 from multiprocessing.pool import ThreadPool
 from typing import Any, TypeVar
 
-import httpx2
 import openai
 
 from ipo.errors import ConfigError, ModelError
 from ipo.llm.server.answer import Answer, line, load_json, own_words, read_answer
 from ipo.llm.server.limits import BoundedClient
-from ipo.net import server_address
+from ipo.net import require_usable_proxies, server_address
+from ipo.screen import shown_address, without_secrets
 
 OPENAI_URL = "https://api.openai.com/v1"
 _SHORTEST_KEY = 6
@@ -35,6 +35,7 @@ class Server:
     """A client of one server. `user` is what needs it and `setting` where its address is set, both for errors."""
 
     def __init__(self, user: str, base_url: str | None, setting: str, *, timeout: float, retries: int) -> None:
+        require_usable_proxies()
         self.url = server_address(base_url or os.environ.get("OPENAI_BASE_URL") or OPENAI_URL)
         self.setting, self._key = setting, _api_key()
         if not self._key and self.url == OPENAI_URL:
@@ -46,13 +47,18 @@ class Server:
             base_url=self.url,
             timeout=timeout,
             max_retries=retries,
-            http_client=_bounded_client(),
+            http_client=BoundedClient(),
         )
         self._counts = True
 
+    @property
+    def address(self) -> str:
+        """The address as it may be shown and recorded."""
+        return shown_address(self.url)
+
     def name_of(self, model: str) -> str:
         """A model's name in run records and in the price table."""
-        return f"openai:{model}" + (f" at {self.url}" if self.url != OPENAI_URL else "")
+        return f"openai:{model}" + (f" at {self.address}" if self.url != OPENAI_URL else "")
 
     def ask(self, model: str, messages: Any, **options: Any) -> Answer:
         """What the server says to a chat. Raises `openai.OpenAIError` where no answer came."""
@@ -84,7 +90,7 @@ class Server:
             text = f"{text} ({error.__cause__})"
         if isinstance(error, openai.APIStatusError):
             text = f"HTTP {error.status_code}: {self._words(error.response.content)}"
-        return line(text.replace(self._key, "***") if self._is_secret else text)
+        return line(without_secrets(text.replace(self._key, "***") if self._is_secret else text))
 
     def remedy(self, error: Exception | str) -> str:
         """What to do about a failure."""
@@ -110,7 +116,7 @@ class Server:
         if self._counts:
             self._counts = False
             what = "does not count tokens" if asked is None and said is None else "counts tokens as they cannot be"
-            _log.warning("%s %s; they are estimated from the length of the texts", self.url, what)
+            _log.warning("%s %s; they are estimated from the length of the texts", self.address, what)
         return prompt + unseen, min(reply + estimated_tokens(answer.thoughts), max(reply, limit))
 
     @property
@@ -120,11 +126,11 @@ class Server:
 
     def _words(self, body: bytes) -> str:
         """A server's own words, in which it may show the key that it was given."""
-        return own_words(body.replace(self._key.encode(), b"***") if self._is_secret else body)
+        return without_secrets(own_words(body.replace(self._key.encode(), b"***") if self._is_secret else body))
 
     def _no_models(self, reason: str) -> ModelError:
         remedy = f"Start it, or name the model with openai:MODEL and the server with {self.setting}"
-        return ModelError(f"no list of models from the server: {reason}", where=self.url, remedy=remedy)
+        return ModelError(f"no list of models from the server: {reason}", where=self.address, remedy=remedy)
 
 
 def estimated_tokens(text: str) -> int:
@@ -164,15 +170,6 @@ def _believable(count: object, estimate: int, more: int) -> bool:
     least = estimate * _CHARACTERS_PER_TOKEN // _MOST_CHARACTERS_PER_TOKEN
     most = estimate * _CHARACTERS_PER_TOKEN * _MOST_TOKENS_PER_CHARACTER + more
     return isinstance(count, int) and not isinstance(count, bool) and max(least, min(estimate, 1)) <= count <= most
-
-
-def _bounded_client() -> BoundedClient:
-    """Raises `ConfigError` where the proxy of the environment cannot be used."""
-    try:
-        return BoundedClient()
-    except (ImportError, ValueError, httpx2.InvalidURL) as error:
-        remedy = "Check HTTP_PROXY, HTTPS_PROXY and ALL_PROXY; a socks5:// one needs: pip install socksio"
-        raise ConfigError(f"cannot use the proxy of the environment: {line(str(error))}", remedy=remedy) from error
 
 
 def _api_key() -> str:

@@ -112,10 +112,18 @@ def pretrained_config(spec: str) -> dict[str, Any]:
         raise UnknownName(f"pretrained tag of {name}", tag, open_clip.list_pretrained_tags_by_model(name))
     wants, has = bool(config.get("quick_gelu")), bool(architecture.get("quick_gelu"))
     if wants != has:
-        twin = f"{name}-quickgelu" if wants else name.removesuffix("-quickgelu")
         raise ModelError(
             f"'{tag}' was trained {'with' if wants else 'without'} QuickGELU, '{name}' computes "
             f"{'without' if wants else 'with'} it, and its features would be wrong",
-            remedy=f"Use {twin}/{tag}",
+            remedy=f"Use {_fitting_spec(name, tag, wants)}",
         )
     return config
+
+
+def _fitting_spec(name: str, tag: str, wants: bool) -> str:
+    """What has the same weights and computes as they were trained: a sister of the architecture, or the repository."""
+    twin = f"{name}-quickgelu" if wants else name.removesuffix("-quickgelu")
+    sister = open_clip.get_model_config(twin) or {}
+    if open_clip.get_pretrained_cfg(twin, tag) and bool(sister.get("quick_gelu")) == wants:
+        return f"{twin}/{tag}"
+    return f"hf-hub:{open_clip.get_pretrained_cfg(name, tag)['hf_hub'].rpartition('/')[0]}, which says how it computes"

@@ -83,7 +83,7 @@ def test_without_a_hub_the_error_is_one_line_that_names_offline_and_nothing_is_l
 def test_offline_fetches_nothing(no_hub: Path) -> None:
     with pytest.raises(ModelError, match="--offline forbids"):
         load_llm(LLMSettings(spec="hf:org/model"), offline=True)
-    with pytest.raises(ModelError, match="Leave --offline out"):
+    with pytest.raises(ModelError, match="Leave out --offline"):
         load_llm(LLMSettings(spec="gpt-4o-mini"), offline=True)
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import FiniteFloat, ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor
@@ -69,8 +69,11 @@ class CheckpointState:
 
 
 def curve_row(row: dict[str, Any]) -> dict[str, Any]:
-    """A row of `curves.jsonl`: numbers and texts by name, among them the epoch. Raises `ValueError` for another one."""
-    return {"epoch": checked(float)(row["epoch"]), **checked(dict[str, float | str | None])(row)}
+    """A row of `curves.jsonl`: finite numbers by name, among them the epoch. Raises `ValueError` or `KeyError`."""
+    return {"epoch": row["epoch"], **_curve_row(row)}
+
+
+_curve_row = checked(dict[str, FiniteFloat])
 
 
 @dataclass
@@ -96,7 +99,7 @@ class FitRun:
         return self._earlier + time.monotonic() - self._started
 
     def log(self, row: Mapping[str, Any]) -> None:
-        """Append one row to `curves.jsonl`."""
+        """Append one row of numbers to `curves.jsonl`, among them the epoch."""
         self._rows += 1
         if self.folder is not None and self.writes:
             append_rows(self.folder / CURVES, [row])

@@ -6,12 +6,14 @@ import html
 import math
 import re
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from typing import Any, ClassVar
 
 from ipo.errors import PromptError
 from ipo.files import EXACT, checked
 
 CLASS_PLACEHOLDER = "<CLASS>"
+_ROUNDING = 1e-6
 _INVISIBLE = (
     r"\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e"
     r"\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufffb\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff"
@@ -108,6 +110,15 @@ class Score:
 
     __pydantic_config__: ClassVar = EXACT
 
+    def require_possible(self) -> None:
+        """Raise `ValueError` for figures that no images can give."""
+        shares = (0.0, self.low, self.accuracy, self.high, 1.0)
+        ordered = all(below <= above + _ROUNDING for below, above in pairwise(shares))
+        if not ordered or not -_ROUNDING <= self.fold_accuracy <= 1 + _ROUNDING:
+            raise ValueError("an accuracy of a score is none, or outside its interval")
+        if min(self.loss, self.fold_loss) < 0:
+            raise ValueError("a loss of a score is negative")
+
     def __post_init__(self) -> None:
         for name, value in asdict(self).items():
             if not math.isfinite(value):
@@ -137,6 +148,8 @@ class HistoryEntry:
         entry = _entry(row)
         if (entry.score is None) == (entry.reason is None):
             raise ValueError("it needs either a score or a reason")
+        if entry.score is not None:
+            entry.score.require_possible()
         return entry
 
 

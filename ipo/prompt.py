@@ -148,8 +148,12 @@ class HistoryEntry:
         entry = _entry(row)
         if (entry.score is None) == (entry.reason is None):
             raise ValueError("it needs either a score or a reason")
+        if entry.parent is not None and not 0 <= entry.parent < entry.id:
+            raise ValueError(f"'parent': {entry.parent} is no entry before this one")
         if entry.score is not None:
             entry.score.require_possible()
+        if None in row.values():
+            raise ValueError("what it lacks is left out, and not null")
         return entry
 
 

@@ -59,7 +59,10 @@ class Answers:
     @classmethod
     def from_json(cls, row: dict[str, Any]) -> Answers:
         """One line of the reply log. Raises `ValueError` for another shape."""
-        return _answers({name: value for name, value in row.items() if name not in ("time", "messages")})
+        answers = _answers({name: value for name, value in row.items() if name not in ("time", "messages")})
+        if any(reply.error is not None and reply.text for reply in answers.replies):
+            raise ValueError("a reply has both a text and an error")
+        return answers
 
 
 @dataclass

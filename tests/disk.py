@@ -23,6 +23,7 @@ from ipo.clip.text_cache import open_text_cache
 from ipo.config import Settings, load_settings
 from ipo.errors import IpoError
 from ipo.llm.base import UNPAID, Reply
+from ipo.resume import note_resumption, plan_resumption
 from ipo.run_folder import RunFolder
 from ipo.run_path import require_free
 from tests.test_experiment import SeeingClip
@@ -180,8 +181,10 @@ def fit_coop(chosen: Settings, path: Path) -> None:
 
 def resume_fit(path: Path) -> None:
     """What `ipo baseline --resume` does."""
-    built = fit.reopen_fit(path)
+    resumption = plan_resumption("baseline", path)
+    built = fit.reopen_fit(resumption)
     with RunFolder.open(path) as folder:
+        note_resumption(folder, resumption, built.facts())
         fit.run_fit(built, folder)
 
 

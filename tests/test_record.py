@@ -14,7 +14,9 @@ STEP_3 = {"step": 3, "seconds": 1}
 def entry(index: int, step: int, accuracy: float | None, loss: float = 1.0) -> HistoryEntry:
     if accuracy is None:
         return HistoryEntry(index, step, f"reject {index}", 0, reason="no slot")
-    return HistoryEntry(index, step, f"prompt {index} <CLASS>", 0, Score(accuracy, loss, 0, 1, 0.5 - loss, 0.5, 1.0))
+    return HistoryEntry(
+        index, step, f"prompt {index} <CLASS>", 0 if index else None, Score(accuracy, loss, 0, 1, 0.5 - loss, 0.5, 1.0)
+    )
 
 
 def filled(folder) -> Record:

@@ -19,7 +19,7 @@ from ipo.errors import IpoError
 from tests.baselines.tiny import save_openclip
 from tests.disk import draw, fit_coop, fit_settings, one_error, resume, resume_fit, search, settings_of, stand_in
 
-EVERY = 1 if os.environ.get("IPO_TEST_FULL") else int(os.environ.get("IPO_TEST_EVERY", "149"))
+EVERY = int(os.environ.get("IPO_TEST_EVERY", "149"))
 """Of how many kinds of damage one is tried."""
 OTHER_VALUES: tuple[Any, ...] = (None, True, 7, -1.5, "other", [], ["other"], {}, {"other": 1})
 DEEP = b"[" * 100_000

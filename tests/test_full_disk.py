@@ -23,7 +23,7 @@ from tests.disk import (
     stand_in,
 )
 
-EVERY = 1 if os.environ.get("IPO_TEST_FULL") else int(os.environ.get("IPO_TEST_EVERY", "97"))
+EVERY = int(os.environ.get("IPO_TEST_EVERY", "97"))
 """Of how many faults one is tried."""
 
 

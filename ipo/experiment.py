@@ -132,14 +132,8 @@ def _make_captions(settings: Settings, protocol: BaseToNew) -> Captions:
 
 def _read_captions(resumption: Resumption, protocol: BaseToNew) -> Captions:
     """The captions that a run was started with."""
-<<<<<<< HEAD
     path, run = resumption.path / CAPTIONS_FILE, resumption.run
-    rows = [(row["image"], row["caption"]) for row in parse_rows(path, checked(dict[str, str]))]
-=======
-    path = folder.path / CAPTIONS_FILE
     rows = parse_rows(path, _caption)
-    run = folder.read(RUN_FILE)
->>>>>>> 3bac4d0 (Captions, replies and entries of the history are checked where they are read)
     captioner = run.get("captioner", "none")
     if captioner != "none" and [image for image, _ in rows] != _training_images(protocol):
         remedy = "Restore the file or the images, or start a new run"

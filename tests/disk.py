@@ -157,8 +157,9 @@ def search(chosen: Settings, path: Path) -> None:
 def resume(path: Path) -> None:
     """What `ipo optimize --resume` does."""
     with RunFolder.open(path) as folder:
-        built = experiment.prepare(folder.settings, folder)
-        experiment.run(built, folder, experiment.reopen(built, folder), lambda _: None)
+        resumption = plan_resumption("optimize", path)
+        built = experiment.prepare(resumption.settings, resumption)
+        experiment.run(built, folder, experiment.reopen(built, folder, resumption), lambda _: None)
 
 
 def fit_settings(pictures: Path, model: str) -> Settings:

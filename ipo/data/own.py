@@ -137,7 +137,8 @@ def own_dataset(
     `notes` are what the error says about there being no images.
     """
     if len(classnames) < 2:
-        what = f"{len(classnames)} classes found: " + (f"'{classnames[0]}' alone" if classnames else "no image is listed")
+        found = f"'{classnames[0]}' alone" if classnames else "no image is listed"
+        what = f"{len(classnames)} classes found: {found}"
         raise DataError(what, where=str(root), remedy="Two are the least to tell apart")
     for item in itertools.chain.from_iterable(parts.values()):
         _require_utf8(item.path)

@@ -106,12 +106,21 @@ def is_temporary(path: Path) -> bool:
 
 def write_json(path: Path, value: Any) -> None:
     """Write a JSON file for people and programs, atomically."""
-    write_atomic(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+    write_atomic(path, json_text(value, indent=2) + "\n")
 
 
 def json_lines(rows: Iterable[Mapping[str, Any]]) -> str:
     """The rows as text, one JSON object a line."""
-    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    return "".join(json_text(row) + "\n" for row in rows)
+
+
+def json_text(value: Any, indent: int | None = None) -> str:
+    """A value as JSON. Raises `RunError` for a number that is none or infinite, which JSON does not have."""
+    try:
+        return json.dumps(value, ensure_ascii=False, allow_nan=False, indent=indent)
+    except ValueError as error:
+        remedy = "Report it with the command; float32 (--set clip.precision=float32) may avoid it"
+        raise RunError("a figure is no finite number, and is not written", remedy=remedy) from error
 
 
 def append_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Callable, Mapping
@@ -99,10 +100,10 @@ class FitRun:
         return self._earlier + time.monotonic() - self._started
 
     def log(self, row: Mapping[str, Any]) -> None:
-        """Append one row of numbers to `curves.jsonl`, among them the epoch."""
+        """Append one row of numbers to `curves.jsonl`, among them the epoch; those that are not finite are left out."""
         self._rows += 1
         if self.folder is not None and self.writes:
-            append_rows(self.folder / CURVES, [row])
+            append_rows(self.folder / CURVES, [{name: value for name, value in row.items() if math.isfinite(value)}])
 
     def save(self, tensors: Mapping[str, Tensor], done: int) -> None:
         """Write a checkpoint of the state after `done` epochs or steps, replacing the last."""

@@ -11,12 +11,19 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from ipo.errors import DataError
+
 Z95 = 1.959963984540054
 """Two-sided 95% quantile of the normal distribution."""
 
 
 def accuracy(logits: Tensor, labels: Tensor) -> float:
-    """Share of images (N, C) whose largest logit is at their label (N,): micro top-1, as in CoOp."""
+    """Share of images (N, C) whose largest logit is at their label (N,): micro top-1, as in CoOp.
+
+    Raises `DataError` where there are no images: a share of nothing is no number.
+    """
+    if not len(labels):
+        raise DataError("there are no images to take an accuracy over", remedy="See: ipo datasets check NAME")
     return float((logits.argmax(dim=-1) == labels).double().mean())
 
 

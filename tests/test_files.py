@@ -3,7 +3,7 @@ import json
 import pytest
 
 from ipo.errors import RunError
-from ipo.files import append_rows, read_rows, truncate_rows, write_atomic
+from ipo.files import append_rows, read_rows, truncate_rows, write_atomic, write_json
 
 
 def test_a_failed_write_leaves_the_old_content_and_no_litter(tmp_path, monkeypatch):
@@ -45,3 +45,13 @@ def test_rows_are_readable_json_lines(tmp_path):
     append_rows(path, [{"text": "a ‘photo’ of a <CLASS>"}])
     assert "‘photo’" in path.read_text(encoding="utf-8")
     assert json.loads(path.read_text(encoding="utf-8"))["text"] == "a ‘photo’ of a <CLASS>"
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), float("-inf")])
+def test_no_file_holds_a_number_that_json_does_not_have(tmp_path, number):
+    path = tmp_path / "log.jsonl"
+    with pytest.raises(RunError, match="no finite number"):
+        append_rows(path, [{"a": 1}, {"a": {"b": [number]}}])
+    with pytest.raises(RunError, match="no finite number"):
+        write_json(tmp_path / "result.json", {"a": number})
+    assert list(tmp_path.iterdir()) == []

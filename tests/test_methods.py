@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -127,3 +128,9 @@ def test_tensors_come_back_with_their_metadata(tmp_path):
     tensors, metadata = load_tensors(tmp_path / "t.safetensors")
     assert torch.equal(tensors["a"], views)
     assert metadata == {"x": "1"}
+
+
+def test_a_figure_of_an_epoch_that_is_no_number_is_left_out_of_the_curve(tmp_path):
+    FitRun(tmp_path).log({"epoch": 1, "loss": float("nan"), "gap": float("inf"), "accuracy": 0.5})
+    row = json.loads((tmp_path / "curves.jsonl").read_text(), parse_constant=pytest.fail)
+    assert row == {"epoch": 1, "accuracy": 0.5}

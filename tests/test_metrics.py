@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from ipo import metrics
+from ipo.errors import DataError
 
 
 @pytest.fixture
@@ -97,3 +98,8 @@ def test_interval_of_h_at_the_ends():
     assert low < 0.85
     assert high == 1
     assert metrics.harmonic_interval(nothing, nothing) == (0.0, nothing[2])
+
+
+def test_an_accuracy_over_no_images_is_an_error_and_no_nan():
+    with pytest.raises(DataError, match="no images"):
+        metrics.accuracy(torch.zeros(0, 3), torch.zeros(0, dtype=torch.long))

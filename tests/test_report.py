@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import os
@@ -13,6 +14,7 @@ from html.parser import HTMLParser
 import pytest
 
 from ipo.charts import make_chart
+from ipo.cli.console import print_json
 from ipo.cli.optimize import print_result
 from ipo.report import classes_of, curve_charts, result_rows, write_reports
 from tests.test_cli import write_history
@@ -171,3 +173,16 @@ def test_history_in_a_pipe_breaks_no_prompt_and_shows_no_control_character(tmp_p
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     assert "\x1b" not in done.stdout
     assert "a very long reason " * 19 in done.stdout
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "cp1252", "ascii"])
+def test_json_on_the_screen_is_json_and_steers_no_terminal(monkeypatch, encoding):
+    stream = io.TextIOWrapper(io.BytesIO(), encoding=encoding, errors="strict")
+    monkeypatch.setattr(sys, "stdout", stream)
+    value = {"text": EVIL + " é Δ 山\n", EVIL: 0.5}
+    print_json(value)
+    stream.flush()
+    printed = stream.buffer.getvalue().decode(encoding)
+    assert json.loads(printed) == value
+    assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u202e]", printed)
+    assert ("é" in printed) == (encoding != "ascii")

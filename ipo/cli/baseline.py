@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,7 +10,7 @@ import typer
 from rich.table import Table
 
 from ipo.cli import options
-from ipo.cli.console import output
+from ipo.cli.console import output, print_json
 from ipo.errors import ConfigError
 from ipo.screen import printable, say
 
@@ -82,7 +81,7 @@ def baseline(
         settings = make_settings("baseline", config, general, flags)
         path, result = start_and_fit(method, settings, own, out)
     if as_json:
-        print(json.dumps(result, indent=2, ensure_ascii=False))
+        print_json(result)
     elif result:
         print_result(result, path)
 

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import sys
+from typing import Any
 
 from rich.console import Console
+
+from ipo.files import json_text
+from ipo.screen import encodable, printable
 
 _NO_BOUND = 1 << 16
 _LEAST = 40
@@ -17,6 +22,15 @@ def screen_width() -> int | None:
     if sys.stdout.isatty() or os.environ.get("COLUMNS", "").isdecimal():
         return max(_LEAST, shutil.get_terminal_size().columns)
     return None
+
+
+def print_json(value: Any, indent: int | None = 2) -> None:
+    """A value as JSON on standard output; what would steer a terminal, or its encoding lacks, is escaped as in JSON."""
+    text = json_text(value, indent)
+    for character in set(text) - {"\n"}:
+        if printable(character) != character or encodable(character, sys.stdout.encoding or "utf-8") != character:
+            text = text.replace(character, json.dumps(character)[1:-1])
+    print(text)
 
 
 def output() -> Console:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -12,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ipo.cli import options
-from ipo.cli.console import output
+from ipo.cli.console import output, print_json
 from ipo.screen import printable
 
 if TYPE_CHECKING:
@@ -43,7 +42,7 @@ def table(context: typer.Context, data_root: options.DataRoot = None, as_json: o
 
     root, rows = resolve(data_root), _rows(data_root)
     if as_json:
-        print(json.dumps(rows, indent=2))
+        print_json(rows)
         return
     view = Table(title=f"datasets in {root}")
     for heading in ("name", "classes", "train/val/test"):
@@ -205,7 +204,7 @@ def draw(
     }
     if as_json:
         head = {"dataset": dataset.name, "split_source": dataset.split_source, "shots": shots, "seed": seed}
-        print(json.dumps({**head, "classes": classes, **rows}, indent=2, ensure_ascii=False))
+        print_json({**head, "classes": classes, **rows})
         return
     for split, items in rows.items():
         for row in items:

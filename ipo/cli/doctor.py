@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 import os
 import platform
 import shlex
@@ -19,7 +18,7 @@ from rich.text import Text
 
 from ipo.cache import CACHE_REMEDY, cache_folder, is_off, unwritable
 from ipo.cli import options
-from ipo.cli.console import output
+from ipo.cli.console import output, print_json
 from ipo.config import offline_by_environment
 from ipo.errors import IpoError
 from ipo.net import probe, proxies, require_usable_proxies, server_address
@@ -63,7 +62,7 @@ def doctor(data_root: options.DataRoot = None, as_json: options.AsJson = False) 
     found = [*installed(), *machine(), *reachable(), *datasets(data_root)]
     findings = [Finding(*map(safe_line, astuple(finding))) for finding in found]
     if as_json:
-        print(json.dumps([asdict(finding) for finding in findings], indent=2))
+        print_json([asdict(finding) for finding in findings])
         return
     table = Table()
     for heading in ("what", "state", "what to do"):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Annotated, Literal
 
 import typer
@@ -10,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ipo.cli import options
-from ipo.cli.console import output
+from ipo.cli.console import output, print_json
 from ipo.screen import printable
 
 
@@ -70,7 +69,7 @@ def evaluate(
 
     rows = evaluate_prompts(settings, prompt, split, ensemble, images)
     if as_json:
-        print(json.dumps(rows, indent=2, ensure_ascii=False))
+        print_json(rows)
         return
     count, source = rows[0]["n"], rows[0]["split_source"]
     used = f"{count} test images, split {source}" if images == "test" else f"all {count} images"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 from typing import Annotated, Literal
@@ -11,7 +10,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from ipo.cli.console import output
+from ipo.cli.console import output, print_json
 from ipo.errors import RunError
 
 
@@ -44,7 +43,7 @@ def history(
     entries = history_rows(record, by, top, rejects)
     if as_json:
         for entry in entries:
-            print(json.dumps(entry.to_json(), ensure_ascii=False, allow_nan=False))
+            print_json(entry.to_json(), indent=None)
         return
     table = Table()
     for heading in ("step", "reason") if rejects else ("accuracy, %", "95% interval", "loss", "step"):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import time
 from pathlib import Path
@@ -13,7 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from ipo.cli import options
-from ipo.cli.console import output
+from ipo.cli.console import output, print_json
 from ipo.errors import LLMError
 from ipo.screen import printable, say
 
@@ -95,7 +94,7 @@ def optimize(
         settings = make_settings("optimize", config, assignments, flags, paper)
     folder, result = run_search(settings, resume, out, force)
     if as_json:
-        print(json.dumps(result, indent=2, ensure_ascii=False))
+        print_json(result)
     else:
         print_result(result, folder)
     complain(result, folder)

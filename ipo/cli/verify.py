@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
-
 import typer
 from rich.table import Table
 from rich.text import Text
 
 from ipo.cli import options
-from ipo.cli.console import output
+from ipo.cli.console import output, print_json
 from ipo.errors import DataError
 from ipo.screen import printable
 
@@ -58,7 +56,7 @@ def verify(
     verdicts = [verdict for dataset in found for verdict in verify_dataset(dataset, model, store)]
     wrong = [verdict for verdict in verdicts if not verdict.agrees]
     if as_json:
-        print(json.dumps([verdict.to_json() for verdict in verdicts], indent=2, ensure_ascii=False))
+        print_json([verdict.to_json() for verdict in verdicts])
         raise typer.Exit(1 if wrong else 0)
     view = Table(title=f"{model.fingerprint.name}: test accuracy of fixed prompts, %", title_justify="left")
     for heading in ("dataset", "prompt", "classes", "expected", "got", "off by", "verdict"):

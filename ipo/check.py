@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection
 
 from ipo.cache import cache_folder
 from ipo.captions.load import require_captioner
-from ipo.clip.specs import HUB, LOCAL, require_clip_spec
+from ipo.clip.specs import LOCAL, require_clip_spec
 from ipo.config import OFFLINE_CLIP, Settings
 from ipo.data.classnames import read_map
 from ipo.data.load import require_there, target_parts
@@ -115,12 +115,12 @@ def devices_are_there(settings: Settings) -> None:
 
 
 def weights_are_known(settings: Settings) -> None:
-    """open_clip knows the tag. It is imported for that, as it is for the model that comes later."""
+    """open_clip knows the tag, and offline the weights are here. It is imported for that, as it is for the model."""
     model = settings.clip.model
-    if model != OFFLINE_CLIP and not model.startswith((LOCAL, HUB)):
-        from ipo.clip.hub import pretrained_config
+    if model != OFFLINE_CLIP and not model.startswith(LOCAL):
+        from ipo.clip.hub import require_source
 
-        pretrained_config(model)
+        require_source(model, offline=settings.offline)
 
 
 CHECKS: tuple[tuple[str, Check], ...] = (

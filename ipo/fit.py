@@ -6,7 +6,7 @@ Nothing is written before all models and data are there, so a run that cannot st
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -83,8 +83,8 @@ def start_fit(fit: Fit, path: Path) -> RunFolder:
     return RunFolder.create(path, fit.settings, facts, unread=unread("baseline", fit.settings))
 
 
-def reopen_fit(resumption: Resumption, overrides: Mapping[str, Any] | None = None) -> Fit:
-    """The fit of an existing run folder, to go on with it under the same method, model and data.
+def reopen_fit(resumption: Resumption, overrides: Mapping[str, Any] | None = None) -> tuple[Fit, Resumption]:
+    """The fit of an existing run folder, to go on with it under the same method, model and data; and what changes.
 
     Raises `RunError` and `ConfigError` where anything is another that the result depends on.
     """
@@ -97,10 +97,11 @@ def reopen_fit(resumption: Resumption, overrides: Mapping[str, Any] | None = Non
         method.configure(settings.data.dataset, settings.data.shots, values).model_dump(mode="json")
         for values in (run["options"], now)
     )
-    changed_values(before, after, method.options.changeable)
+    changes = changed_values(before, after, method.options.changeable)
+    resumption = replace(resumption, changes=(*resumption.changes, *changes))
     fit = prepare_fit(method.name, settings, now, resumption)
     require_same(resumption, {name: value for name, value in fit.facts().items() if name != "options"})
-    return fit
+    return fit, resumption
 
 
 def run_fit(fit: Fit, folder: RunFolder) -> dict[str, Any]:

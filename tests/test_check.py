@@ -143,6 +143,8 @@ def test_none_of_it_needs_a_heavy_package(bare, place):
     [
         ({"clip": {"model": "ViT-B-16/nonsense"}}, "unknown pretrained tag of ViT-B-16 'nonsense'"),
         ({"clip": {"model": "ViT-B-16/openai"}}, "QuickGELU"),
+        ({"clip": {"model": "hf-hub:nobody/nothing"}, "offline": True}, "not on this machine"),
+        ({"clip": {"model": "ViT-B-32-quickgelu/openai"}, "offline": True}, "not on this machine"),
         ({"clip": {"model": "mini", "device": "mps"}}, "device 'mps' is not there"),
         ({"clip": {"model": "mini"}, "llm": {"device": "mps"}}, "device 'mps' is not there"),
     ],

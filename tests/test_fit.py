@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+import tomllib
 from pathlib import Path
 
 import numpy as np
@@ -96,6 +98,35 @@ def test_a_run_under_other_conditions_is_not_resumed(common, tmp_path):
     (out / "run.json").write_text(json.dumps(facts | {"split_hash": "another"}))
     with pytest.raises(RunError, match="split_hash"):
         baseline("--resume", out)
+
+
+def test_a_fit_records_and_reads_nothing_of_the_search(common, tmp_path):
+    out = tmp_path / "run"
+    baseline("zero-shot", *common, "--out", out)
+    assert tomllib.loads((out / "config.toml").read_text()).keys() == {"data", "clip", "seed", "offline"}
+
+
+def test_what_changes_no_result_may_be_another_on_resume(common, tmp_path):
+    out, moved = tmp_path / "run", tmp_path / "moved"
+    options = ["--set", "steps=2", "--set", "workers=0"]
+    first = baseline("wise-ft", *common, *options, "--out", out)
+    shutil.copytree(common[1].removeprefix("folder:"), moved)
+    again = baseline("--resume", out, "--dataset", moved, "--set", "workers=1", "--set", "clip.workers=1")
+    assert {**again, "dataset": 0, "seconds": 0, "options": 0} == {**first, "dataset": 0, "seconds": 0, "options": 0}
+    run = json.loads((out / "run.json").read_text())
+    assert (run["dataset"], run["options"]["workers"]) == ("moved", 1)
+    assert {row["setting"] for row in run["changes"]} == {"data.dataset", "clip.workers", "workers"}
+    for assigned, words in (
+        ("steps=3", "steps was 2, is 3"),
+        ("alpha=0.5", "alpha was"),
+        ("seed=2", "seed was 1, is 2"),
+    ):
+        with pytest.raises(ConfigError, match=words):
+            baseline("--resume", out, "--set", assigned)
+    with pytest.raises(ConfigError, match=r"does not read the setting 'search\.steps'"):
+        baseline("--resume", out, "--set", "search.steps=4")
+    with pytest.raises(RunError, match="ipo baseline --resume"):
+        CliRunner().invoke(app, ["optimize", "--resume", str(out)], catch_exceptions=False)
 
 
 def test_targets_are_tested_beside_the_reference(common, tmp_path):

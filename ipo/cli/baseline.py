@@ -133,7 +133,7 @@ def resume_fit(path: Path, settings: Settings, own: list[str], force: bool) -> t
 
     from ipo import fit as fits
 
-    fit = fits.reopen_fit(resumption, parse_assignments(own))
+    fit, resumption = fits.reopen_fit(resumption, parse_assignments(own))
     if not is_first_process():
         fits.assist_fit(fit, path)
         return Path(), {}

@@ -43,20 +43,33 @@ def find_source(spec: str, *, offline: bool) -> Source:
     """
     if spec.startswith("local-dir:"):
         return _with_text_side(Source(spec, text=_text_settings(Path(spec.removeprefix("local-dir:")))), spec, offline)
+    repo, wanted = _wanted(spec)
+    folder = _folder(spec, repo, wanted, offline)
     if spec.startswith("hf-hub:"):
-        repo = spec.removeprefix("hf-hub:")
-        wanted = Wanted(((CONFIG,), (HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME)), TEXT_FILES)
-        folder = _folder(spec, repo, wanted, offline)
         return _with_text_side(Source(f"local-dir:{folder}", text=_text_settings(folder)), spec, offline)
-    name, _, _ = spec.partition("/")
-    config = pretrained_config(spec)
-    repo, _, file = config["hf_hub"].rpartition("/")
-    names = (f"{file.rpartition('.')[0]}.safetensors", file) if file else (HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME)
-    folder = _folder(spec, repo, Wanted((names,)), offline)
-    weights = next(folder / file for file in names if (folder / file).is_file())
+    name, config = spec.partition("/")[0], pretrained_config(spec)
+    weights = next(folder / file for file in wanted.groups[0] if (folder / file).is_file())
     options = {f"image_{key}": config[key] for key in _PREPROCESSING if config.get(key)}
     text = open_clip.get_model_config(name)["text_cfg"]
     return _with_text_side(Source(name, str(weights), text, options), spec, offline)
+
+
+def require_source(spec: str, *, offline: bool) -> None:
+    """Raise `ModelError` for a spec without weights, offline for one whose weights are not here. No hub is asked."""
+    if not spec.startswith("local-dir:"):
+        repo, wanted = _wanted(spec)
+        if offline:
+            _folder(spec, repo, wanted, offline)
+
+
+def _wanted(spec: str) -> tuple[str, Wanted]:
+    """The repository that holds the weights of `NAME/TAG` or `hf-hub:ORG/REPO`, and the files of it that are needed."""
+    if spec.startswith("hf-hub:"):
+        wanted = Wanted(((CONFIG,), (HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME)), TEXT_FILES)
+        return spec.removeprefix("hf-hub:"), wanted
+    repo, _, file = pretrained_config(spec)["hf_hub"].rpartition("/")
+    names = (f"{file.rpartition('.')[0]}.safetensors", file) if file else (HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME)
+    return repo, Wanted((names,))
 
 
 def _folder(spec: str, repo: str, wanted: Wanted, offline: bool) -> Path:

@@ -118,7 +118,7 @@ def test_what_changes_no_result_may_be_another_on_resume(common, tmp_path):
     assert {row["setting"] for row in run["changes"]} == {"data.dataset", "clip.workers", "workers"}
     for assigned, words in (
         ("steps=3", "steps was 2, is 3"),
-        ("alpha=0.5", "alpha was"),
+        ("alpha=0.9", "alpha was"),
         ("seed=2", "seed was 1, is 2"),
     ):
         with pytest.raises(ConfigError, match=words):

@@ -1,10 +1,13 @@
 """Whether texts fit CLIP with every class name that is tested, and that this is known before anything is paid for."""
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from ipo import experiment, fit
@@ -17,7 +20,9 @@ from ipo.prompt import Prompt
 from ipo.protocols import load_task, read_listing
 from ipo.resume import plan_resumption
 from ipo.run_folder import RunFolder
+from ipo_baselines.contexts import encode_context, require_context_fits
 from tests.baselines.tiny import CLASSNAMES, NEW_NAMES, TinyClip, tiny_task
+from tests.clip.tiny_openclip import tiny_module, tiny_openclip
 from tests.fakes import FakeClip, ScriptedLLM
 from tests.test_experiment import SeeingClip, resume
 
@@ -242,3 +247,41 @@ def test_the_room_is_exact_where_words_grow_together():
     assert room.prompt_excess(Prompt("the a <CLASS>")) == "6 tokens with 'sea lion', and CLIP reads 5"
     assert room.fitting([Prompt("a <CLASS>"), Prompt("the a <CLASS>")]) == (Prompt("a <CLASS>"),)
     assert "sea lion" not in repr(room)
+
+
+NAMES = ["cat", "pets (dog)", "sea-lion", "St. Bernard's", "a" * 9, "x.", "naïve café"]
+
+
+@pytest.mark.parametrize("length", [6, 9, 16, 64])
+def test_with_a_real_tokenizer_a_text_passes_if_and_only_if_it_can_be_encoded(length):
+    clip = tiny_openclip(tiny_module(context_length=length))
+    assert clip.context_length == length
+    room = TextRoom.of(clip, NAMES)
+    for text in (
+        "<CLASS>",
+        "a <CLASS>.",
+        "the photo of<CLASS>s)",
+        "a <CLASS>'s (very) old face",
+        "-<CLASS>-" + "." * 9,
+    ):
+        prompt, encoded = Prompt(text), True
+        try:
+            clip.encode_texts([prompt.fill(name) for name in NAMES])
+        except PromptError:
+            encoded = False
+        assert (room.prompt_excess(prompt) is None) is encoded, text
+
+
+@pytest.mark.parametrize("position", ["end", "middle", "front"])
+@pytest.mark.parametrize("count", [2, 4, 5, 6, 7, 8, 9])
+def test_with_a_real_tokenizer_a_context_passes_if_and_only_if_it_can_be_encoded(position, count):
+    clip = tiny_openclip(tiny_module(context_length=16))
+    context, encoded = torch.zeros(1, 1, count, clip.width), True
+    try:
+        encode_context(clip, NAMES, context, position)
+    except PromptError:
+        encoded = False
+    task = SimpleNamespace(clip=clip, room=TextRoom.of(clip, NAMES), seed=1, classnames=tuple(NAMES))
+    options = find_method("coop").configure("own", 1, {"init": "random", "n_ctx": count})
+    with nullcontext() if encoded else pytest.raises(ConfigError, match=f"{count} context vectors"):
+        require_context_fits(task, options, position)

@@ -35,7 +35,7 @@ from ipo.protocols import BaseToNew, Listing, evaluate_on, load_task, named_data
 from ipo.record import Record
 from ipo.report import report_stop, write_reports
 from ipo.result_file import CORRECT_FILE
-from ipo.results import data_facts, require_testable, summarize, test_hashes, with_controls
+from ipo.results import data_facts, require_controls, summarize, test_hashes, with_controls
 from ipo.resume import Resumption, note_resumption, require_same
 from ipo.run_folder import RESULT_FILE, RunFolder
 from ipo.run_path import CAPTIONS_FILE
@@ -110,12 +110,14 @@ def prepare(settings: Settings, resumption: Resumption | None = None) -> Experim
         require_same(resumption, listing_facts(listing))
     listing.require_openable(skip_unreadable=settings.data.skip_unreadable)
     clip = load_clip(settings.clip, offline=settings.offline)
+    certain = (*settings.search.first_prompts, listing.dataset.hand_crafted_prompt)  # these are tested in any case
+    listing.room(clip).require(Prompt(text) for text in certain)
     llm = load_llm(settings.llm, offline=settings.offline)
     if settings.search.max_cost is not None:
         require_price(llm.name)  # a model that its server chose has its name only now
     template_can_be_filled(settings, llm.template, llm.form)
     protocol = load_task(settings, clip, feature_store(settings, clip), listing)
-    require_testable(protocol.task, settings)
+    require_controls(protocol.task, settings)
     captions = _read_captions(resumption, protocol) if resumption else _make_captions(settings, protocol)
     return Experiment(settings, clip, llm, listing, protocol, captions)
 

@@ -75,21 +75,28 @@ class Checks:
             likelihood = partial(llm.mean_log_likelihood, context=context.content)
         return cls(
             room=room,
-            unnamed=() if settings.class_names_allowed else unnamed_classes(settings.first_prompts, classnames),
+            unnamed=unnamed_classes(settings, classnames),
             english_only=settings.english_only,
             min_likelihood=bound,
             likelihood=likelihood,
         )
 
 
-def unnamed_classes(first_prompts: Sequence[str], classnames: Sequence[str]) -> tuple[str, ...]:
-    """Those of `classnames` that no first prompt names: a class `photo` does not forbid the word in "a photo of a".
+def unnamed_classes(settings: SearchSettings, classnames: Sequence[str]) -> tuple[str, ...]:
+    """The classes that proposals must not name: those of the fit that no first prompt names.
 
-    `classnames` are the fit's own. New classes must not be looked at: a search that passes over prompts with their
-    names has seen them.
+    New classes must not be looked at: a search that passes over prompts with their names has seen them.
     """
-    named = {name for text in first_prompts for name in _named(Prompt(text), classnames)}
+    if settings.class_names_allowed:
+        return ()
+    named = named_by_first_prompts(settings, classnames)
     return tuple(name for name in classnames if name not in named)
+
+
+def named_by_first_prompts(settings: SearchSettings, classnames: Sequence[str]) -> list[str]:
+    """The classes that a first prompt names: a class `photo` does not forbid the word of "a photo of a"."""
+    prompts = [Prompt(text) for text in settings.first_prompts]
+    return list(dict.fromkeys(name for prompt in prompts for name in _named(prompt, classnames)))
 
 
 def accept(replies: Sequence[Reply], seen: AbstractSet[str], checks: Checks) -> list[Prompt | Reject]:

@@ -177,6 +177,13 @@ class Listing:
     val: tuple[Item, ...]
     targets: tuple[Target, ...]
 
+    def room(self, clip: ClipModel) -> TextRoom:
+        """What texts must fit: the names of all classes that are tested. Raises `DataError` for one too long alone."""
+        new = self.new.classnames if self.new else ()
+        room = TextRoom.of(clip, self.half.classnames, new, *(target.classnames for target in self.targets))
+        room.require([])
+        return room
+
     def require_openable(self, *, skip_unreadable: bool) -> None:
         """Raise `DataError` for images to learn from or to test on that are missing or no images; see its namesake."""
         images = {
@@ -218,9 +225,7 @@ def load_task(settings: Settings, clip: ClipModel, store: FeatureStore, listing:
     base = _held_out(dataset, half, store)
     new = None if found.new is None else _held_out(dataset, found.new, store)
     targets = tuple(load_target(target, store) for target in found.targets)
-    tested = [held_out.classnames for held_out in (base, new, *targets) if held_out]
-    room = TextRoom.of(clip, *tested)
-    room.require([])
+    room = found.room(clip)
     task = FewShotTask(
         dataset=dataset.name,
         classnames=half.classnames,

@@ -66,9 +66,8 @@ def with_controls(settings: Settings) -> bool:
     return settings.offline if settings.search.controls is None else settings.search.controls
 
 
-def require_testable(task: FewShotTask, settings: Settings) -> None:
-    """Raise `PromptError` for a prompt that will be tested and is too long for a class name of some test set."""
-    task.room.require(Prompt(text) for text in (*settings.search.first_prompts, task.hand_crafted_prompt))
+def require_controls(task: FewShotTask, settings: Settings) -> None:
+    """Raise `PromptError` where a control is asked for and all of its prompts are too long for some class name."""
     for name in CONTROLS if with_controls(settings) else ():
         method = find_method(name)
         method.check(task, method.configure(task.dataset, task.shots))

@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 from ipo import experiment, fit
+from ipo.cli import optimize as command
 from ipo.config import Settings, load_settings
 from ipo.errors import ConfigError, DataError, PromptError
 from ipo.facts import listing_facts
@@ -133,10 +134,13 @@ def test_a_run_of_an_earlier_version_whose_winner_is_too_long_ends_with_the_next
         ({}, {"d": " ".join(["long"] * 11)}, DataError, "class name is too long: 13 tokens with 'long long"),
     ],
 )
-def test_what_is_tested_for_sure_is_measured_before_anything_is_asked(llm, tmp_path, search, names, error, words):
+def test_what_is_tested_for_sure_is_measured_before_the_llm_and_pictures(
+    llm, tmp_path, monkeypatch, search, names, error, words
+):
+    monkeypatch.setattr(experiment, "load_llm", lambda *_, **__: pytest.fail("too late"))
+    monkeypatch.setattr(experiment, "feature_store", lambda *_: pytest.fail("too late"))
     with pytest.raises(error, match=words):
         experiment.prepare(settings(make_pictures(tmp_path / "own", **names), **search))
-    assert llm.asked == []
 
 
 def test_names_are_measured_before_a_single_picture_is_read(tmp_path):
@@ -247,6 +251,14 @@ def test_the_room_is_exact_where_words_grow_together():
     assert room.prompt_excess(Prompt("the a <CLASS>")) == "6 tokens with 'sea lion', and CLIP reads 5"
     assert room.fitting([Prompt("a <CLASS>"), Prompt("the a <CLASS>")]) == (Prompt("a <CLASS>"),)
     assert "sea lion" not in repr(room)
+
+
+def test_a_class_that_a_first_prompt_names_is_said_before_the_search(llm, tmp_path):
+    told = {}
+    for name in ("photo", "cat"):
+        built = experiment.prepare(settings(make_pictures(tmp_path / name, a=name)))
+        told[name] = "a first prompt names a class, and so may proposals: photo" in command.describe(built)
+    assert told == {"photo": True, "cat": False}
 
 
 NAMES = ["cat", "pets (dog)", "sea-lion", "St. Bernard's", "a" * 9, "x.", "naïve café"]

@@ -154,7 +154,8 @@ def resume_search(path: Path, settings: Settings, force: bool) -> tuple[Experime
 
 
 def describe(built: Experiment) -> str:
-    """What is about to run, in two or three lines."""
+    """What is about to run, in a few lines."""
+    from ipo.propose import named_by_first_prompts
     from ipo.report import classes_of
 
     task = built.protocol.task
@@ -163,6 +164,8 @@ def describe(built: Experiment) -> str:
         f"{task.dataset}: {classes}, {len(task.train)} training images, split {built.protocol.source.split_source}",
         f"CLIP {built.clip.fingerprint.name}; LLM {built.llm.name}",
     ]
+    if named := named_by_first_prompts(built.settings.search, task.classnames):
+        lines.append(f"a first prompt names a class, and so may proposals: {', '.join(named)}")
     if built.settings.offline:
         lines.append("offline: stand-ins from package registries, not the models of the paper")
     return "\n".join(lines)

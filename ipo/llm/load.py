@@ -135,8 +135,8 @@ def _require_no_server(settings: LLMSettings) -> None:
         ("response_format", settings.response_format != "auto"),
     ):
         if is_set:
-            what, remedy = f"llm.{name} is set, but the model is not an openai: one", "Leave it out, or give openai:MODEL"
-            raise ConfigError(what, where=settings.spec, remedy=remedy)
+            what = f"llm.{name} is set, but the model is not an openai: one"
+            raise ConfigError(what, where=settings.spec, remedy="Leave it out, or give openai:MODEL")
 
 
 def _load_local(preset: Preset, settings: LLMSettings, offline: bool) -> LLM:

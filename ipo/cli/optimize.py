@@ -221,7 +221,8 @@ def complain(result: dict[str, Any], folder: Path) -> None:
     for reply in useless["replies"]:
         said = " ".join(reply["text"].split()) or "(nothing)"
         say(f"rejected ({reply['reason']}): {said}")
-    what = f"no proposal of the last {useless['steps']} steps could be used"
+    steps = "step" if useless["steps"] == 1 else f"{useless['steps']} steps"
+    what = f"no proposal of the last {steps} could be used"
     remedy = f"Try another model, or another --template; all it said: ipo history {shlex.quote(str(folder))} --rejects"
     if useless["gave_up"] and useless["steps"] == useless["of"]:
         raise LLMError(f"{what}, so the result is that of the first prompts", where=result["llm"], remedy=remedy)

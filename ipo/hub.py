@@ -105,13 +105,7 @@ def _shards(folder: Path, wanted: Wanted) -> set[str]:
 def _fetch(repo: str, wanted: Wanted, instead: str) -> Path:
     from huggingface_hub import HfApi  # it takes a third of a second
 
-    if constants.HF_HUB_OFFLINE:
-        raise ModelError(
-            "HF_HUB_OFFLINE or TRANSFORMERS_OFFLINE forbids to fetch the model",
-            where=f"hf:{repo}",
-            remedy=f"Unset it. Or: {instead}",
-        )
-    require_usable_proxies()
+    _require_permission(repo, instead)
     try:
         info = in_time(lambda: HfApi().model_info(repo, files_metadata=True), lambda: ANSWER_SECONDS)
         sizes = {file.rfilename: file.size or 0 for file in info.siblings or ()}
@@ -128,6 +122,24 @@ def _fetch(repo: str, wanted: Wanted, instead: str) -> Path:
         return folders.pop()
     except _FAILURES as error:
         raise fetch_error(repo, error, instead) from error
+
+
+def require_dataset(repo: str, revision: str | None, *, instead: str) -> None:
+    """Raise `ModelError` unless the hub has this dataset for us, and says so in time."""
+    from huggingface_hub import HfApi
+
+    _require_permission(repo, instead)
+    try:
+        in_time(lambda: HfApi().dataset_info(repo, revision=revision), lambda: ANSWER_SECONDS)
+    except _FAILURES as error:
+        raise fetch_error(repo, error, instead, "dataset") from error
+
+
+def _require_permission(repo: str, instead: str) -> None:
+    if constants.HF_HUB_OFFLINE:
+        what = "HF_HUB_OFFLINE or TRANSFORMERS_OFFLINE forbids to ask the hub"
+        raise ModelError(what, where=f"hf:{repo}", remedy=f"Unset it. Or: {instead}")
+    require_usable_proxies()
 
 
 def _download(repo: str, name: str) -> Path:

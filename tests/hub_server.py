@@ -52,6 +52,10 @@ class _Handler(BaseHTTPRequestHandler):
     def do_HEAD(self) -> None:
         self.answer(body=False)
 
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        self.answer(body=True)
+
     def do_GET(self) -> None:
         self.answer(body=True)
 
@@ -62,24 +66,31 @@ class _Handler(BaseHTTPRequestHandler):
             self.hub.closing.wait()
             self.close_connection = True
             return
-        parts = path.strip("/").split("/")
-        name = "/".join(parts[2:4] if parts[:2] == ["api", "models"] else parts[:2])
+        parts = path.strip("/").removeprefix("datasets/").split("/")
+        about = parts[0] == "api" and parts[1:2] in (["models"], ["datasets"])
+        name = "/".join(parts[2:4] if about else parts[:2])
         gate = name in self.hub.gated and "Authorization" not in self.headers
         if gate or name in self.hub.refused:
             status, code = self.hub.refused.get(name, (401, "GatedRepo"))
             self.reply(status, b"", body, {"X-Error-Code": code} if code else {})
         elif not (self.hub.root / name).is_dir():
             self.reply(404, b"", body, {"X-Error-Code": "RepoNotFound"})
-        elif parts[:2] == ["api", "models"]:
-            self.describe(name, body)
+        elif about:
+            self.describe(name, parts[4:5], body)
         else:
             self.file(name, "/".join(parts[4:]), body)
 
-    def describe(self, name: str, body: bool) -> None:
+    def describe(self, name: str, what: list[str], body: bool) -> None:
         files = sorted(path for path in (self.hub.root / name).iterdir() if path.is_file())
+        rows = [
+            {"type": "file", "path": path.name, "size": path.stat().st_size, "oid": tag_of(path.read_bytes())}
+            for path in files
+        ]
+        if what == ["tree"] or what == ["paths-info"]:
+            return self.reply(200, json.dumps(rows).encode(), body, {"Content-Type": "application/json"})
         siblings = [{"rfilename": path.name, "size": path.stat().st_size} for path in files]
         about = {"id": name, "modelId": name, "sha": COMMIT, "private": False, "gated": False, "tags": []}
-        self.reply(
+        return self.reply(
             200, json.dumps({**about, "siblings": siblings}).encode(), body, {"Content-Type": "application/json"}
         )
 
@@ -88,8 +99,7 @@ class _Handler(BaseHTTPRequestHandler):
         if not path.is_file():
             return self.reply(404, b"", body, {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": COMMIT})
         content = path.read_bytes()
-        tag = hashlib.sha256(content).hexdigest()
-        headers = {"ETag": f'"{tag}"', "X-Repo-Commit": COMMIT, "Accept-Ranges": "bytes"}
+        headers = {"ETag": f'"{tag_of(content)}"', "X-Repo-Commit": COMMIT, "Accept-Ranges": "bytes"}
         wanted = self.headers.get("Range", "")
         start = int(wanted.removeprefix("bytes=").partition("-")[0]) if wanted else 0
         if wanted:
@@ -114,6 +124,11 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             self.wfile.write(content if cut is None else content[:cut])
         self.close_connection = bool(drips) or cut is not None
+
+
+def tag_of(content: bytes) -> str:
+    """What tells one content of a file from another."""
+    return hashlib.sha256(content).hexdigest()
 
 
 class _Server(ThreadingHTTPServer):

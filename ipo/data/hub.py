@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
+import json
+import logging
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
@@ -10,32 +13,66 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
 
+from ipo.cache import cache_place
+from ipo.config import offline_by_environment
 from ipo.data.formats import suffix_of
 from ipo.data.materialise import Writer, materialised
 from ipo.data.own import read_table, split_named
 from ipo.data.types import Dataset
-from ipo.errors import DataError
+from ipo.errors import DataError, ModelError
+from ipo.files import write_atomic
 from ipo.packages import extra_remedy, is_installed
 from ipo.progress import track
 
+INSTEAD = "Check the name and the connection, or give hf:FOLDER with its files"
+"""What to do where a dataset cannot be had."""
 _OPTIONS = ("config", "revision", "image", "label")
+_log = logging.getLogger(__name__)
 
 
 def read_hub(place: str, seed: int, names_file: Path | None = None) -> Dataset:
     """`hf:NAME`, with options such as `hf:org/name?config=small&label=fine_label`; or a folder saved by `datasets`.
 
     Its splits are used where there are a train and a test one; a validation split stays one, and without a test split
-    30% of the training images become it. Unlabelled images (label -1) are left out. All is copied to the cache once.
+    30% of the training images become it. Unlabelled images (label -1) are left out. All is copied to the cache once;
+    where the hub cannot be asked whether it changed, the last copy is used.
     """
     name, options = require_extra(place)
+    table = _copied(name, options) if Path(name).expanduser().is_dir() else _from_the_hub(name, options)
+    return replace(read_table(table, seed, names_file, source=f"hf:{name}"), name=Path(name).name)
+
+
+def _from_the_hub(name: str, options: Mapping[str, str]) -> Path:
+    """The table of a dataset of the hub, or of its last copy where the hub cannot be asked."""
+    from ipo.hub import require_dataset
+
+    key = hashlib.sha256(json.dumps([name, sorted(options.items())]).encode()).hexdigest()[:16]
+    last = cache_place("hf", f"last-{key}.txt")
+    try:
+        if offline_by_environment():
+            raise ModelError(
+                "IPO_OFFLINE forbids to ask the hub", where=f"hf:{name}", remedy=f"Unset it. Or: {INSTEAD}"
+            )
+        require_dataset(name, options.get("revision"), instead=INSTEAD)
+    except ModelError as error:
+        if not last.is_file() or not (table := Path(last.read_text(encoding="utf-8"))).is_file():
+            raise DataError(error.what, where=error.where, remedy=error.remedy) from error
+        _log.warning("the last copy of hf:%s is used: %s", name, error.what)
+        return table
+    table = _copied(name, options)
+    write_atomic(last, str(table))
+    return table
+
+
+def _copied(name: str, options: Mapping[str, str]) -> Path:
+    """The table of a dataset that the library can load, copied unless it was."""
     splits = {key: split for key, split in _load(name, options).items() if split_named(key)}
     if not splits:
         raise DataError("no split is called train, validation or test", where=f"hf:{name}")
     columns = _columns(next(iter(splits.values())).features, options, name)
     prints = [f"{key}={split._fingerprint}" for key, split in splits.items()]
     identity = "\n".join((name, *prints, *columns))
-    table = materialised("hf", name, identity, [], partial(_copy, splits, *columns))
-    return replace(read_table(table, seed, names_file, source=f"hf:{name}"), name=Path(name).name)
+    return materialised("hf", name, identity, [], partial(_copy, splits, *columns))
 
 
 def require_extra(place: str) -> tuple[str, dict[str, str]]:
@@ -68,12 +105,9 @@ def _load(name: str, options: Mapping[str, str]) -> Mapping[str, Any]:
             source = str(saved) if saved.is_dir() else name
             found = datasets.load_dataset(source, options.get("config"), revision=options.get("revision"))
     except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise DataError(
-            f"cannot load '{name}': {reason}",
-            where=f"hf:{name}",
-            remedy="Check the name and the connection, or give a folder with its files",
-        ) from error
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        remedy = f"Accept its licence at the hub, then set HF_TOKEN. Or: {INSTEAD}" if "gated" in reason else INSTEAD
+        raise DataError(f"cannot load '{name}': {reason}", where=f"hf:{name}", remedy=remedy) from error
     return {"train": found} if isinstance(found, datasets.Dataset) else found
 
 

@@ -1,5 +1,8 @@
 """Hugging Face datasets: with the library where it is installed, and with a stand-in that keeps the part used here."""
 
+import json
+import os
+import subprocess
 import sys
 from types import ModuleType, SimpleNamespace
 
@@ -7,8 +10,10 @@ import pytest
 
 from ipo.data import archives
 from ipo.data.load import load_dataset
-from ipo.errors import DataError
+from ipo.errors import DataError, ModelError
 from tests.data.builders import class_tree, encoded
+from tests.hub_server import serving_hub
+from tests.test_hub import TOKEN
 
 
 class Image:
@@ -59,6 +64,7 @@ def hub(monkeypatch):
     module = ModuleStandIn("datasets")
     module.load_dataset, module.Dataset, module.Image = load, Split, Image
     monkeypatch.setitem(sys.modules, "datasets", module)
+    monkeypatch.setattr("ipo.hub.require_dataset", lambda name, revision, instead: None)
     return found
 
 
@@ -137,6 +143,74 @@ def test_what_cannot_be_loaded_is_one_error(hub):
     hub["x", None] = {"all": Split(FEATURES, rows(0, 1))}
     with pytest.raises(DataError, match="no split is called train"):
         load_dataset("hf:x")
+
+
+def test_the_last_copy_is_used_where_the_hub_cannot_be_asked(hub, monkeypatch, caplog):
+    hub["x", None] = Split(FEATURES, rows(0, 1))
+    first = load_dataset("hf:x")
+    hub.clear()
+
+    def unreachable(name, revision, instead):
+        raise ModelError("the dataset cannot be fetched", where=f"hf:{name}", remedy=instead)
+
+    monkeypatch.setattr("ipo.hub.require_dataset", unreachable)
+    assert load_dataset("hf:x").split_hash == first.split_hash
+    assert "the last copy of hf:x is used: the dataset cannot be fetched" in caplog.text
+    with pytest.raises(DataError, match=r"cannot be fetched \(hf:other\)\. .*hf:FOLDER"):
+        load_dataset("hf:other")
+    monkeypatch.setenv("IPO_OFFLINE", "1")
+    assert load_dataset("hf:x").split_hash == first.split_hash
+    with pytest.raises(DataError, match="IPO_OFFLINE forbids"):
+        load_dataset("hf:other")
+
+
+def write_parquet(folder):
+    """A dataset as the hub has them: one file with two classes of pictures."""
+    pyarrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    folder.mkdir(parents=True)
+    pictures = pyarrow.struct([("bytes", pyarrow.binary()), ("path", pyarrow.string())])
+    columns = {
+        "image": pyarrow.array([{"bytes": encoded("PNG"), "path": None}] * 10, type=pictures),
+        "label": pyarrow.array([0, 1] * 5),
+    }
+    features = {"image": {"_type": "Image"}, "label": {"_type": "ClassLabel", "names": ["cat", "dog"]}}
+    metadata = {"huggingface": json.dumps({"info": {"features": features}})}
+    parquet.write_table(pyarrow.table(columns).replace_schema_metadata(metadata), folder / "train.parquet")
+
+
+LOAD = """
+from ipo.data.load import load_dataset
+from ipo.errors import IpoError
+try:
+    print(*load_dataset("hf:org/pets").classnames)
+except IpoError as error:
+    print(error)
+"""
+
+
+def test_the_real_library_and_a_hub(tmp_path):
+    pytest.importorskip("datasets")
+    write_parquet(tmp_path / "served/org/pets")
+
+    def load(**more: str) -> str:
+        places = {"HF_ENDPOINT": server.address, "HF_HOME": str(tmp_path / "hf"), "IPO_CACHE": str(tmp_path / "cache")}
+        environment = {name: value for name, value in os.environ.items() if "proxy" not in name.lower()}
+        environment |= {**places, "HF_TOKEN": TOKEN, "PYTHONPATH": os.pathsep.join(sys.path), **more}
+        done = subprocess.run([sys.executable, "-c", LOAD], env=environment, capture_output=True, text=True, check=True)
+        assert TOKEN not in done.stdout + done.stderr
+        return done.stdout.strip()
+
+    with serving_hub(tmp_path / "served") as server:
+        server.refused["org/pets"] = (401, "GatedRepo")
+        refused = load()
+        assert f"Accept its licence at {server.address}/datasets/org/pets, then set HF_TOKEN" in refused
+        server.refused.clear()
+        assert load() == "cat dog"
+        assert load(HF_ENDPOINT="http://127.0.0.1:9") == "cat dog"
+        assert load(IPO_OFFLINE="1") == "cat dog"
+        server.asked.clear()
+        assert "IPO_OFFLINE forbids" in load(IPO_OFFLINE="1", IPO_CACHE=str(tmp_path / "other"))
+        assert server.requests("org/pets") == []
 
 
 def test_without_the_library_the_extra_is_named(monkeypatch):

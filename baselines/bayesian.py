@@ -50,6 +50,8 @@ PUBLISHED = {
 class BayesianOptions(ContextOptions):
     """Hyper-parameters of Bayesian Prompt Learning."""
 
+    only_with = {**ContextOptions.only_with, "hidden": ("conditional", True)}
+
     epochs: PositiveInt = 10
     """Passes over the training shots."""
     batch: PositiveInt = 1

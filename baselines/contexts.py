@@ -5,8 +5,8 @@ Shape legend: B contexts, C classes, M context vectors, W token embedding width,
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Literal
 
 import torch
 from pydantic import PositiveInt
@@ -28,6 +28,8 @@ RANDOM = "random"
 
 class ContextOptions(SgdOptions):
     """How the context vectors start, and what they are trained on."""
+
+    only_with: ClassVar[Mapping[str, tuple[str, Any]]] = {"crops": ("augment", "cached")}
 
     init: str = "a photo of a"
     """Words whose token embeddings the context starts from, or `random` for N(0, 0.02^2)."""

@@ -44,6 +44,9 @@ class Section(BaseModel):
     changeable: ClassVar[frozenset[str]] = frozenset()
     """Of a method's options, those that change no result, so that a fit may go on with others."""
 
+    only_with: ClassVar[Mapping[str, tuple[str, Any]]] = {}
+    """Of a method's options, those that are read only where another one has some value: that option, and the value."""
+
     @field_validator("*")
     @classmethod
     def _can_be_written(cls, value: Any) -> Any:

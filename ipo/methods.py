@@ -156,6 +156,10 @@ class Method:
             raise ConfigError(
                 describe_validation(error), where=f"options of {self.name}", remedy=f"It has: {known}"
             ) from error
+        for name, (other, needed) in self.options.only_with.items():
+            if getattr(options, name) != self.options.model_fields[name].default and getattr(options, other) != needed:
+                what = f"'{name}' is set, and read only with {other}={str(needed).lower()}"
+                raise ConfigError(what, where=f"options of {self.name}", remedy="Leave it out")
         places = {name: value.expanduser().absolute() for name, value in options if isinstance(value, Path)}
         return options.model_copy(update=places)
 

@@ -77,7 +77,7 @@ def test_a_fit_that_was_interrupted_equals_an_unbroken_one(tmp_path):
     with pytest.raises(Interrupted):
         fit_by_sgd({"w": first}, stopping, 12, options, FitRun(broken, report=lambda _: None), seed=1)
     with (broken / "curves.jsonl").open("a") as curves:
-        curves.write(json.dumps({"epoch": 3, "loss": math.inf}) + "\n")
+        curves.write(json.dumps({"epoch": 3, "loss": 99.0}) + "\n")
     resumed, step = quadratic(target)
     fit_by_sgd({"w": resumed}, step, 12, options, FitRun(broken, report=lambda _: None), seed=1)
     assert torch.equal(resumed, expected)

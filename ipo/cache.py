@@ -95,9 +95,17 @@ def write_cache(path: Path, data: str | bytes) -> bool:
     return True
 
 
-def sweep_cache(folder: Path) -> None:
-    """Remove what processes that were killed long ago left half written."""
+def cached_files(folder: Path, pattern: str) -> list[Path]:
+    """The files of a folder of the cache in order of their names; none, with a warning, where it cannot be read.
+
+    What processes that were killed long ago left half written is removed.
+    """
     sweep(folder, idle=_DAY)
+    try:
+        return sorted(folder.glob(pattern))
+    except OSError as error:
+        warn_unwritable(folder, reason_of(error))
+        return []
 
 
 @cache

@@ -74,10 +74,10 @@ def write_atomic(path: Path, data: str | bytes) -> None:
     """
     content = data.encode() if isinstance(data, str) else data
     with writing(path):
-        place = Path(os.path.realpath(path))
-        if place.exists() and not (place.is_file() or place.is_dir()):
-            place.write_bytes(content)
+        if path.exists() and not (path.is_file() or path.is_dir()):
+            path.write_bytes(content)
             return
+        place = Path(os.path.realpath(path))
         place.parent.mkdir(parents=True, exist_ok=True)
         temporary = place.parent / _TEMPORARY.replace("*", secrets.token_hex(6))
         try:

@@ -31,6 +31,7 @@ from ipo.run_path import (
     remove_lock,
     require_empty,
     require_name,
+    require_writable,
     unwritable,
 )
 from ipo.toml import to_toml
@@ -76,6 +77,7 @@ class RunFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        require_writable(path)
         self._lock = FileLock(path / LOCK_FILE)
         try:
             self._lock.acquire(timeout=0)

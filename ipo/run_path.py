@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from ipo.errors import RunError
-from ipo.files import is_temporary, reason_of, writing
+from ipo.files import is_temporary, reason_of
 
 CONFIG_FILE = "config.toml"
 RUN_FILE = "run.json"
@@ -27,10 +27,18 @@ def require_free(path: Path) -> None:
     made = make_folder(path)
     try:
         require_empty(path)
-        with writing(path), tempfile.TemporaryFile(dir=path):
-            pass
+        require_writable(path)
     finally:
         remove_empty(made)
+
+
+def require_writable(path: Path) -> None:
+    """Raise `RunError` where no file can be made in a folder."""
+    try:
+        with tempfile.TemporaryFile(dir=path):
+            pass
+    except OSError as error:
+        raise unwritable(path, error) from error
 
 
 def require_name(path: Path) -> None:

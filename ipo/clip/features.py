@@ -23,7 +23,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from ipo.cache import sweep_cache, write_cache
+from ipo.cache import cached_files, write_cache
 from ipo.clip.base import ClipModel
 from ipo.clip.contents import DIGEST_BYTES, MEMORY_FILE, ContentHashes
 from ipo.clip.pictures import decode
@@ -80,8 +80,7 @@ class ImageFeatureStore:
 
     def _open_shards(self) -> None:
         """Map the shards that have appeared since the last look."""
-        sweep_cache(self._folder)
-        for path in sorted(self._folder.glob("*.safetensors")):
+        for path in cached_files(self._folder, "*.safetensors"):
             if path.name in self._shards:
                 continue
             try:

@@ -1,0 +1,132 @@
+"""Starts: cut off and repeated, two at once, and where no run can be."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+from functools import partial
+
+import pytest
+
+from ipo.config import load_settings
+from ipo.errors import RunError
+from ipo.run_folder import RunFolder
+from ipo.run_path import claim_run_path, require_free
+
+KILLED = """
+import os, sys
+from pathlib import Path
+from ipo import files, run_folder
+from ipo.config import load_settings
+left = int(sys.argv[2])
+replace = Path.replace
+def change(self, target):
+    global left
+    left -= 1
+    if left < 0:
+        os.kill(os.getpid(), 9)
+    return replace(self, target)
+Path.replace = change
+run_folder.RunFolder.create(Path(sys.argv[1]), load_settings(), {"method": "ipo"}, {"captions.jsonl": "{}\\n"})
+"""
+
+
+@pytest.mark.parametrize("written", [0, 1, 2])
+def test_a_start_that_was_killed_can_be_repeated(tmp_path, written):
+    run = tmp_path / "run"
+    done = subprocess.run([sys.executable, "-c", KILLED, str(run), str(written)], check=False)
+    assert done.returncode == -9
+    assert len([path for path in run.iterdir() if not path.name.startswith(".")]) == written
+    assert list(run.glob(".ipo-*.tmp"))
+    require_free(run)
+    with RunFolder.create(run, load_settings(), {"method": "ipo"}) as folder:
+        assert folder.read("run.json")["status"] == "running"
+        assert not list(run.glob(".ipo-*.tmp"))
+
+
+def test_a_folder_of_ones_own_is_no_start_that_was_cut_off(tmp_path):
+    (tmp_path / "config.toml").write_text("seed = 3\n")
+    for attempt in (require_free, lambda path: RunFolder.create(path, load_settings(), {})):
+        with pytest.raises(RunError, match="not empty"):
+            attempt(tmp_path)
+    assert (tmp_path / "config.toml").read_text() == "seed = 3\n"
+
+
+def test_a_start_that_was_killed_beside_a_file_of_ones_own_is_left_alone(tmp_path):
+    (tmp_path / ".lock").write_text("")
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(RunError, match="not empty"):
+        RunFolder.create(tmp_path, load_settings(), {})
+
+
+def test_runs_that_are_started_together_get_names_of_their_own(tmp_path):
+    names, barrier = [], threading.Barrier(8)
+
+    def claim():
+        barrier.wait()
+        names.append(claim_run_path(tmp_path / "runs", "stamps", "seed1").name)
+
+    threads = [threading.Thread(target=claim) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(names) == sorted(["stamps-seed1", *(f"stamps-seed1-{number}" for number in range(2, 9))])
+
+
+def test_two_starts_in_one_folder_make_one_run(tmp_path):
+    with RunFolder.create(tmp_path / "run", load_settings(), {}):
+        with pytest.raises(RunError, match="--resume"):
+            RunFolder.create(tmp_path / "run", load_settings(), {})
+        (tmp_path / "run" / "run.json").unlink()
+        with pytest.raises(RunError, match="another process"):
+            RunFolder.create(tmp_path / "run", load_settings(), {})
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [("a\nb", "line break"), ("a\x1b[31m", "control character"), ("x" * 300, "too long"), ("file", "a file stands")],
+)
+def test_a_name_that_no_run_can_have_is_one_line(tmp_path, name, reason):
+    (tmp_path / "file").write_text("")
+    for attempt in (require_free, lambda path: RunFolder.create(path, load_settings(), {})):
+        with pytest.raises(RunError, match=reason) as caught:
+            attempt(tmp_path / name)
+        assert str(caught.value).isprintable()
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_folder_that_cannot_be_written_is_refused_at_once(tmp_path, monkeypatch):
+    RunFolder.create(tmp_path / "run", load_settings(), {}).close()
+
+    def refuse(*_, **__):
+        raise OSError(30, os.strerror(30))
+
+    monkeypatch.setattr("tempfile.TemporaryFile", refuse)
+    for attempt in (partial(RunFolder.open, tmp_path / "run"), partial(require_free, tmp_path / "new")):
+        with pytest.raises(RunError, match="no run can be written here: Read-only file system"):
+            attempt()
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")  # noqa: PTH110
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        (["datasets"], "cannot write the output: No space left on device"),
+        (["--help"], "cannot write the output: No space left on device"),
+    ],
+)
+def test_a_standard_output_that_is_full_is_one_line(command, words):
+    with open("/dev/full", "w") as full:  # noqa: PTH123
+        run = [sys.executable, "-m", "ipo", *command]
+        done = subprocess.run(run, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert (done.returncode, done.stderr) == (1, f"ipo: {words}\n")
+
+
+def test_a_standard_output_that_is_closed_is_one_line():
+    run = f"{sys.executable} -m ipo datasets >&-"
+    done = subprocess.run(["bash", "-c", run], stderr=subprocess.PIPE, text=True, check=False)
+    assert (done.returncode, done.stderr) == (2, "ipo: standard output is closed. Redirect it: > /dev/null\n")

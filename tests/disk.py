@@ -183,7 +183,7 @@ def fit_coop(chosen: Settings, path: Path) -> None:
 def resume_fit(path: Path) -> None:
     """What `ipo baseline --resume` does."""
     resumption = plan_resumption("baseline", path)
-    built = fit.reopen_fit(resumption)
+    built, resumption = fit.reopen_fit(resumption)
     with RunFolder.open(path) as folder:
         note_resumption(folder, resumption, built.facts())
         fit.run_fit(built, folder)

@@ -3,7 +3,7 @@
 PYTHON ?=
 BIN := .venv/bin
 SETUP := sh requirements/venv.sh
-LIST_DEPRECATIONS := -W always::DeprecationWarning -W always::PendingDeprecationWarning -W always::FutureWarning
+LIST_WARNINGS := -W always
 WRONG = $(shell $(SETUP) check $(PYTHON))
 
 .PHONY: demo test lint format newest lowest lock python venv clean
@@ -31,15 +31,15 @@ format: venv
 	$(BIN)/python -m ruff check --fix .
 	$(BIN)/python -m ruff format .
 
-# The tests with the newest libraries that the wheel's ranges allow. What they announce to remove is listed, not an error.
+# The tests with the newest libraries that the wheel's ranges allow. Warnings (deprecations mostly) are listed.
 newest: python
 	@$(SETUP) newest .venv-newest $(PYTHON)
-	OMP_NUM_THREADS=1 .venv-newest/bin/python -m pytest -n 2 $(LIST_DEPRECATIONS)
+	OMP_NUM_THREADS=1 .venv-newest/bin/python -m pytest -n 2 $(LIST_WARNINGS)
 
 # The tests with the oldest direct dependencies that the wheel's ranges allow.
 lowest: python
 	@$(SETUP) lowest .venv-lowest $(PYTHON)
-	OMP_NUM_THREADS=1 .venv-lowest/bin/python -m pytest -n 2 $(LIST_DEPRECATIONS)
+	OMP_NUM_THREADS=1 .venv-lowest/bin/python -m pytest -n 2 $(LIST_WARNINGS)
 
 # Renew the lock: the newest versions that the ranges of pyproject.toml and requirements/hold.txt allow.
 lock: venv

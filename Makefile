@@ -4,7 +4,7 @@ PYTHON ?=
 BIN := .venv/bin
 SETUP := sh requirements/venv.sh
 LIST_WARNINGS := -W always
-WRONG = $(shell $(SETUP) check $(PYTHON))
+WRONG = $(shell $(SETUP) check "$(PYTHON)")
 
 .PHONY: demo test lint format newest lowest lock python venv clean
 
@@ -33,12 +33,12 @@ format: venv
 
 # The tests with the newest libraries that the wheel's ranges allow. Warnings (deprecations mostly) are listed.
 newest: python
-	@$(SETUP) newest .venv-newest $(PYTHON)
+	@$(SETUP) newest .venv-newest "$(PYTHON)"
 	OMP_NUM_THREADS=1 .venv-newest/bin/python -m pytest -n 2 $(LIST_WARNINGS)
 
 # The tests with the oldest direct dependencies that the wheel's ranges allow.
 lowest: python
-	@$(SETUP) lowest .venv-lowest $(PYTHON)
+	@$(SETUP) lowest .venv-lowest "$(PYTHON)"
 	OMP_NUM_THREADS=1 .venv-lowest/bin/python -m pytest -n 2 $(LIST_WARNINGS)
 
 # Renew the lock: the newest versions that the ranges of pyproject.toml and requirements/hold.txt allow.
@@ -48,7 +48,7 @@ lock: venv
 		--output-file requirements/lock.txt pyproject.toml
 
 venv: python
-	@$(SETUP) locked .venv $(PYTHON)
+	@$(SETUP) locked .venv "$(PYTHON)"
 
 python:
 	@: $(if $(WRONG),$(error $(WRONG)))

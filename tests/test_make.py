@@ -77,6 +77,14 @@ def test_an_unfit_python_is_one_line_and_leaves_nothing(checkout, python):
     assert not (checkout / ".venv").exists()
 
 
+def test_a_python_at_a_path_with_a_space_will_do(checkout):
+    folder = checkout.parent / "program files"
+    folder.mkdir()
+    fake_python(folder / "python", "3.13")
+    assert make(checkout, str(folder / "python")).returncode == 0
+    assert "echo 3.13" in (checkout / ".venv" / "bin" / "python").read_text()
+
+
 def test_an_unfit_python_leaves_an_environment_that_works(checkout):
     make(checkout, "python3.12")
     assert make(checkout, "python3.9").returncode == 2

@@ -175,7 +175,11 @@ def start(experiment: Experiment, path: Path) -> tuple[RunFolder, Record]:
         texts[CAPTIONS_FILE] = json_lines({"image": image, "caption": text} for image, text in named)
     facts = experiment.facts() | data_facts(experiment.protocol) | {"caption_usage": asdict(captions.spent)}
     folder = RunFolder.create(path, experiment.settings, facts, texts, unread("optimize", experiment.settings))
-    experiment.clip.use_text_cache(path / TEXT_CACHE_FILE)
+    try:
+        experiment.clip.use_text_cache(path / TEXT_CACHE_FILE)
+    except RunError:
+        folder.close()
+        raise
     return folder, Record(experiment.settings.search.select, path, captions.spent)
 
 

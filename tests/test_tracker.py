@@ -30,3 +30,21 @@ def test_a_tracker_that_is_not_installed_says_how_to_get_it(monkeypatch):
     with pytest.raises(ConfigError, match="pip install wandb"):
         require_tracker("wandb")
     assert require_tracker("none") is None
+
+
+@pytest.mark.parametrize("fails", ["init", "log", "finish"])
+def test_a_tracker_that_fails_is_left_alone_with_one_warning(monkeypatch, caplog, fails):
+    def act(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    run = SimpleNamespace(log=lambda *_, **__: None, finish=lambda: None)
+    module = SimpleNamespace(init=lambda **_: run)
+    setattr(module if fails == "init" else run, fails, act)
+    monkeypatch.setitem(sys.modules, "trackio", module)
+    tracker, record = Tracker.start("trackio", "name", {}), Record("accuracy")
+    optimize(make_search(ScriptedLLM(SCRIPT)), record, tracker.log)
+    tracker.finish()
+    assert len(record.history.scored()) > 0
+    assert [record.getMessage() for record in caplog.records] == [
+        "the tracker failed and follows no longer: [Errno 28] No space left on device"
+    ]

@@ -17,8 +17,9 @@ from contextlib import closing, contextmanager, suppress
 from functools import cache
 from pathlib import Path
 
+from ipo.disk import reason_of, writing
 from ipo.errors import ConfigError, RunError
-from ipo.files import reason_of, sweep, write_atomic, writing
+from ipo.files import sweep, write_atomic
 
 OFF = "off"
 """The value of IPO_CACHE that switches the cache off."""

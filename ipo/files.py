@@ -1,7 +1,6 @@
-"""Files that survive a crash, and the only door to the disk: what cannot be written or read is one `IpoError`.
+"""Files that survive a crash: whole ones by temporary name and rename, logs by append, flush and fsync.
 
-Whole files come by temporary name and rename, logs by append, flush and fsync. Everything in `ipo` that changes the
-disk is called from here, or stands inside `with writing(path)`; `tests/test_files.py` looks through the sources for it.
+What cannot be written or read is one `RunError` that names the file.
 """
 
 from __future__ import annotations
@@ -10,15 +9,17 @@ import errno
 import json
 import os
 import secrets
+import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from ipo.errors import IpoError, RunError
+from ipo.disk import reason_of, writing
+from ipo.errors import RunError
 
 T = TypeVar("T")
 
@@ -28,43 +29,6 @@ EXACT = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
 _RESTORE = "Restore the file, or start a new run"
 _TEMPORARY = ".ipo-*.tmp"
 _NAMED = 3
-_FULL = (errno.ENOSPC, errno.EDQUOT)
-_REASONS = {
-    errno.EISDIR: "a folder stands in its place",
-    errno.ENOTEMPTY: "a folder stands in its place",
-    errno.ENOTDIR: "a file stands where a folder is needed",
-    errno.EEXIST: "a file stands where a folder is needed",
-    errno.ENAMETOOLONG: "the name is too long",
-    errno.ELOOP: "a symbolic link leads to itself",
-}
-_REMEDIES = {
-    errno.EACCES: "Change its permissions, or give another place",
-    errno.EPERM: "Change its permissions, or give another place",
-    errno.EROFS: "Make it writable, or give another place",
-    errno.EIO: "Check the disk, then run the command again",
-}
-
-
-def reason_of(error: OSError) -> str:
-    """Why the operating system refused, in a few words."""
-    return _REASONS.get(error.errno or 0) or error.strerror or str(error)
-
-
-def disk_error(error: OSError, path: Path, kind: type[IpoError] = RunError) -> IpoError:
-    """An operating system's error at a write, as one that names the file, the reason and what to do."""
-    if error.errno in _FULL:
-        return kind("the disk is full", where=str(path), remedy="Free some space, then run the command again")
-    remedy = _REMEDIES.get(error.errno or 0, "Give another place, or clear this one")
-    return kind(f"cannot write: {reason_of(error)}", where=str(path), remedy=remedy)
-
-
-@contextmanager
-def writing(path: Path, kind: type[IpoError] = RunError) -> Iterator[None]:
-    """Where `path` is written, made, moved or removed: an `OSError` inside becomes an error of this `kind`."""
-    try:
-        yield
-    except OSError as error:
-        raise disk_error(error, path, kind) from error
 
 
 def write_atomic(path: Path, data: str | bytes) -> None:
@@ -89,6 +53,17 @@ def write_atomic(path: Path, data: str | bytes) -> None:
                 temporary.unlink(missing_ok=True)
             raise
         _sync_folder(place.parent)
+
+
+def require_place(path: Path) -> None:
+    """Raise `RunError` where no file can be made, before it is worth the while; nothing is changed."""
+    with writing(path):
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        if not path.exists():
+            nearest = next(place for place in path.absolute().parents if place.exists())
+            with tempfile.TemporaryFile(dir=nearest):
+                pass
 
 
 def sweep(folder: Path, idle: float = 0.0) -> None:

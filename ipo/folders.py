@@ -10,8 +10,8 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from ipo.disk import writing
 from ipo.errors import DataError, IpoError
-from ipo.files import writing
 
 LOCK_SECONDS = 3600.0
 """How long a process waits for another one that prepares the same folder."""

@@ -17,8 +17,9 @@ from typing import Annotated, Any, ClassVar
 from pydantic import Field
 
 from ipo.config import SelectionRule
+from ipo.disk import writing
 from ipo.errors import RunError
-from ipo.files import EXACT, append_rows, checked, parse_rows, truncate_rows, writing
+from ipo.files import EXACT, append_rows, checked, parse_rows, truncate_rows
 from ipo.history import History
 from ipo.llm.base import UNPAID, Message, Reply, Spent
 

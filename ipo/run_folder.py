@@ -19,8 +19,9 @@ from pydantic import BaseModel, ConfigDict
 
 from ipo import __version__
 from ipo.config import Settings, load_settings
+from ipo.disk import reason_of
 from ipo.errors import RunError
-from ipo.files import checked, read_json, reason_of, sweep, write_atomic, write_json
+from ipo.files import checked, read_json, sweep, write_atomic, write_json
 from ipo.llm.base import UNPAID, Spent
 from ipo.run_path import (
     CONFIG_FILE,

@@ -8,8 +8,9 @@ import tempfile
 from contextlib import suppress
 from pathlib import Path
 
+from ipo.disk import reason_of
 from ipo.errors import RunError
-from ipo.files import is_temporary, reason_of
+from ipo.files import is_temporary
 
 CONFIG_FILE = "config.toml"
 RUN_FILE = "run.json"

@@ -11,7 +11,7 @@ import ipo
 
 PACKAGE = Path(ipo.__file__).parent
 LAYERS = [
-    "screen", "packages", "errors", "files", "cache", "folders", "net", "progress", "toml", "hub_errors", "hub",
+    "screen", "packages", "errors", "disk", "files", "cache", "folders", "net", "progress", "toml", "hub_errors", "hub",
     "config", "paper", "prompt", "words", "naming", "render", "data", "clip", "lengths", "llm", "captions",
     "meta_prompt", "propose", "metrics", "evaluate", "history", "record", "tracker", "optimize", "select", "protocols",
     "registry", "methods", "run_path", "run_folder", "scope", "check", "resume", "facts", "result_file", "compare",

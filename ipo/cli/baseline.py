@@ -128,16 +128,16 @@ def resume_fit(path: Path, settings: Settings, own: list[str], force: bool) -> t
     from ipo.resume import note_resumption, plan_resumption
     from ipo.run_folder import RunFolder, is_first_process
 
+    folder = RunFolder.open(path) if is_first_process() else None
     resumption = plan_resumption("baseline", path, settings, force)
     check("baseline", settings)
 
     from ipo import fit as fits
 
     fit, resumption = fits.reopen_fit(resumption, parse_assignments(own))
-    if not is_first_process():
+    if folder is None:
         fits.assist_fit(fit, path)
         return Path(), {}
-    folder = RunFolder.open(path)
     note_resumption(folder, resumption, fit.facts())
     return run_fit(fit, folder)
 

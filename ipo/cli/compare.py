@@ -66,8 +66,10 @@ def compare(
     from ipo.compare.rows import choose_reference
     from ipo.compare.rows import compare as compare_trials
     from ipo.compare.tables import notes, sentences
-    from ipo.files import write_atomic
+    from ipo.files import require_place, write_atomic
 
+    if out is not None:
+        require_place(out)
     trials, left_out = read_runs(runs, controls)
     rows = compare_trials(trials, reference)
     if published:

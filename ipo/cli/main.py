@@ -11,8 +11,8 @@ import typer
 
 from ipo import __version__
 from ipo.cli import baseline, compare, datasets, doctor, evaluate, history, optimize, verify
+from ipo.disk import reason_of
 from ipo.errors import IpoError, RunError
-from ipo.files import reason_of
 from ipo.screen import say, show_only_our_warnings, write_plainly
 
 SPINS = "20000"

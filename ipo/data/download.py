@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Protocol
 
 from ipo.config import offline_by_environment
+from ipo.disk import writing
 from ipo.errors import DataError
-from ipo.files import writing
 from ipo.net import open_url, proxies
 from ipo.progress import progress_bar
 

@@ -14,8 +14,8 @@ from ipo.data.archives import is_archive, unpack, verify
 from ipo.data.catalogue import Archive, CatalogueEntry
 from ipo.data.layouts import Place
 from ipo.data.materialise import identity_of
+from ipo.disk import writing
 from ipo.errors import DataError
-from ipo.files import writing
 from ipo.folders import made_once
 
 

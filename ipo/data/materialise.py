@@ -11,8 +11,9 @@ from typing import IO
 
 from ipo.cache import cache_place
 from ipo.data.archives import Budget
+from ipo.disk import writing
 from ipo.errors import DataError
-from ipo.files import write_atomic, write_json, writing
+from ipo.files import write_atomic, write_json
 from ipo.folders import made_once
 
 TABLE = "table.csv"

@@ -9,8 +9,8 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
+from ipo.disk import writing
 from ipo.errors import DataError
-from ipo.files import writing
 
 PACKAGE = "tuxpaint-stamps-default"
 STAMPS_FOLDER = Path("usr/share/tuxpaint/stamps")

@@ -11,8 +11,8 @@ from typing import Any
 from safetensors import SafetensorError
 
 from ipo.cache import cache_place
+from ipo.disk import writing
 from ipo.errors import ModelError
-from ipo.files import writing
 from ipo.folders import made_once
 from ipo.llm.weights import whole_model
 from ipo.packages import extra_remedy

@@ -32,7 +32,7 @@ def test_processes_of_one_machine_take_a_gpu_each(monkeypatch):
 @pytest.mark.parametrize("name", ["cuda", "mps"])
 def test_a_device_that_is_not_there_is_an_error_and_not_the_cpu(monkeypatch, name):
     machine_with(monkeypatch)
-    with pytest.raises(ConfigError, match=f"'{name}' is not there.*clip.device=auto"):
+    with pytest.raises(ConfigError, match=f"'{name}' is not there.*--device auto"):
         resolve_device(name)
 
 

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import httpx2
@@ -25,6 +26,8 @@ ANSWER_SECONDS = 20.0
 """Until the hub has to have said what a model consists of, and to have begun with a file."""
 STALL_SECONDS = 300.0
 """Until the next piece of a file (10 MB, or its end) has to have come."""
+TIDY_SECONDS = 2.0
+"""Until a download that is interrupted has to have removed its part of a file."""
 REPORT_SECONDS = 30.0
 """Between the lines about a download where no bar is shown."""
 _ODD_ANSWERS = (TypeError, KeyError, AttributeError, RecursionError)
@@ -150,7 +153,8 @@ def _download(repo: str, name: str) -> Path:
     class Bar(tqdm):
         """The hub's own progress bar, which also counts the bytes that came."""
 
-        came, patience, reported = 0.0, ANSWER_SECONDS, time.monotonic()
+        monitor_interval = 0  # else each class of bars has a thread for good
+        came, patience, reported, wanted = 0.0, ANSWER_SECONDS, time.monotonic(), True
 
         def __init__(self, *arguments: Any, **options: Any) -> None:
             Bar.patience = STALL_SECONDS
@@ -158,14 +162,28 @@ def _download(repo: str, name: str) -> Path:
 
         def update(self, n: float | None = 1) -> bool | None:
             Bar.came += n or 0
+            if not Bar.wanted:
+                raise OSError("given up")
             if self.disable and time.monotonic() - Bar.reported > REPORT_SECONDS:
                 Bar.reported = time.monotonic()
                 say(f"{name}: {Bar.came / 1e6:,.0f} MB so far")
             shown: bool | None = super().update(n)
             return shown
 
-    path = in_time(lambda: hf_hub_download(repo, name, tqdm_class=Bar), lambda: Bar.patience, lambda: Bar.came)
-    return Path(path).parent
+    ended = Event()
+
+    def fetch() -> str:
+        try:
+            return hf_hub_download(repo, name, tqdm_class=Bar)
+        finally:
+            ended.set()
+
+    try:
+        return Path(in_time(fetch, lambda: Bar.patience, lambda: Bar.came)).parent
+    except BaseException:
+        Bar.wanted = False
+        ended.wait(TIDY_SECONDS)  # the client removes what it has of a file, if it comes to that
+        raise
 
 
 def _require_room(repo: str, needed: int, cache: Path) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import hashlib
 import json
 import threading
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -141,7 +143,7 @@ class _Server(ThreadingHTTPServer):
 @contextlib.contextmanager
 def serving_hub(root: Path) -> Iterator[Hub]:
     """The stand-in at a free port of loopback."""
-    hub = Hub(root)
+    hub, before = Hub(root), set(threading.enumerate())
     server = _Server(("127.0.0.1", 0), type("Handler", (_Handler,), {"hub": hub}))
     hub.address = f"http://127.0.0.1:{server.server_address[1]}"
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
@@ -152,5 +154,10 @@ def serving_hub(root: Path) -> Iterator[Hub]:
         hub.closing.set()
         server.shutdown()
         server.server_close()
-        thread.join()
         close_session()
+        for started in set(threading.enumerate()) - before:  # a client that was given up ends now
+            started.join(5)
+        close_session()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ResourceWarning)  # its connections
+            gc.collect()

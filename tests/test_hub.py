@@ -5,9 +5,11 @@ from __future__ import annotations
 import errno
 import sys
 import time
+from _thread import interrupt_main
 from collections import namedtuple
 from collections.abc import Iterator
 from pathlib import Path
+from threading import Timer
 
 import pytest
 from huggingface_hub import HfApi, close_session
@@ -47,6 +49,7 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
 def use_hub(monkeypatch: pytest.MonkeyPatch, address: str, cache: Path) -> None:
     """Have the client, which read the environment when it was imported, use this hub and this cache."""
     constants = "huggingface_hub.constants"
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
     monkeypatch.setattr(f"{constants}.ENDPOINT", address)
     monkeypatch.setattr(
         f"{constants}.HUGGINGFACE_CO_URL_TEMPLATE", address + "/{repo_id}/resolve/{revision}/{filename}"
@@ -91,7 +94,6 @@ def test_the_second_start_asks_nobody(server: Hub) -> None:
 
 
 def test_a_broken_connection_is_taken_up_where_it_broke(server: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("time.sleep", lambda seconds: None)
     monkeypatch.setattr("huggingface_hub.constants.DOWNLOAD_CHUNK_SIZE", 1000)
     server.cuts["model.safetensors"] = 50_000
     assert (fetch() / "model.safetensors").read_bytes() == FILES["model.safetensors"]
@@ -177,6 +179,24 @@ def test_a_hub_that_stalls_is_given_up(server: Hub, monkeypatch: pytest.MonkeyPa
     assert time.monotonic() - started < 8
     assert "cannot be fetched" in line
     assert INSTEAD in line
+
+
+def test_an_interrupt_leaves_no_part_of_a_file_behind(server: Hub, monkeypatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.DOWNLOAD_CHUNK_SIZE", 1)
+    server.dripping = "resolve/main/model.safetensors"
+    parts: list[Path] = []
+
+    def interrupt() -> None:
+        parts.extend((tmp_path / "cache").rglob("*.incomplete"))
+        interrupt_main()
+
+    timer = Timer(1.0, interrupt)
+    timer.start()
+    with pytest.raises(KeyboardInterrupt):
+        fetch()
+    timer.join()
+    assert len(parts) == 1
+    assert list((tmp_path / "cache").rglob("*.incomplete")) == []
 
 
 @pytest.mark.parametrize("address", ["http://127.0.0.1:9", "http://user:pass-word@127.0.0.1:9", "http://[bad", "foo"])

@@ -162,7 +162,7 @@ def show(
     from ipo.data.sheet import contact_sheet, save_sheet
 
     dataset = load_dataset(name, data_root, domains=options.split_commas(domains) or ())
-    print(save_sheet(contact_sheet(dataset, each, classes), out or Path(f"{dataset.name}.png")))
+    print(printable(str(save_sheet(contact_sheet(dataset, each, classes), out or Path(f"{dataset.name}.png")))))
 
 
 @app.command()
@@ -208,7 +208,7 @@ def draw(
         return
     for split, items in rows.items():
         for row in items:
-            print(split, printable(str(row["path"])), row["label"], row["class"], sep="\t")
+            print(split, printable(str(row["path"])), row["label"], printable(str(row["class"])), sep="\t")
 
 
 def summary(dataset: Dataset) -> str:

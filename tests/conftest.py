@@ -1,6 +1,10 @@
-"""How Hypothesis searches: a busy machine is no fault of a test."""
+"""What no test depends on: how busy the machine is, and how wide the terminal."""
+
+import os
 
 from hypothesis import HealthCheck, settings
 
 settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("patient")
+
+os.environ["COLUMNS"] = "120"

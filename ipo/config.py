@@ -25,6 +25,8 @@ from ipo.toml import parse_toml, read_toml
 
 DEFAULT_CLIP = "ViT-B-16-quickgelu/openai"
 OFFLINE_CLIP = "mini"
+STAND_INS = (OFFLINE_CLIP, "mini-conse")
+"""The offline model, and what it was before it knew drawings and heard wording."""
 
 Device = Literal["auto", "cpu", "cuda", "mps"]
 Precision = Literal["float32", "bfloat16", "float16"]
@@ -83,7 +85,7 @@ class ClipSettings(Section):
     """The vision-language model that scores prompts."""
 
     model: str = "auto"
-    """`NAME/TAG` as in open_clip, `hf-hub:org/repo`, `local-dir:PATH`, or `mini`; `auto` is the paper's
+    """`NAME/TAG` as in open_clip, `hf-hub:org/repo`, `local-dir:PATH`, `mini`, or `mini-conse`; `auto` is the paper's
     ViT-B-16-quickgelu/openai, and `mini` under `--offline`."""
     device: Device = "auto"
     """Where CLIP runs; `auto` takes CUDA, then MPS, then the CPU."""

@@ -35,10 +35,13 @@ NAMES = {
     "ensemble-80": "mean of 80 prompts",
 }
 """How tables call the predictors of a result."""
-WEAK_MODEL_NOTE = (
-    "mini, the offline stand-in for CLIP, hardly reacts to the wording of a prompt: these figures show the machine at "
-    "work, not what IPO does for CLIP."
-)
+WEAK_MODEL_NOTES = {
+    "mini": "mini, the offline stand-in, is not CLIP: wording matters to it, most of all on drawings, but what helps "
+    "it says little about what helps CLIP.",
+    "mini-conse": "mini-conse, the former offline stand-in, hardly reacts to the wording of a prompt: these figures "
+    "show the machine at work, not what IPO does for CLIP.",
+}
+"""What has to be said of results by a stand-in, by its name."""
 
 
 @dataclass(frozen=True)
@@ -108,7 +111,7 @@ def write_reports(folder: Path) -> Path:
         "result": result,
         "columns": result_columns(result) if result else [],
         "rows": result_rows(result) if result else [],
-        "note": WEAK_MODEL_NOTE if run.get("clip", {}).get("name") == "mini" else "",
+        "note": WEAK_MODEL_NOTES.get(run.get("clip", {}).get("name"), ""),
         "config": "\n".join(map(printable, read_text(folder / CONFIG_FILE).split("\n"))),
         "history": None,
         "charts": curve_charts(shown(parse_rows(folder / CURVES_FILE, curve_row))),

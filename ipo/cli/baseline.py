@@ -203,7 +203,7 @@ def print_result(result: dict[str, Any], folder: Path) -> None:
     """The results table and where to read more, on standard output."""
     from ipo.cli.result_table import result_table
     from ipo.fit import RESULT_PAGE
-    from ipo.report import REPORT_PAGE, WEAK_MODEL_NOTE
+    from ipo.report import REPORT_PAGE, WEAK_MODEL_NOTES
 
     console = output()
     print(result_table(result))
@@ -216,8 +216,8 @@ def print_result(result: dict[str, Any], folder: Path) -> None:
     for name in ("energy_gap", "feature_distortion"):
         if name in result["figures"]:
             console.print(f"{name.replace('_', ' ')}: {result['figures'][name]:.4g}")
-    if result["model"] == "mini":
-        console.print(WEAK_MODEL_NOTE)
+    if result["model"] in WEAK_MODEL_NOTES:
+        console.print(WEAK_MODEL_NOTES[result["model"]])
     console.print(f"Fitted in {result['seconds']:.0f} s")
     for name, page in (("Result", RESULT_PAGE), ("Report", REPORT_PAGE)):
         console.print(f"{name}: {printable(str(folder / page))}", soft_wrap=True)

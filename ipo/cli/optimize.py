@@ -232,7 +232,7 @@ def complain(result: dict[str, Any], folder: Path) -> None:
 def print_result(result: dict[str, Any], folder: Path) -> None:
     """The best prompt, the results table and where to read more, on standard output."""
     from ipo.cli.result_table import result_table
-    from ipo.report import HISTORY_PAGE, REPORT_PAGE, WEAK_MODEL_NOTE
+    from ipo.report import HISTORY_PAGE, REPORT_PAGE, WEAK_MODEL_NOTES
 
     console = output()
     console.print(printable(f"Stopped: {result['stopped']}."))
@@ -244,7 +244,7 @@ def print_result(result: dict[str, Any], folder: Path) -> None:
         console.print("Ensemble:")
         for text in members:
             console.print(f"  {printable(text)}")
-    if result["model"] == "mini":
-        console.print(WEAK_MODEL_NOTE)
+    if result["model"] in WEAK_MODEL_NOTES:
+        console.print(WEAK_MODEL_NOTES[result["model"]])
     for name, page in (("History", HISTORY_PAGE), ("Report", REPORT_PAGE)):
         console.print(f"{name}: {printable(str(folder / page))}", soft_wrap=True)

@@ -7,7 +7,7 @@ import os
 import torch
 
 from ipo.clip.base import ClipModel
-from ipo.config import OFFLINE_CLIP, ClipSettings, Device, clip_model
+from ipo.config import STAND_INS, ClipSettings, Device, clip_model
 from ipo.errors import ConfigError
 
 
@@ -16,10 +16,12 @@ def load_clip(settings: ClipSettings, *, offline: bool) -> ClipModel:
     device = resolve_device(settings.device)
     model = clip_model(settings.model, offline)
     # Each model's libraries take seconds to import, and only one of the two is wanted.
-    if model == OFFLINE_CLIP:
+    if model in STAND_INS:
         from ipo.clip.mini import load_mini
 
-        return load_mini(device=device, precision=settings.precision, text_memory_mb=settings.text_memory_mb)
+        return load_mini(
+            device=device, precision=settings.precision, text_memory_mb=settings.text_memory_mb, name=model
+        )
     from ipo.clip.openclip import load_openclip
 
     return load_openclip(

@@ -2,7 +2,8 @@
 
 Image side: an ImageNet classifier (EfficientNet-Lite0, arXiv 1905.11946); its ten most probable labels at temperature 2
 average the text embeddings of their names (ConSE, arXiv 1312.5650). Text side: all-MiniLM-L6-v2, centred by the mean
-embedding of all ImageNet names. A real zero-shot model, though a weak one that hardly reacts to wording.
+embedding of all ImageNet names. That alone is `mini-conse`, which hardly reacts to wording and does not know drawings;
+`mini` adds what `ipo.clip.adapter` has learnt of both. `ipo/clip/mini.md` is its card.
 Shape legend as in `ipo.clip.base`; K ImageNet labels.
 """
 
@@ -24,18 +25,22 @@ from torch.nn.functional import normalize
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 from torchvision import transforms
 
+from ipo.clip.adapter import Adapter, load_adapter, see
 from ipo.clip.base import Fingerprint
 from ipo.clip.minilm import CONTEXT_LENGTH, MiniLM, load_minilm
 from ipo.clip.plain import precision_context
 from ipo.clip.specs import MINI_PACKAGES
 from ipo.clip.text_cache import TextCache, open_text_cache
-from ipo.config import Precision
+from ipo.config import OFFLINE_CLIP, Precision
 from ipo.errors import ModelError
 from ipo.packages import OFFLINE_REMEDY
 
 TOP_LABELS = 10
 TEMPERATURE = 2.0
 LOGIT_SCALE = 20.0
+ADAPTED_LOGIT_SCALE = 17.0
+"""With the adapter: the scale with the least cross-entropy on pictures of names held out of its training."""
+ADAPTER_WEIGHTS = Path(__file__).with_name("mini.safetensors")
 IMAGE_SIZE = 224
 
 PREPROCESSING = (
@@ -54,14 +59,20 @@ EFFICIENTNET_WEIGHTS = "models/efficientnet-lite0-57934424.pth"
 class ConseTower(nn.Module):
     """An image classifier read as an image encoder: pixels (B, 3, H, W) to unit-length features (B, D)."""
 
-    def __init__(self, classifier: nn.Module, label_features: Tensor) -> None:
+    def __init__(self, classifier: nn.Module, label_features: Tensor, adapter: Adapter | None = None) -> None:
         super().__init__()
-        self.classifier = classifier
+        self.classifier, self.adapter = classifier, adapter
         self.register_buffer("label_features", label_features)
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """Probability-weighted mean of the features of the most probable labels, differentiable in the weights."""
-        logits = self.classifier(pixels).float()
+        """ConSE's feature, and what the adapter makes of it, differentiable in the weights."""
+        if self.adapter is None:
+            return self._conse(self.classifier(pixels).float())
+        logits, pooled, style = (found.float() for found in see(self.classifier, pixels))
+        return self.adapter.image(pooled, style, self._conse(logits))
+
+    def _conse(self, logits: Tensor) -> Tensor:
+        """Probability-weighted mean of the features of the most probable labels of logits (B, K)."""
         top = (logits / TEMPERATURE).softmax(dim=-1).topk(min(TOP_LABELS, logits.shape[-1]), dim=-1)
         features = self.get_buffer("label_features")[top.indices]
         return normalize(torch.einsum("bk,bkd->bd", top.values, features), dim=-1)
@@ -71,10 +82,15 @@ class Mini:
     """The offline stand-in as a `ClipModel`; it can also say which ImageNet labels an image resembles."""
 
     context_length = CONTEXT_LENGTH
-    logit_scale = LOGIT_SCALE
 
     def __init__(
-        self, classifier: nn.Module, text: MiniLM, labels: Sequence[str], fingerprint: Fingerprint, device: torch.device
+        self,
+        classifier: nn.Module,
+        text: MiniLM,
+        labels: Sequence[str],
+        fingerprint: Fingerprint,
+        device: torch.device,
+        adapter: Adapter | None = None,
     ) -> None:
         self.fingerprint, self.device, self._text, self._labels = fingerprint, device, text, tuple(labels)
         # An attribute, not a method: worker processes are then sent the transform without the model.
@@ -87,14 +103,16 @@ class Mini:
         )
         raw = text.encode_texts(self._labels)
         self._mean = raw.mean(dim=0)
-        tower = ConseTower(classifier, self._centre(raw)).to(device).to(memory_format=torch.channels_last)
+        tower = ConseTower(classifier, self._centre(raw), adapter).to(device).to(memory_format=torch.channels_last)
         self._tower = tower.eval().requires_grad_(False)
+        self._adapter = self._tower.adapter
+        self.logit_scale = LOGIT_SCALE if adapter is None else ADAPTED_LOGIT_SCALE
         self._cache = TextCache()
 
     @property
     def dim(self) -> int:
         """D, the feature width."""
-        return self._text.width
+        return self._text.width + (0 if self._adapter is None else self._adapter.width)
 
     @property
     def width(self) -> int:
@@ -115,7 +133,7 @@ class Mini:
         """Texts to text features (N, D); a text is encoded once and then remembered."""
         if not texts:
             return torch.empty(0, self.dim, device=self.device)
-        return self._cache.fetch(texts, lambda new: self._centre(self._text.encode_texts(new)))
+        return self._cache.fetch(texts, self._encode)
 
     def use_text_cache(self, path: Path | None) -> None:
         """Forget the texts in memory and, given a path, use the file; `RunError` where that cannot be made or read."""
@@ -137,16 +155,25 @@ class Mini:
         self, classnames: Sequence[str], before: Tensor, after: Tensor | None = None, tail: str = "."
     ) -> Tensor:
         """Text features (B, C, D) around learned contexts, with gradient to them; see `ClipModel`."""
-        return self._centre(self._text.encode_embeddings(classnames, before, after, tail))
+        return self._features(self._text.encode_embeddings(classnames, before, after, tail))
 
     def encode_tokens(self, ids: Sequence[Sequence[int]]) -> Tensor:
         """Text features (N, D) of raw token ids, start and end tokens added."""
-        return self._centre(self._text.encode_tokens(ids))
+        return self._features(self._text.encode_tokens(ids))
 
     def image_tower(self) -> nn.Module:
         """A trainable copy of the image side; its batch norms are folded into the convolutions and so stay frozen."""
         tower: nn.Module = copy.deepcopy(self._tower)
         return tower.requires_grad_(True)
+
+    @torch.no_grad()
+    def _encode(self, texts: Sequence[str]) -> Tensor:
+        return self._features(self._text.encode_texts(texts))
+
+    def _features(self, sentences: Tensor) -> Tensor:
+        """Text features (..., D) of sentence embeddings (..., W)."""
+        centred = self._centre(sentences)
+        return centred if self._adapter is None else self._adapter.text(centred)
 
     def _centre(self, features: Tensor) -> Tensor:
         """Text features (..., D) relative to the mean ImageNet name, unit length."""
@@ -164,15 +191,20 @@ class Mini:
 
 
 @cache
-def load_mini(*, device: torch.device, precision: Precision, text_memory_mb: int) -> Mini:
-    """`mini` from its two packages, loaded once in a process. Raises `ModelError` where one is missing."""
+def load_mini(*, device: torch.device, precision: Precision, text_memory_mb: int, name: str = OFFLINE_CLIP) -> Mini:
+    """`mini` or `mini-conse`, loaded once in a process. Raises `ModelError` where one of its packages is missing."""
     weights = package_file(EFFICIENTNET_PACKAGE, EFFICIENTNET_WEIGHTS)
     minilm = package_file(MINILM_PACKAGE, "model")
     text = load_minilm(minilm, device=device, precision=precision, memory_mb=text_memory_mb)
     digest = hashlib.sha256(weights.read_bytes())
     digest.update((minilm / "model.safetensors").read_bytes())
-    fingerprint = Fingerprint("mini", digest.hexdigest(), PREPROCESSING, precision)
-    return Mini(fold_batch_norms(load_efficientnet(weights)), text, IMAGENET_CLASSNAMES, fingerprint, device)
+    adapter = None
+    if name == OFFLINE_CLIP:
+        adapter = load_adapter(ADAPTER_WEIGHTS)
+        digest.update(ADAPTER_WEIGHTS.read_bytes())
+    fingerprint = Fingerprint(name, digest.hexdigest(), PREPROCESSING, precision)
+    network = fold_batch_norms(load_efficientnet(weights))
+    return Mini(network, text, IMAGENET_CLASSNAMES, fingerprint, device, adapter)
 
 
 def load_efficientnet(weights: Path) -> nn.Module:

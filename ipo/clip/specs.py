@@ -6,7 +6,7 @@ import importlib.util
 from functools import cache
 from pathlib import Path
 
-from ipo.config import OFFLINE_CLIP
+from ipo.config import STAND_INS
 from ipo.errors import ModelError, UnknownName
 from ipo.packages import OFFLINE_REMEDY, is_installed
 
@@ -21,7 +21,7 @@ def require_clip_spec(spec: str) -> None:
 
     Whether a tag has weights, and whether they can be had, is for `ipo.clip.hub` to say.
     """
-    if spec == OFFLINE_CLIP:
+    if spec in STAND_INS:
         require_mini()
     elif spec.startswith(LOCAL):
         require_model_folder(Path(spec.removeprefix(LOCAL)).expanduser())

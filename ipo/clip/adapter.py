@@ -1,0 +1,156 @@
+"""What `mini` has learnt beside ConSE: how drawings look, and that wording matters. Two small nets, gated by style.
+
+Experts k read the object on both sides. The image says how far it is a matter for each expert (by the statistics of its
+early layers, which carry style), and so does the text; an expert's evidence counts as far as both choose it:
+`score = (<e, e'> + sum_k sqrt(g_k g'_k) <f_k, f'_k>) / 2`. So wording and look interact; a score of style alone would
+be the same for every class and change nothing.
+Shape legend: B images, N texts, P pooled features, S style statistics, W sentence width, A adapter width, K experts.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.nn.functional import normalize
+
+from ipo.errors import ModelError
+
+STYLE_BLOCKS = (0, 1, 2, 4)
+"""Blocks of the network after which the style is read, and after the stem."""
+_INPUT_BOUND = 5.0
+"""Standard deviations beyond which an input feature is cut."""
+
+
+def see(network: nn.Module, pixels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Logits (B, 1000), pooled features (B, P) and style statistics (B, S) of pixels (B, 3, H, W).
+
+    `network` is timm's EfficientNet; the style is the mean and the deviation of each channel of early maps.
+    """
+    maps = network.get_submodule("bn1")(network.get_submodule("conv_stem")(pixels))
+    style = [_statistics(maps)]
+    for index, block in enumerate(network.get_submodule("blocks").children()):
+        maps = block(maps)
+        if index in STYLE_BLOCKS:
+            style.append(_statistics(maps))
+    maps = network.get_submodule("bn2")(network.get_submodule("conv_head")(maps))
+    pooled = network.get_submodule("global_pool")(maps).flatten(1)
+    return network.get_submodule("classifier")(pooled), pooled, torch.cat(style, dim=1)
+
+
+def _statistics(maps: Tensor) -> Tensor:
+    """Mean and standard deviation (B, 2C) of each channel of maps (B, C, H, W)."""
+    mean, square = maps.mean(dim=(2, 3)), maps.square().mean(dim=(2, 3))
+    return torch.cat([mean, (square - mean * mean).clamp(min=0).sqrt()], dim=1)
+
+
+class ImageAdapter(nn.Module):
+    """Image side: what `see` found and the ConSE feature (B, W) to the learned feature (B, A) of unit length."""
+
+    def __init__(self, pooled: int, style: int, text: int, plain: int, expert: int, experts: int, hidden: int) -> None:
+        super().__init__()
+        self.pooled, self.experts, self.scale = pooled, experts, text**0.5 / 2
+        self.register_buffer("mean", torch.zeros(pooled + style))
+        self.register_buffer("deviation", torch.ones(pooled + style))
+        self.dropout = nn.Dropout(0.3)
+        self.gate = nn.Sequential(nn.Linear(pooled + style, hidden), nn.GELU(), nn.Linear(hidden, experts))
+        self.plain = nn.Linear(pooled + text, plain)
+        self.expert = nn.Linear(pooled + text, expert * experts)
+
+    def forward(self, pooled: Tensor, style: Tensor, conse: Tensor) -> Tensor:
+        """The learned feature (B, A)."""
+        seen = (torch.cat([pooled, style], dim=1) - self.get_buffer("mean")) / self.get_buffer("deviation")
+        seen = seen.clamp(-_INPUT_BOUND, _INPUT_BOUND)
+        gate = self.gate(self.dropout(seen)).softmax(dim=-1)
+        content = self.dropout(torch.cat([seen[:, : self.pooled], conse * self.scale], dim=1))
+        return gated(self.plain(content), self.expert(content), gate)
+
+
+class TextAdapter(nn.Module):
+    """Text side: centred sentence embeddings (N, W) to learned features (N, A) of unit length."""
+
+    def __init__(self, text: int, plain: int, expert: int, experts: int, hidden: int, gate: int) -> None:
+        super().__init__()
+        self.scale = text**0.5
+        self.gate = nn.Sequential(nn.Linear(text, gate), nn.GELU(), nn.Linear(gate, experts))
+        self.linear, self.plain = nn.Linear(text, plain), _mlp(text, hidden, plain)
+        self.expert = _mlp(text, hidden, expert * experts)
+
+    def forward(self, text: Tensor) -> Tensor:
+        """The learned features (N, A)."""
+        text = text * self.scale
+        return gated(self.linear(text) + self.plain(text), self.expert(text), self.gate(text).softmax(dim=-1))
+
+
+def _mlp(width: int, hidden: int, out: int) -> nn.Sequential:
+    return nn.Sequential(nn.Linear(width, hidden), nn.GELU(), nn.Dropout(0.1), nn.Linear(hidden, out))
+
+
+def gated(plain: Tensor, expert: Tensor, gate: Tensor) -> Tensor:
+    """Plain evidence (N, D) and the experts' (N, K * E), weighted by a gate (N, K): (N, D + K * E), unit length."""
+    parts = normalize(expert.view(*gate.shape, -1), dim=-1) * gate.sqrt().unsqueeze(-1)
+    return torch.cat([normalize(plain, dim=-1), parts.flatten(-2)], dim=-1) / 2**0.5
+
+
+class Adapter(nn.Module):
+    """Both sides; several of them, trained from other seeds, speak with one voice by the mean of their scores."""
+
+    def __init__(self, sides: list[tuple[ImageAdapter, TextAdapter]], weight: float) -> None:
+        super().__init__()
+        self.images = nn.ModuleList(image for image, _ in sides)
+        self.texts = nn.ModuleList(text for _, text in sides)
+        self.weight = weight
+
+    def image(self, pooled: Tensor, style: Tensor, conse: Tensor) -> Tensor:
+        """The feature of images (B, D) of unit length: ConSE and what was learnt."""
+        return self._joined(conse, [side(pooled, style, conse) for side in self.images])
+
+    def text(self, centred: Tensor) -> Tensor:
+        """The feature (..., D) of centred sentence embeddings (..., W)."""
+        flat = centred.flatten(0, -2)
+        return self._joined(flat, [side(flat) for side in self.texts]).view(*centred.shape[:-1], -1)
+
+    def _joined(self, base: Tensor, learned: list[Tensor]) -> Tensor:
+        share = math.sqrt(self.weight / len(learned))
+        return torch.cat([base, *(part * share for part in learned)], dim=-1) / math.sqrt(1 + self.weight)
+
+    @property
+    def width(self) -> int:
+        """What the feature is wider than ConSE's."""
+        return sum(int(side.get_submodule("linear").get_parameter("bias").shape[0]) for side in self.texts) + sum(
+            int(side.get_submodule("expert.3").get_parameter("bias").shape[0]) for side in self.texts
+        )
+
+
+def save_adapter(path: Path, adapter: Adapter, sizes: dict[str, int]) -> None:
+    """Weights in half precision, and what it takes to build the nets again."""
+    weights = {name: value.detach().half().contiguous() for name, value in adapter.state_dict().items()}
+    facts = {"sizes": json.dumps(sizes), "sides": str(len(adapter.images)), "weight": str(adapter.weight)}
+    save_file(weights, path, metadata=facts)
+
+
+def load_adapter(path: Path) -> Adapter:
+    """The adapter of a file, in float32. Raises `ModelError` where the file is damaged or another one."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            facts = file.metadata()
+            sizes = json.loads(facts["sizes"])
+            weights = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118
+        adapter = Adapter([new_sides(**sizes) for _ in range(int(facts["sides"]))], float(facts["weight"]))
+        adapter.load_state_dict(weights)
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+        raise ModelError(f"not the weights of mini: {error}", where=str(path), remedy="Install ipo again") from error
+    return adapter.eval()
+
+
+def new_sides(
+    *, pooled: int, style: int, text: int, plain: int, expert: int, experts: int, hidden: int, gate: int
+) -> tuple[ImageAdapter, TextAdapter]:
+    """Both sides, untrained."""
+    image = ImageAdapter(pooled, style, text, plain, expert, experts, gate)
+    return image, TextAdapter(text, plain, expert, experts, hidden, gate)

@@ -1,0 +1,44 @@
+"""What tests `mini` never trained it: by content, the stamps, Caltech101 and PACS are not among its pictures."""
+
+import hashlib
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from ipo.data.locate import data_root
+
+DIGESTS = Path(__file__).parents[2] / "benchmarks" / "mini_training" / "pictures.txt"
+
+
+def digest(path):
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+
+
+def trained_on():
+    found = set(DIGESTS.read_text().split())
+    assert len(found) > 10_000
+    return found
+
+
+@pytest.mark.real_data
+def test_no_picture_that_a_test_uses_was_trained_on(real_data):
+    seen, count = trained_on(), 0
+    for archive in ("pacs-sample/pacs.tar.gz", "caltech-101/101_ObjectCategories.tar.gz"):
+        with tarfile.open(real_data / archive) as files:
+            for member in files:
+                if member.isfile() and member.name.endswith(".jpg"):
+                    content = files.extractfile(member)
+                    assert content is not None
+                    assert hashlib.sha256(content.read()).hexdigest()[:16] not in seen, member.name
+                    count += 1
+    assert count > 8_000
+
+
+def test_no_stamp_was_trained_on():
+    stamps = data_root() / "stamps"
+    if not stamps.is_dir():
+        pytest.skip("the stamps are not here: ipo datasets prepare stamps")
+    pictures = list(stamps.rglob("*.png"))
+    assert len(pictures) > 300
+    assert not {digest(path) for path in pictures} & trained_on()

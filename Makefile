@@ -20,7 +20,7 @@ demo: venv
 	$(BIN)/python -m ipo history runs/demo --top 10
 
 test: venv
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 
 lint: venv
 	$(BIN)/python -m ruff check .
@@ -34,12 +34,12 @@ format: venv
 # The tests with the newest libraries that the wheel's ranges allow. Warnings (deprecations mostly) are listed.
 newest: python
 	@$(SETUP) newest .venv-newest "$(PYTHON)"
-	OMP_NUM_THREADS=1 .venv-newest/bin/python -m pytest -n 2 $(LIST_WARNINGS)
+	OMP_NUM_THREADS=1 .venv-newest/bin/python -m pytest -n 2 --dist worksteal $(LIST_WARNINGS)
 
 # The tests with the oldest direct dependencies that the wheel's ranges allow.
 lowest: python
 	@$(SETUP) lowest .venv-lowest "$(PYTHON)"
-	OMP_NUM_THREADS=1 .venv-lowest/bin/python -m pytest -n 2 $(LIST_WARNINGS)
+	OMP_NUM_THREADS=1 .venv-lowest/bin/python -m pytest -n 2 --dist worksteal $(LIST_WARNINGS)
 
 # Renew the lock: the newest versions that the ranges of pyproject.toml and requirements/hold.txt allow.
 lock: venv

@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 import typer
 from PIL import Image, ImageDraw
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from ipo.cli.main import app
+from ipo.errors import IpoError
 
 COMMANDS = ("optimize", "history", "evaluate", "baseline", "compare", "verify", "doctor", "datasets")
 OPTIMIZE_OPTIONS = {
@@ -26,6 +27,11 @@ def ipo(*arguments: str, cwd: Path | None = None, **environment: str) -> subproc
     command = [sys.executable, "-m", "ipo", *arguments]
     environ = {"COLUMNS": "160", "OMP_NUM_THREADS": "1"} | environment
     return subprocess.run(command, cwd=cwd, env={**os.environ, **environ}, capture_output=True, text=True, check=False)
+
+
+def here(*arguments: str) -> Result:
+    """The command in this process, where the libraries are imported already."""
+    return CliRunner().invoke(app, list(arguments))
 
 
 def test_every_command_has_help_with_examples():
@@ -128,12 +134,12 @@ def test_a_whole_offline_run_on_own_pictures_and_its_resume(pictures, tmp_path):
     assert len(captions) == json.loads((run / "run.json").read_text())["training_images"]
 
     (run / "history.jsonl").write_bytes(history[: len(history) - 40])
-    done = ipo("optimize", "--resume", str(run), "--json")
-    assert done.returncode == 0, done.stderr
+    done = here("optimize", "--resume", str(run), "--json")
+    assert done.exit_code == 0, done.stderr
     assert (run / "history.jsonl").read_bytes() == history
     assert json.loads(done.stdout)["predictors"] == result["predictors"]
 
-    done = ipo("history", str(run), "--json", "--by", "step")
+    done = here("history", str(run), "--json", "--by", "step")
     assert json.loads(done.stdout.splitlines()[0])["step"] == 0
 
 
@@ -142,12 +148,12 @@ def test_own_class_names_come_from_a_map(pictures, tmp_path):
     (tmp_path / "names.json").write_text(
         '{"apple": "red fruit", "banana": "yellow fruit", "pea pod": "green vegetable"}'
     )
-    done = ipo(
+    done = here(
         "evaluate", "-p", "a <CLASS>", "-d", f"folder:{pictures}", "--offline", "--json",
         "--set", f"data.names={tmp_path / 'names.json'}",
     )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    assert done.exit_code == 0, done.output
     assert json.loads(done.stdout)[0]["n"] > 0
-    done = ipo("evaluate", "-p", "a <CLASS>", "-d", f"folder:{pictures}", "--offline", "--set", "data.names=gone.json")
-    assert done.returncode == 2
-    assert "gone.json" in done.stderr
+    done = here("evaluate", "-p", "a <CLASS>", "-d", f"folder:{pictures}", "--offline", "--set", "data.names=gone.json")
+    assert isinstance(done.exception, IpoError)
+    assert "gone.json" in str(done.exception)

@@ -13,7 +13,7 @@ from ipo.captions.base import short_hash
 from ipo.clip.load import resolve_device
 from ipo.clip.mini import Mini, load_mini
 from ipo.clip.pictures import decode
-from ipo.config import ClipSettings
+from ipo.config import OFFLINE_CLIP, ClipSettings
 from ipo.errors import DataError
 from ipo.llm.base import UNPAID
 from ipo.render import render
@@ -52,5 +52,5 @@ def _readable(path: Path, outcome: Tensor | str) -> Tensor:
 def load_offline_describer(settings: ClipSettings) -> OfflineDescriber:
     """The describer on the device and in the precision of `settings`."""
     device, memory = resolve_device(settings.device), settings.text_memory_mb
-    mini = load_mini(device=device, precision=settings.precision, text_memory_mb=memory)
+    mini = load_mini(device=device, precision=settings.precision, text_memory_mb=memory, name=OFFLINE_CLIP)
     return OfflineDescriber(mini, settings.workers)

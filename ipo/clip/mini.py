@@ -191,7 +191,7 @@ class Mini:
 
 
 @cache
-def load_mini(*, device: torch.device, precision: Precision, text_memory_mb: int, name: str = OFFLINE_CLIP) -> Mini:
+def load_mini(*, device: torch.device, precision: Precision, text_memory_mb: int, name: str) -> Mini:
     """`mini` or `mini-conse`, loaded once in a process. Raises `ModelError` where one of its packages is missing."""
     weights = package_file(EFFICIENTNET_PACKAGE, EFFICIENTNET_WEIGHTS)
     minilm = package_file(MINILM_PACKAGE, "model")

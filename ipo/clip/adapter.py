@@ -130,18 +130,18 @@ class Adapter(nn.Module):
 def save_adapter(path: Path, adapter: Adapter, sizes: dict[str, int]) -> None:
     """Weights in half precision, and what it takes to build the nets again."""
     weights = {name: value.detach().half().contiguous() for name, value in adapter.state_dict().items()}
-    facts = {"sizes": json.dumps(sizes), "sides": str(len(adapter.images)), "weight": str(adapter.weight)}
-    save_file(weights, path, metadata=facts)
+    facts = {"sizes": sizes, "sides": len(adapter.images), "weight": adapter.weight}
+    # One entry: safetensors writes several in an order that changes from one process to the next.
+    save_file(weights, path, metadata={"adapter": json.dumps(facts)})
 
 
 def load_adapter(path: Path) -> Adapter:
     """The adapter of a file, in float32. Raises `ModelError` where the file is damaged or another one."""
     try:
         with safe_open(path, framework="pt") as file:
-            facts = file.metadata()
-            sizes = json.loads(facts["sizes"])
+            facts = json.loads(file.metadata()["adapter"])
             weights = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118
-        adapter = Adapter([new_sides(**sizes) for _ in range(int(facts["sides"]))], float(facts["weight"]))
+        adapter = Adapter([new_sides(**facts["sizes"]) for _ in range(facts["sides"])], facts["weight"])
         adapter.load_state_dict(weights)
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
         raise ModelError(f"not the weights of mini: {error}", where=str(path), remedy="Install ipo again") from error

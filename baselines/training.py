@@ -14,9 +14,10 @@ from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveIn
 from torch import Tensor
 
 from ipo.config import Section
-from ipo.errors import RunError
+from ipo.errors import DivergedError, RunError
 from ipo.methods import FitRun
 from ipo.progress import progress_bar
+from ipo.screen import counted
 
 
 class SgdOptions(Section):
@@ -97,9 +98,9 @@ def fit_by_sgd(
 
 
 def require_finite(loss: float, when: str, run: FitRun) -> None:
-    """Raise `RunError` where a fit has diverged, before anything of it is saved."""
+    """Raise `DivergedError` where a fit has diverged, before anything of it is saved."""
     if not math.isfinite(loss):
-        raise RunError(
+        raise DivergedError(
             f"the loss became {loss} in {when}",
             where=str(run.folder) if run.folder else "",
             remedy="Start a new run with a lower learning_rate (--set learning_rate=...)",
@@ -141,7 +142,7 @@ def _report_estimate(parameters: Mapping[str, Tensor], step: Step, indices: Tens
     seconds = time.monotonic() - started
     for parameter in parameters.values():
         parameter.grad = None
-    run.report(f"about {describe_seconds(seconds * steps)} for {steps} steps of {len(indices)} images")
+    run.report(f"about {describe_seconds(seconds * steps)} for {counted(steps, 'step')} of {len(indices)} images")
 
 
 def describe_seconds(seconds: float) -> str:

@@ -25,6 +25,7 @@ from ipo.errors import ConfigError, RunError
 from ipo.methods import FitRun
 from ipo.progress import progress_bar
 from ipo.protocols import FewShotTask
+from ipo.screen import counted
 
 from .towers import TunedClassifier
 from .training import describe_seconds, require_finite, seeded_generator, shuffled_batches
@@ -210,7 +211,7 @@ class Tuning:
         seconds, left = time.monotonic() - started, self.options.steps - step
         self.optimizer.zero_grad()
         if self.accelerator.is_main_process:
-            run.report(f"about {describe_seconds(seconds * left)} for {left} steps of {self.size} images")
+            run.report(f"about {describe_seconds(seconds * left)} for {counted(left, 'step')} of {self.size} images")
 
     def _row(self, step: int, sums: Tensor) -> dict[str, float]:
         loss, penalty, hits, count = self.accelerator.reduce(sums.clone(), "sum").tolist()

@@ -7,19 +7,22 @@ time comes first; then what needs torch or open_clip, which take seconds to impo
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
+from pathlib import Path
 
 from ipo.cache import cache_folder
 from ipo.captions.load import require_captioner
 from ipo.clip.specs import LOCAL, require_clip_spec
 from ipo.config import OFFLINE_CLIP, Settings
 from ipo.data.classnames import read_map
-from ipo.data.load import require_there, target_parts
-from ipo.errors import ConfigError
+from ipo.data.folders import is_dropping
+from ipo.data.load import require_known, require_there, target_parts
+from ipo.errors import ConfigError, RunError
 from ipo.llm.base import ReplyForm
 from ipo.llm.load import remote_name, require_llm
 from ipo.llm.prices import require_price
 from ipo.meta_prompt import build_messages
 from ipo.prompt import HistoryEntry, Prompt, Score
+from ipo.run_path import require_free
 from ipo.scope import Command, reads
 from ipo.tracker import require_installed
 
@@ -36,6 +39,21 @@ def targets_are_there(settings: Settings) -> None:
     for target in settings.data.targets:
         name, domain = target_parts(target)
         require_there(name, settings.data.root, (domain,) if domain else ())
+
+
+def require_run_place(run: Path, settings: Settings) -> None:
+    """Raise `RunError` unless a run can be created at `run`, which may not be among the pictures of its datasets.
+
+    There it would be a class of them from now on, and the run could not be gone on with.
+    """
+    names = (settings.data.dataset, *(target_parts(target)[0] for target in settings.data.targets))
+    places = [spec.partition(":")[2] for spec in map(require_known, filter(None, names)) if spec.startswith("folder:")]
+    for place in places:
+        root, path = Path(place).expanduser().resolve(), run.expanduser().resolve()
+        if path.is_relative_to(root) and not any(map(is_dropping, path.relative_to(root).parts)):
+            remedy = "Give --out a folder elsewhere, or a hidden one, such as .runs/1"
+            raise RunError(f"the run would lie among the pictures of {place}", where=str(run), remedy=remedy)
+    require_free(run)
 
 
 def names_can_be_read(settings: Settings) -> None:

@@ -252,14 +252,21 @@ def _assigned(text: str) -> Any:
     return parsed["value"] if parsed.keys() == {"value"} else text
 
 
+_MESSAGES = {
+    "tuple_type": 'input should be a list, such as ["..."]',
+    "model_type": "a section of settings, not a value: write one of them, such as section.key=value",
+}
+"""Our words for what pydantic says of its own types."""
+
+
 def describe_validation(error: ValidationError) -> str:
     """One line that names each bad key with what is wrong with it."""
     problems = []
     for row in error.errors():
         key = ".".join(str(part) for part in row["loc"])
+        message = _MESSAGES.get(row["type"], row["msg"].removeprefix("Value error, "))
         if row["type"] == "extra_forbidden":
             problems.append(f"unknown key '{key}'")
         else:
-            message = row["msg"].removeprefix("Value error, ")
             problems.append(f"'{key}' = {row['input']!r}: {message[0].lower()}{message[1:]}")
     return "; ".join(problems)

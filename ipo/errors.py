@@ -69,3 +69,7 @@ class LLMError(IpoError):
 
 class RunError(IpoError):
     """A run cannot be started, read, resumed or brought to its end."""
+
+
+class DivergedError(RunError):
+    """A fit whose figures are no numbers any more: going on with it would do the same again."""

@@ -72,7 +72,7 @@ def stop_reason(search: Search, record: Record) -> str | None:
     history, done = record.history, record.last_step
     spent = total_cost(search.llm.name, usage)
     if done >= limits.steps:
-        return f"all {limits.steps} steps done"
+        return "the one step done" if limits.steps == 1 else f"all {limits.steps} steps done"
     if limits.patience and done - history.best().step >= limits.patience:
         return f"no better prompt in {limits.patience} steps"
     if limits.give_up and useless_steps(history) >= limits.give_up:

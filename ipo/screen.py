@@ -35,6 +35,11 @@ _LEAST = 6
 """Characters of the shortest secret that is looked for in any text; a shorter one would be found in common words."""
 
 
+def counted(count: int, noun: str) -> str:
+    """`1 step`, `2 steps`."""
+    return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
 def printable(text: str) -> str:
     """The text on one line and without raw control characters: `\\x1b` stands written out where it was.
 

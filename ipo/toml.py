@@ -25,6 +25,8 @@ def read_toml(path: Path, what: str = "settings") -> dict[str, Any]:
         return parse_toml(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+        if isinstance(error, UnicodeDecodeError):
+            reason = "not UTF-8, as TOML has to be"
         raise ConfigError(f"cannot read {what}: {reason}", where=str(path)) from error
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from ipo.check import CHECKS, check
+from ipo.check import CHECKS, check, require_run_place
 from ipo.cli.main import app
 from ipo.config import load_settings
 from ipo.data.load import target_parts, with_kind
@@ -28,6 +28,7 @@ def place(tmp_path_factory) -> Path:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text("no picture")
     (folder / "bad.toml").write_text("[search]\nsteps = ")
+    (folder / "wide.toml").write_text("seed = 3", encoding="utf-16")
     (folder / "bad.j2").write_text("{{ histroy }}")
     (folder / "names.json").write_text("[]")
     return folder
@@ -52,6 +53,13 @@ REFUSED = [
     ([*SEARCH, "--domains", "sketch"], "has no domains"),
     ([*SEARCH, "--target", "folder:/nope"], "no such folder (/nope)"),
     ([*SEARCH, "--target", "nope@photo"], "unknown dataset 'nope'"),
+    ([*SEARCH, "--target", ""], "the target '' names no dataset"),
+    ([*SEARCH, "--target", "photos@sketch"], "@DOMAIN of a --target"),
+    ([*SEARCH, "--set", "data.targets=photos"], "should be a list"),
+    ([*SEARCH, "--set", "search=3"], "a section of settings, not a value"),
+    ([*SEARCH, "--config", "wide.toml"], "not UTF-8"),
+    (["datasets", "prepare", "folder:photos"], "there is nothing to prepare"),
+    (["datasets", "prepare", "photos"], "there is nothing to prepare"),
     ([*SEARCH, "--set", "data.names=names.json"], "class names are not a map"),
     ([*SEARCH, "--set", "data.names=gone.json"], "cannot read class names"),
     ([*SEARCH, "--set", "data.shots=-1"], "'data.shots' = -1"),
@@ -92,6 +100,10 @@ REFUSED = [
     ([*SEARCH, *SERVER, "--set", "search.max_cost=1"], "no price for openai:m at http://h/v1"),
     ([*SEARCH, "--set", "tracker=wandb"], "tracker 'wandb' is not installed"),
     ([*SEARCH, "--out", "full"], "not empty"),
+    ([*SEARCH, "--out", "photos/runs/1"], "among the pictures"),
+    (["optimize", "--dataset", ".", "--offline"], "among the pictures"),
+    (["baseline", "zero-shot", *DATA, "--out", "photos/1"], "among the pictures"),
+    ([*SEARCH, "--target", "folder:full", "--out", "full/1"], "among the pictures"),
     ([*SEARCH, "--out", "notes.txt"], "no run can be written here"),
     (["baseline", "zero-shot", *DATA, "--out", "full"], "not empty"),
     (["baseline", "coopp", *DATA], "unknown method 'coopp'"),
@@ -173,3 +185,8 @@ def test_a_dataset_may_be_a_bare_path(bare, tmp_path):
     assert target_parts(f"folder:{tmp_path}/a@b") == (f"folder:{tmp_path}/a@b", "")
     assert target_parts("photos@sketch") == ("photos", "sketch")
     assert target_parts("csv:t.csv@photo") == ("csv:t.csv", "photo")
+
+
+def test_a_run_may_lie_in_a_hidden_folder_of_the_pictures(bare, place):
+    settings = load_settings(overrides={"data": {"dataset": f"folder:{place}/photos"}})
+    require_run_place(place / "photos" / ".runs" / "1", settings)

@@ -160,9 +160,13 @@ def test_prompt_sets_run_without_a_curve(common, tmp_path, name):
     [
         ([], ConfigError, "give a method"),
         (["coopp"], UnknownName, "Did you mean 'coop'"),
-        (["coop", "--set", "epochz=3", "--dataset", "."], ConfigError, "unknown key 'epochz'"),
-        (["coop", "--set", "crops=3", "--dataset", "."], ConfigError, "read only with augment=cached"),
-        (["bayesian", "--set", "hidden=3", "--dataset", "."], ConfigError, "read only with conditional=true"),
+        (["coop", "--set", "epochz=3", "-d", ".", "--out", "../new"], ConfigError, "unknown key 'epochz'"),
+        (["coop", "--set", "crops=3", "-d", ".", "--out", "../new"], ConfigError, "read only with augment=cached"),
+        (
+            ["bayesian", "--set", "hidden=3", "-d", ".", "--out", "../new"],
+            ConfigError,
+            "read only with conditional=true",
+        ),
         (["coop"], ConfigError, "no dataset is named"),
         (["coop", "-d", ".", "--set", "search.steps=3"], ConfigError, "does not read the setting 'search.steps'"),
         (["coop", "-d", ".", "--set", "llm.spec=gpt-4o"], ConfigError, "does not read the setting 'llm.spec'"),

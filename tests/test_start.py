@@ -11,7 +11,7 @@ from functools import partial
 import pytest
 
 from ipo.config import load_settings
-from ipo.errors import RunError
+from ipo.errors import DivergedError, RunError
 from ipo.run_folder import RunFolder
 from ipo.run_path import claim_run_path, require_free
 
@@ -130,3 +130,44 @@ def test_a_standard_output_that_is_closed_is_one_line():
     run = f"{sys.executable} -m ipo datasets >&-"
     done = subprocess.run(["bash", "-c", run], stderr=subprocess.PIPE, text=True, check=False)
     assert (done.returncode, done.stderr) == (2, "ipo: standard output is closed. Redirect it: > /dev/null\n")
+
+
+INTERRUPTED = """
+import os, signal, sys
+from ipo.cli import main
+signal.signal(signal.SIGINT, signal.default_int_handler)
+command = main.app.registered_commands[-1]
+command.name, command.callback = "doctor", lambda: os.kill(os.getpid(), signal.SIGINT) or signal.pause()
+sys.argv = ["ipo", "doctor"]
+main.main()
+"""
+INTERRUPTED_IMPORTS = """
+import sys
+class Finder:
+    def find_spec(self, name, path, target=None):
+        if name == "ipo.cli.options":
+            raise KeyboardInterrupt
+sys.meta_path.insert(0, Finder())
+from ipo.__main__ import main
+main()
+"""
+
+
+@pytest.mark.parametrize("code", [INTERRUPTED, INTERRUPTED_IMPORTS])
+def test_ctrl_c_is_one_line_at_any_moment(code):
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr.strip()) == (130, "", "ipo: interrupted")
+
+
+def test_a_fit_that_diverged_is_not_to_be_gone_on_with(monkeypatch, tmp_path, capsys):
+    from ipo import fit
+    from ipo.cli import baseline
+
+    def diverge(*_):
+        raise DivergedError("the loss became nan")
+
+    monkeypatch.setattr(fit, "run_fit", diverge)
+    monkeypatch.setattr(baseline, "describe", lambda _: "a fit")
+    with RunFolder.create(tmp_path / "run", load_settings(), {}) as folder, pytest.raises(DivergedError):
+        baseline.run_fit(None, folder)
+    assert "--resume" not in capsys.readouterr().err

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from ipo.cli import options
 from ipo.cli.console import output, print_json
-from ipo.errors import ConfigError
+from ipo.errors import ConfigError, DivergedError
 from ipo.screen import printable, say
 
 if TYPE_CHECKING:
@@ -98,18 +98,18 @@ def split_assignments(assignments: list[str]) -> tuple[list[str], list[str]]:
 
 def start_and_fit(method: str, settings: Settings, own: list[str], out: Path | None) -> tuple[Path, dict[str, Any]]:
     """Start a run; the run folder and the content of `result.json`, which only the first process has."""
-    from ipo.check import check
+    from ipo.check import check, require_run_place
     from ipo.config import parse_assignments
     from ipo.data.load import require_known
     from ipo.registry import require_method
     from ipo.run_folder import is_first_process
-    from ipo.run_path import RUNS, claim_run_path, new_run_path, require_free
+    from ipo.run_path import RUNS, claim_run_path, new_run_path
 
     require_method(method)
     place = require_known(settings.data.dataset)
     words = (Path(place).name, method, f"{settings.data.shots}shot", f"seed{settings.seed}")
     if is_first_process():
-        require_free(out or new_run_path(RUNS, *words))
+        require_run_place(out or new_run_path(RUNS, *words), settings)
     check("baseline", settings)
 
     from ipo import fit as fits
@@ -150,6 +150,8 @@ def run_fit(fit: Fit, folder: RunFolder) -> tuple[Path, dict[str, Any]]:
     with folder:
         try:
             return folder.path, fits.run_fit(fit, folder)
+        except DivergedError:
+            raise
         except BaseException:
             say(f"Go on with: ipo baseline --resume {shlex.quote(str(folder.path))}")
             raise

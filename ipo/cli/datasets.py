@@ -12,7 +12,8 @@ from rich.text import Text
 
 from ipo.cli import options
 from ipo.cli.console import output, print_json
-from ipo.screen import printable
+from ipo.errors import ConfigError
+from ipo.screen import counted, printable
 
 if TYPE_CHECKING:
     from ipo.data.types import Dataset
@@ -102,9 +103,13 @@ def prepare(
     """
     from ipo.data.catalogue import catalogue_entry
     from ipo.data.check import missing_domains
+    from ipo.data.load import with_kind
     from ipo.data.prepare import prepare as bring
     from ipo.data.prepare import split_advice
 
+    if ":" in with_kind(name):
+        remedy = "Give it to --dataset as it is, or look at it: ipo datasets check"
+        raise ConfigError(f"'{name}' is your own data: there is nothing to prepare", remedy=remedy)
     dataset = bring(name, data_root, source)
     entry = catalogue_entry(name)
     print(printable(summary(dataset)))
@@ -137,7 +142,7 @@ def check(name: Name, data_root: options.DataRoot = None) -> None:
     for problem in problems(dataset, workers=os.cpu_count() or 1):
         print(f"problem: {printable(problem)}")
         found += 1
-    print(f"{found} problems" if found else "no problems")
+    print(counted(found, "problem") if found else "no problems")
     raise typer.Exit(1 if found else 0)
 
 

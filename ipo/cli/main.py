@@ -18,6 +18,9 @@ from ipo.screen import say, show_only_our_warnings, write_plainly
 SPINS = "20000"
 """Turns that a torch thread waits busily for the others: torch's default loses many seconds where cores are shared."""
 
+INTERRUPTED = 130
+"""The exit status after Ctrl-C, with which typer says that it caught one."""
+
 app = typer.Typer(
     name="ipo",
     no_args_is_help=True,
@@ -64,11 +67,11 @@ def _run() -> int:
     try:
         status = _call()
         sys.stdout.flush()
-        return status
+        return _end("ipo: interrupted", status) if status == INTERRUPTED else status
     except IpoError as error:
         return _end(f"ipo: {error}", error.exit_code)
     except KeyboardInterrupt:
-        return _end("ipo: interrupted", 130)
+        return _end("ipo: interrupted", INTERRUPTED)
     except BrokenPipeError:
         return _end("", 141)
     except OSError as error:  # a last net: what is written or read on purpose says more

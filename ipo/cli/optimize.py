@@ -121,13 +121,13 @@ def run_search(
 
 def start_search(settings: Settings, out: Path | None) -> tuple[Experiment, RunFolder, Record]:
     """A new run, after all that can be refused before heavy packages are imported."""
-    from ipo.check import check
+    from ipo.check import check, require_run_place
     from ipo.data.load import require_known
-    from ipo.run_path import RUNS, claim_run_path, new_run_path, require_free
+    from ipo.run_path import RUNS, claim_run_path, new_run_path
 
     place = require_known(settings.data.dataset)
     words = (Path(place).name, Path(settings.llm.spec).name, f"{settings.data.shots}shot", f"seed{settings.seed}")
-    require_free(out or new_run_path(RUNS, *words))
+    require_run_place(out or new_run_path(RUNS, *words), settings)
     check("optimize", settings)
 
     from ipo import experiment

@@ -79,10 +79,12 @@ def require_openable(items: Sequence[Item], what: str, *, skip_unreadable: bool)
 
     Files are opened and not decoded, so that this is quick enough to come before all work.
     """
+    if not items:
+        raise DataError(f"there are no {what}", remedy="Add some; `ipo evaluate --images all` takes all that there are")
     found = unopenable(item.path for item in items)
     first = "".join(f", such as {path}: {reason}" for path, reason in list(found.items())[:1])
     if len(found) == len({item.path for item in items}):
-        raise DataError(f"there are no {what} that can be read{first}", remedy="Add some")
+        raise DataError(f"none of the {len(items)} {what} can be read{first}", remedy="Replace them")
     if found and not skip_unreadable:
         remedy = "Replace or remove them, or leave them out: --set data.skip_unreadable=true"
         raise DataError(f"{len(found)} of {len(items)} {what} cannot be read{first}", remedy=remedy)

@@ -83,6 +83,8 @@ class Listing:
                     waiting += _inside(path)[::-1] if self._is_new(path, class_folder) else []
                 elif is_image(path) and (entry.is_symlink() or entry.is_file()):
                     found.append(path)
+                elif is_image(path):
+                    self._loops.append(f"passed over {self._named(path)}, which is a pipe, socket or device")
                 else:
                     self._unread.append(path)
         return found

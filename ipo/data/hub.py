@@ -17,7 +17,8 @@ from ipo.cache import cache_place
 from ipo.config import offline_by_environment
 from ipo.data.formats import suffix_of
 from ipo.data.materialise import Writer, materialised
-from ipo.data.own import read_table, split_named
+from ipo.data.own import split_named
+from ipo.data.tables import read_table
 from ipo.data.types import Dataset
 from ipo.errors import DataError, ModelError
 from ipo.files import write_atomic

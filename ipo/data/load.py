@@ -11,9 +11,10 @@ from ipo.data.catalogue import CATALOGUE, CatalogueEntry, catalogue_entry
 from ipo.data.hub import read_hub, require_extra
 from ipo.data.layouts import Place, read_layout
 from ipo.data.locate import data_root, find_split_file, locate, missing_part, require_located
-from ipo.data.own import read_csv, read_folder, require_folder, require_table
+from ipo.data.own import read_folder, require_folder
 from ipo.data.shards import read_shards, require_shards
 from ipo.data.splits import assemble, split_hash
+from ipo.data.tables import read_csv, require_table
 from ipo.data.types import Dataset, Item
 from ipo.errors import ConfigError, UnknownName
 
@@ -105,9 +106,11 @@ def with_kind(spec: str) -> str:
 
 
 def target_parts(spec: str) -> tuple[str, str]:
-    """Dataset and domain of `NAME@DOMAIN`; the domain is empty where none is named."""
+    """Dataset and domain of `NAME@DOMAIN`; the domain is empty where none is named. `ConfigError` without a name."""
     name, at, domain = spec.rpartition("@")
     whole = not at or "/" in domain or Path(spec.partition(":")[2] or spec).expanduser().exists()
+    if not (spec if whole else name):
+        raise ConfigError(f"the target '{spec}' names no dataset", remedy="Write --target NAME, or NAME@DOMAIN")
     return (spec, "") if whole else (name, domain)
 
 
@@ -130,7 +133,8 @@ def require_there(spec: str, root: Path | None = None, domains: Sequence[str] = 
 
 def _require_domains(name: str, domains: Sequence[str], known: Collection[str]) -> None:
     if domains and not known:
-        raise ConfigError(f"dataset '{name}' has no domains", remedy="Leave --domains out")
+        remedy = "Leave the domain out: --domains, or @DOMAIN of a --target"
+        raise ConfigError(f"dataset '{name}' has no domains", remedy=remedy)
     for domain in domains:
         if domain not in known:
             raise UnknownName("domain", domain, known)

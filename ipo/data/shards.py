@@ -14,7 +14,8 @@ from ipo.data.archives import BROKEN_ARCHIVE, is_archive, members
 from ipo.data.folders import is_dropping, is_image
 from ipo.data.formats import HEIF_SUFFIXES, IMAGE_SUFFIXES
 from ipo.data.materialise import Writer, identity_of, materialised
-from ipo.data.own import read_table, split_named
+from ipo.data.own import split_named
+from ipo.data.tables import read_table
 from ipo.data.types import Dataset
 from ipo.errors import DataError
 from ipo.progress import track

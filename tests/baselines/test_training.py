@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.nn import Parameter
 
-from ipo.errors import RunError
+from ipo.errors import DivergedError
 from ipo.methods import FitRun
 from ipo_baselines.training import SgdOptions, StepResult, epoch_rate, fit_by_sgd, seeded_generator, shuffled_batches
 
@@ -93,7 +93,7 @@ def test_a_fit_that_diverges_ends_with_an_error_and_keeps_the_last_sound_checkpo
     def diverging(indices, generator):
         return StepResult(value, 0) if next(calls) > 4 else step(indices, generator)
 
-    with pytest.raises(RunError, match=r"epoch 3.*learning_rate"):
+    with pytest.raises(DivergedError, match=r"epoch 3.*learning_rate"):
         fit_by_sgd(
             {"w": parameter},
             diverging,

@@ -88,7 +88,7 @@ def test_check_lists_problems_and_exits_with_1(tmp_path):
     broken = run("check", f"folder:{folder}")
     assert broken.exit_code == 1
     assert "the file is empty" in broken.output
-    assert broken.output.splitlines()[-1] == "1 problems"
+    assert broken.output.splitlines()[-1] == "1 problem"
 
 
 def test_show_writes_a_picture_and_prints_its_path(tmp_path):

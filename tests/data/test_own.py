@@ -178,9 +178,10 @@ def test_what_is_passed_over_is_counted_by_ending_and_said(tmp_path, caplog):
     text(tmp_path / "README.txt", "about")
     dataset = load_dataset(f"folder:{tmp_path}")
     assert sum(sizes(dataset)) == 6
-    endings = "2 .svg, 1 .heics, 1 .psd, 1 .jxl, 1 without ending, 1 .jpg"
+    endings = "2 .svg, 1 .heics, 1 .psd, 1 .jxl, 1 without ending"
     assert dataset.notes == (
-        f"passed over 7 files without the ending of an image: {endings}; the first is a/1.HEICS",
+        "passed over a/pipe.jpg, which is a pipe, socket or device",
+        f"passed over 6 files without the ending of an image: {endings}; the first is a/1.HEICS",
         "passed over 1 file beside the class folders; the first is loose.jpg",
     )
     assert all(note in caplog.text for note in dataset.notes)
@@ -423,6 +424,12 @@ def test_a_table_may_have_domains(tmp_path):
 def test_a_broken_table_names_the_line(lines, message, tmp_path):
     with pytest.raises(DataError, match=message):
         load_dataset(table(tmp_path, *lines))
+
+
+def test_a_picture_in_two_lines_of_a_table_is_said(tmp_path, caplog):
+    rows = ("pics/0.jpg,a,train", "pics/1.jpg,b,train", "./pics/0.jpg,a,test")
+    load_dataset(table(tmp_path, "path,label,split", *rows))
+    assert "1 line lists a picture again, such as ./pics/0.jpg in lines 2 and 4" in caplog.text
 
 
 def test_a_missing_or_binary_table_is_named(tmp_path):

@@ -22,7 +22,8 @@ _PLAIN_ERRORS = "ipo-plain"
 _STAND_INS = {"Δ": "diff", "±": "+-", "†": "*", "–": "-", "—": "-", "‘": "'", "’": "'", "“": '"', "”": '"', "×": "x"}
 _LINES = dict.fromkeys("─━═╌┄╴╶╸╺╼╾", "-") | dict.fromkeys("│┃║╎┆╵╷╹╻╽╿", "|")
 
-_URL = re.compile(r"\b[a-zA-Z][a-zA-Z0-9+.-]*://[^\s'\"<>`]+")
+_URL = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]{0,30}://[^\s'\"<>`]+")
+"""An address, or the end of one whose scheme is longer: a scheme without bound would be looked for in quadratic time."""
 _HOST = re.compile(r"(?:\[[^\[\]]*\]|[^\[\]:@]*)(?::\d*)?")
 _KEY = re.compile(r"\b(?:hf_[A-Za-z0-9]{20,}|sk-[A-Za-z0-9_-]{16,})")
 """How keys of the hub and of OpenAI look, wherever they come from."""

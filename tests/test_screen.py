@@ -5,6 +5,7 @@ import json
 import logging
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -153,3 +154,15 @@ def test_streams_write_near_alike_characters_for_what_their_encoding_lacks(monke
 def test_all_that_is_read_of_an_encoding_comes_back_as_it_was():
     assert encodable("50.0 ± 0.1 Δ†", "utf-8") == "50.0 ± 0.1 Δ†"
     assert encodable("50.0 ± 0.1 Δ† — ＡＢ", "ascii") == "50.0 +- 0.1 diff* - AB"
+
+
+@pytest.mark.parametrize("piece", ["a.a", "xsk-a", "a-", "a+", "a://", "a:", "http://a@", "hf_a", "/", "%41"])
+def test_no_text_takes_long_to_be_made_safe(piece):
+    started = time.process_time()
+    safe_line(piece * (300_000 // len(piece)))
+    assert time.process_time() - started < 2
+
+
+def test_an_address_is_found_wherever_it_begins():
+    assert without_secrets("x" * 50 + "http://me:pa55word@host/a") == "x" * 50 + "http://***@host/a"
+    assert without_secrets("a.http://me:pa55word@host") == "a.http://***@host"

@@ -9,12 +9,16 @@ from typing import Any
 from ipo.errors import PromptError
 from ipo.llm.base import ReplyForm
 from ipo.llm.thoughts import answer_of
-from ipo.prompt import CLASS_PLACEHOLDER, Prompt, visible
+from ipo.prompt import CLASS_PLACEHOLDER, Prompt, unescaped, visible
 
 MAX_ANSWER = 20_000
 """Most characters of an answer without its thoughts; a prompt takes a fortieth."""
 _MAX_BRACES = 100
 """So many braces that open no JSON object may stand in an answer; each may be read to the end of the answer."""
+_SLOT = re.compile(
+    r"[<{]{1,3}\s?(?:class|category|label|object|name|noun|subject)(?:[ _-]?name)?\s?[>}]{1,3}", re.IGNORECASE
+)
+"""How models spell the class slot beside the one that was asked for."""
 _DECODER = json.JSONDecoder(strict=False)  # line breaks inside a text are no reason to lose it
 
 
@@ -52,7 +56,7 @@ def _from_tags(text: str) -> Prompt:
 
 
 def _from_sides(text: str) -> Prompt:
-    before, after = (visible(well_formed(side)) for side in _only_pair(text))
+    before, after = (_SLOT.sub(CLASS_PLACEHOLDER, unescaped(well_formed(side))) for side in _only_pair(text))
     before, after = before.removesuffix(CLASS_PLACEHOLDER), after.removeprefix(CLASS_PLACEHOLDER)
     if CLASS_PLACEHOLDER in before + after:
         raise PromptError("more than one class slot")

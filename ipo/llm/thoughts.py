@@ -13,14 +13,17 @@ _CLOSE = re.compile(
     re.IGNORECASE,
 )
 _OPEN = re.compile(
-    rf"<{_NAMES}>|\[{_NAMES}\]|◁{_NAMES}▷|<\|{_NAMES}\|>|<\|(?:start|begin)_?(?:of_)?{_NAMES}\|>|<\|channel>|<unused94>",
+    rf"<{_NAMES}(?:\s[^<>]{{0,99}})?>|\[{_NAMES}\]|◁{_NAMES}▷|<\|{_NAMES}\|>|<\|(?:start|begin)_?(?:of_)?{_NAMES}\|>|<\|channel>|<unused94>",
     re.IGNORECASE,
 )
 _FINAL = re.compile(r"<\|channel\|>\s{0,9}final\b[^<]{0,99}(?:<\|constrain\|>[^<]{0,99})?<\|message\|>")
 _HARMONY = ("<|channel|>", "<|start|>", "<|end|>", "<|return|>", "<|call|>")
 _BARE_ANALYSIS = re.compile(r"\s{0,99}analysis(?=[A-Z\"'{<])")
 """gpt-oss's channels where a server left out their marks: `analysisWe need ...assistantfinal{...}`."""
-_BLOCK = re.compile(r"\s{0,99}(?:<([a-z][\w:-]{0,39})>|\[([A-Z][\w:-]{0,39})\]|◁([^<>◁▷]{1,40})▷)", re.IGNORECASE)
+_BLOCK = re.compile(
+    r"\s{0,99}(?:<([^\W\d_][\w:-]{0,39})>|\[([A-Z][\w:-]{0,39})\]|【([^\W\d_]\w{0,39})】|◁([^<>◁▷]{1,40})▷)",
+    re.IGNORECASE,
+)
 _ANSWERS = re.compile(
     r"(final[_-]?)?(answer|output|response|result|reply|json|prompt|proposal|solution)|final|ins|class"
     r"|html|body|head|div|span|p|b|i|u|a|br|hr|em|strong|code|pre|ul|ol|li|h\d"

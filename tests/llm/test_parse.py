@@ -22,6 +22,11 @@ GOOD = [
     ("sides", '{"before": "a photo of a <CLASS>", "after": "."}', "a photo of a <CLASS>."),
     ("sides", '{"before": "a photo of a ", "after": "<CLASS> in red."}', "a photo of a <CLASS> in red."),
     ("sides", '{"before": "", "after": "seen from above."}', "<CLASS> seen from above."),
+    *(
+        ("sides", f'{{"before": "a photo of a {slot}", "after": "."}}', "a photo of a <CLASS>.")
+        for slot in ("<class>", "{CLASS}", "{class}", "< Class >", "{{class_name}}", "&lt;class&gt;", "<label>", "{}")
+    ),
+    ("sides", '{"before": "a photo of a", "after": "<class>."}', "a photo of a <CLASS>."),
     ("sides", '{"before": "a {red}\\n<b>", "after": "."}', "a red b <CLASS>."),
     ("sides", 'Here:\n```json\n{"before": "a", "after": "."}\n```\nDone.', "a <CLASS>."),
     ("sides", '{"before": "a", "after": "."} again: {"before": "a", "after": "."}', "a <CLASS>."),
@@ -48,6 +53,8 @@ BAD = [
     ("sides", '{"before": "a", "after": "."} {"before": "the", "after": "."}', "2 proposals"),
     ("sides", '{"before": "", "after": "."}', "no words"),
     ("sides", '{"before": "a <CLASS> or <CLASS>", "after": "."}', "more than one"),
+    ("sides", '{"before": "a <class> or a", "after": "."}', "more than one"),
+    ("sides", '{"before": "a photo of a {classname}.", "after": ""}', "more than one"),
 ]
 
 

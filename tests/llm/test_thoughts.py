@@ -134,3 +134,12 @@ def test_no_reply_takes_long_to_read(name: str, form: str) -> None:
 @pytest.mark.parametrize("end", [ANSWER, f"<think>{'{' * 500}</think>{ANSWER}", f"{'{x} ' * 50}{ANSWER}"])
 def test_some_stray_braces_do_no_harm(end: str) -> None:
     assert read_prompt(end, "sides").text == "a photo of a <CLASS>."
+
+
+@pytest.mark.parametrize("tag", ["<思考>", "<мысли>", "<réflexion>", "【思考】", '<think kind="long">', "<plan>"])
+def test_thoughts_in_marks_of_any_language_are_told_from_the_answer(tag: str) -> None:
+    close = f"{tag[0]}/{tag[1:].partition(' ')[0].rstrip(tag[-1])}{tag[-1]}"
+    example = ANSWER.replace("photo", "drawing")
+    assert read_prompt(f"{tag}Perhaps {example}{close}\n{ANSWER}", "sides").text == "a photo of a <CLASS>."
+    with pytest.raises(PromptError, match="without an end"):
+        read_prompt(f"{tag}Perhaps {example}", "sides")

@@ -436,3 +436,82 @@ def test_the_real_client_is_the_sdks() -> None:
     with serving(lambda request: SIDES) as server, client(server.url) as llm:
         assert isinstance(llm, OpenAILLM)
         assert isinstance(llm.client, openai.OpenAI)
+
+
+# What goes wrong on the way, and what to do about it.
+
+
+def failure_of(status: str, body: bytes = b"{}", retries: int = 0) -> str:
+    """What is said where a server always answers so."""
+    with (
+        raw_serving(lambda _: [head(status, "X-Should-Retry: false") + body]) as server,
+        client(server.url, response_format="none", retries=retries) as llm,
+        pytest.raises(LLMError) as caught,
+    ):
+        generate(llm)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("status", "advice"),
+    [
+        ("401 Unauthorized", "Check OPENAI_API_KEY"),
+        ("402 Payment Required", "balance of the account"),
+        ("404 Not Found", "ends in /v1"),
+        ("408 Request Timeout", "Wait a while"),
+        ("429 Too Many Requests", "limits and the balance"),
+        ("500 Internal Server Error", "server's log"),
+        ("503 Service Unavailable", "Wait a while"),
+        ("529 Overloaded", "Wait a while"),
+    ],
+)
+def test_the_advice_fits_what_a_server_refuses_for(status: str, advice: str) -> None:
+    said = failure_of(status)
+    assert advice in said
+    assert ("OPENAI_API_KEY" in said) == status.startswith("401"), "the key is not at fault"
+
+
+def test_where_nobody_answers_the_advice_is_about_the_server_and_not_the_key() -> None:
+    with client("http://127.0.0.1:1/v1") as llm, pytest.raises(LLMError, match="whether the server runs") as caught:
+        generate(llm)
+    assert "OPENAI_API_KEY" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        {"content": None, "refusal": "I cannot help."},
+        {"content": None, "tool_calls": [{"function": {"arguments": SIDES}}]},
+    ],
+)
+def test_a_model_that_gives_no_text_is_not_a_wrong_address(message: Any) -> None:
+    said = failure_of("200 OK", with_message(message))
+    assert "/v1," not in said
+    assert "Ask another model" in said
+
+
+@pytest.mark.parametrize("text", ["", '{"before": "a photo', SIDES])
+@pytest.mark.parametrize("inside", [True, False])
+def test_an_error_beside_a_text_is_an_error_in_the_servers_words(text: str, inside: bool) -> None:
+    error = {"error": {"message": "the provider died", "code": 502}}
+    choice = {"finish_reason": "error", "message": {"content": text}} | (error if inside else {})
+    said = failure_of("200 OK", json.dumps({"choices": [choice]} | ({} if inside else error)).encode())
+    assert "broke off: the provider died" in said
+
+
+@pytest.mark.parametrize("place", [0, 270, 290, 297])
+def test_no_part_of_a_key_is_shown_or_kept_where_a_completion_holds_it(
+    monkeypatch: pytest.MonkeyPatch, place: int
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "a-key-of-some-length")
+    words = f"{'x' * place}a-key-of-some-length"
+    assert "a-k" not in failure_of("200 OK", with_message({"content": None, "refusal": words}))
+    assert "a-k" not in failure_of("200 OK", with_choices([{"error": words, "message": {}}]))
+    body = with_message({"content": words})
+    with raw_serving(lambda _: [head() + body]) as server, client(server.url) as llm:
+        assert generate(llm)[0].text == "x" * place + "***"
+
+
+def test_a_page_of_html_is_no_server_that_does_not_count(caplog: pytest.LogCaptureFixture) -> None:
+    failure_of("200 OK", b"<title>Log in</title>")
+    assert "count" not in caplog.text

@@ -25,7 +25,7 @@ _THOUGHTS = ("reasoning_content", "reasoning", "thinking", "reasoning_details")
 
 @dataclass(frozen=True)
 class Answer:
-    """The first choice of a chat completion. `problem` says why there is no text."""
+    """The first choice of a chat completion. `problem` says why there is no text, in the server's own raw words."""
 
     text: str = ""
     thoughts: str = ""
@@ -51,12 +51,15 @@ def read_answer(body: bytes) -> Answer:
     finish = choice.get("finish_reason")
     finish = finish if isinstance(finish, str) else "without a reason"
     reason = finish.casefold()
+    said = _message({"error": choice.get("error") or value.get("error")})
     answer = Answer(
         text=text,
         thoughts=thoughts,
         finish="length" if reason in _CUT else "filtered" if reason in _FILTERED else "stop",
         usage=_usage(value),
     )
+    if said is not None:
+        return replace(answer, text="", problem=f"the server broke off: {said[:_LOOK]}")
     fits = 0 < len(text) <= MAX_CHARACTERS and answer.finish != "filtered"
     return answer if fits else _without_text(answer, message, finish)
 
@@ -66,7 +69,7 @@ def _without_text(answer: Answer, message: dict[str, Any], finish: str) -> Answe
         return replace(answer, text="", problem=f"an answer of {len(answer.text)} characters, where few were asked for")
     refusal = message.get("refusal")
     words = refusal if isinstance(refusal, str) else "only thoughts" if answer.thoughts else finish
-    problem = None if message.get("content") == "" and not answer.thoughts else f"no text came back ({line(words)})"
+    problem = None if message.get("content") == "" and not answer.thoughts else f"no text came back ({words[:_LOOK]})"
     return Answer("", answer.thoughts, answer.finish, problem, usage=answer.usage)
 
 

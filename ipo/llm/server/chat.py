@@ -190,6 +190,8 @@ class OpenAILLM:
             self._remedy = "In a new run raise llm.max_tokens (--set llm.max_tokens=...), or let the model think less"
         elif answer.problem is not None:
             reply = self._failed(answer.problem, started, MALFORMED)
+            if answer.is_completion:
+                self._remedy = "Ask another model, or with another --template; `--resume` goes on with the run"
         else:
             reply = Reply(answer.text, self.form, answer.finish, seconds=_since(started))
         asked = sum(estimated_tokens(message["content"]) for message in chat)

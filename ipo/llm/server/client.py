@@ -20,6 +20,10 @@ from ipo.screen import shown_address, without_secrets
 
 OPENAI_URL = "https://api.openai.com/v1"
 _SHORTEST_KEY = 6
+_LONG_KEY = 16
+"""Characters of a key that is no word which a reply may hold."""
+_PASSING = (408, 409, 425)
+"""Refusals that may be gone after a while, beside those of a server that is at fault (500 and above)."""
 _CHARACTERS_PER_TOKEN = 4
 _MOST_CHARACTERS_PER_TOKEN = 16
 _MOST_TOKENS_PER_CHARACTER = 4
@@ -66,7 +70,7 @@ class Server:
         body = raw.http_response.content
         answer = read_answer(body)
         if answer.is_completion:
-            return answer
+            return self._without_key(answer)
         return replace(answer, problem=f"the server's answer is no chat completion: {self._words(body)}")
 
     def first_model(self, timeout: float) -> str:
@@ -97,9 +101,16 @@ class Server:
         if isinstance(error, openai.APITimeoutError):
             own = self.setting.startswith("llm.")
             return "Raise llm.timeout, or ask a faster server" if own else "Ask a faster server"
-        if isinstance(error, openai.APIStatusError) and error.status_code in (401, 403):
+        if isinstance(error, openai.APIConnectionError):
+            return f"See whether the server runs, and check {self.setting}"
+        status = error.status_code if isinstance(error, openai.APIStatusError) else None
+        if status in (401, 403):
             return f"Check OPENAI_API_KEY and {self.setting}"
-        if isinstance(error, str):
+        if status in (402, 429):
+            return "Wait a while, or look at the limits and the balance of the account"
+        if status is not None and (status in _PASSING or status >= 500):
+            return "Wait a while, or look into the server's log"
+        if isinstance(error, str) or status == 404:
             return f"Check {self.setting}, which often ends in /v1, and the model's name"
         return f"Check {self.setting}, the model's name and OPENAI_API_KEY"
 
@@ -113,7 +124,7 @@ class Server:
         asked, said = answer.usage
         if _believable(asked, prompt, _HIDDEN_TOKENS) and _believable(said, reply, limit):
             return int(asked), int(said)  # type: ignore[call-overload]
-        if self._counts:
+        if self._counts and answer.is_completion:
             self._counts = False
             what = "does not count tokens" if asked is None and said is None else "counts tokens as they cannot be"
             _log.warning("%s %s; they are estimated from the length of the texts", self.address, what)
@@ -123,6 +134,13 @@ class Server:
     def _is_secret(self) -> bool:
         """Whether the key is one: servers of one's own are given words such as `none`."""
         return len(self._key) >= _SHORTEST_KEY
+
+    def _without_key(self, answer: Answer) -> Answer:
+        """The answer without the key, which some servers show where it is wrong: what they say is recorded."""
+        if len(self._key) < _LONG_KEY or self._key not in answer.text + answer.thoughts:
+            return answer
+        text, thoughts = (part.replace(self._key, "***") for part in (answer.text, answer.thoughts))
+        return replace(answer, text=text, thoughts=thoughts)
 
     def _words(self, body: bytes) -> str:
         """A server's own words, in which it may show the key that it was given."""

@@ -23,7 +23,7 @@ _STAND_INS = {"Δ": "diff", "±": "+-", "†": "*", "–": "-", "—": "-", "‘
 _LINES = dict.fromkeys("─━═╌┄╴╶╸╺╼╾", "-") | dict.fromkeys("│┃║╎┆╵╷╹╻╽╿", "|")
 
 _URL = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]{0,30}://[^\s'\"<>`]+")
-"""An address, or the end of one whose scheme is longer: a scheme without bound would be looked for in quadratic time."""
+"""An address, or the end of one whose scheme is longer: one without bound would be looked for in quadratic time."""
 _HOST = re.compile(r"(?:\[[^\[\]]*\]|[^\[\]:@]*)(?::\d*)?")
 _KEY = re.compile(r"\b(?:hf_[A-Za-z0-9]{20,}|sk-[A-Za-z0-9_-]{16,})")
 """How keys of the hub and of OpenAI look, wherever they come from."""

@@ -43,7 +43,7 @@ lowest: python
 
 # Renew the lock: the newest versions that the ranges of pyproject.toml and requirements/hold.txt allow.
 lock: venv
-	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --extra dev \
+	$(BIN)/uv pip compile --quiet --system-certs --upgrade --universal --python-version 3.11 --generate-hashes --extra dev \
 		--constraint requirements/hold.txt --custom-compile-command "make lock" \
 		--output-file requirements/lock.txt pyproject.toml
 

@@ -66,7 +66,7 @@ install_libraries() {
     lowest)
         say "2/4 the oldest libraries that pyproject.toml allows: $cost"
         install uv
-        "$venv/bin/uv" pip compile --quiet --resolution lowest-direct --extra dev --no-annotate --no-header \
+        "$venv/bin/uv" pip compile --quiet --system-certs --resolution lowest-direct --extra dev --no-annotate --no-header \
             --python "$venv/bin/python" --output-file "$venv/lowest.txt" pyproject.toml
         install -r "$venv/lowest.txt"
         ;;

@@ -8,3 +8,4 @@ settings.register_profile("patient", deadline=None, suppress_health_check=[Healt
 settings.load_profile("patient")
 
 os.environ["COLUMNS"] = "120"
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # read when torch is imported

@@ -117,8 +117,8 @@ def test_a_whole_offline_run_on_own_pictures_and_its_resume(pictures, tmp_path):
     arguments = ["optimize", "--dataset", f"folder:{pictures}", "--offline", "--steps", "2", "--candidates", "3"]
     target = f"folder:{pictures}"
     arguments += ["--shots", "2", "--captioner", "describe", "--no-controls", "--target", target]
-    done = ipo(*arguments, "--out", str(run), "--json")
-    assert done.returncode == 0, done.stderr
+    done = here(*arguments, "--out", str(run), "--json")
+    assert done.exit_code == 0, done.output
     result = json.loads(done.stdout)
     assert set(result["predictors"]) == {"first", "hand-crafted", "ipo", "ipo-ensemble"}
     assert result["predictors"]["ipo"]["targets"][target] == result["predictors"]["ipo"]["base"]

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from ipo.data.catalogue import CATALOGUE
+from ipo.data.looks import GLYPHS
 from ipo.data.stamps import CLASSES
 from ipo.naming import named_classes
 
@@ -23,6 +24,7 @@ DATASETS = {
     "caltech101": tuple(name.replace("_", " ") for name in CALTECH.split()),
     "pacs": PACS,
     "stamps": tuple(CLASSES),
+    "looks": tuple(GLYPHS),
 }
 """Class names as the datasets are read; those of Caltech101 are compared with its files where these are here."""
 

@@ -70,6 +70,8 @@ class CatalogueEntry(_Row):
     ignored: tuple[str, ...] = ()
     """Class folders that the benchmark leaves out."""
     domains: tuple[str, ...] = ()
+    held_out: float = 0.0
+    """Share of each class that is for testing, the rest for training, where 50/20/30 would leave too few to test on."""
     by_hand: str = ""
     """What has to be fetched by hand, and from where."""
 

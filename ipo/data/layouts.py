@@ -150,6 +150,9 @@ def _read_domains(entry: CatalogueEntry, place: Place, seed: int) -> Reading:
     folders = sorted({name for domain in domains for name in class_folders(images / domain)})
     items = [item for domain in domains for item in labelled(images / domain, folders, domain)]
     names = [entry.renames.get(folder, folder) for folder in folders]
+    if entry.held_out:
+        kept, held = hold_out(items, entry.held_out, seed)
+        return Reading(images, names, {"train": kept, "test": held}, f"seeded ({seed})")
     return Reading(images, names, seeded_split(items, seed), f"seeded ({seed})")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from urllib.parse import unquote, urlparse
@@ -15,6 +16,7 @@ from ipo.data.download import download
 from ipo.data.layouts import Place
 from ipo.data.load import read_entry
 from ipo.data.locate import data_root, find_split_file, is_present, lying_archives, markers, unpack_bundle
+from ipo.data.looks import build_looks
 from ipo.data.splits import SPLITS, read_split_file, split_hash
 from ipo.data.stamps import build_stamps
 from ipo.data.types import Dataset
@@ -24,6 +26,9 @@ from ipo.folders import locked, staging
 
 DRIVE_URL = "https://drive.usercontent.google.com/download?export=download&confirm=t&id="
 """Where Google Drive serves a file by its id."""
+
+_BUILDERS: Mapping[str, Callable[[Path, Path | None], None]] = {"stamps": build_stamps, "looks": build_looks}
+"""What puts together the datasets that come out of packages instead of archives."""
 
 
 def prepare(name: str, root: Path | None = None, source: str | None = None, *, seed: int = 1) -> Dataset:
@@ -71,8 +76,8 @@ def _build(entry: CatalogueEntry, root: Path, source: str | None, seed: int) -> 
     with staging(folder) as staged:
         _take_split_file(entry, root, source, staged)
         split_file = find_split_file(entry, root) or find_split_file(entry, staged)
-        if entry.layout == "classes":
-            build_stamps(staged, local_path(source) if source else None)
+        if entry.name in _BUILDERS:
+            _BUILDERS[entry.name](staged, local_path(source) if source else None)
         else:
             given = _named_archives(entry, folder, source) if source else {}
             lying = lying_archives(entry, [folder, root])

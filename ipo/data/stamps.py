@@ -60,12 +60,16 @@ def build_stamps(folder: Path, source: Path | None = None) -> None:
     apt, which needs no rights to download. Raises `DataError` with the manual steps where none of these works.
     """
     with writing(folder, DataError), tempfile.TemporaryDirectory(prefix="ipo-stamps-") as scratch:
-        system = _package_content(Path(scratch), source)
-        stamps = system / STAMPS_FOLDER if (system / STAMPS_FOLDER).is_dir() else system
+        system = open_package(Path(scratch), source)
         for name in CLASSES:
-            _copy_class(stamps, name, folder / name)
+            _copy_class(stamps_below(system), name, folder / name)
         if (system / COPYRIGHT_FILE).is_file():
             shutil.copyfile(system / COPYRIGHT_FILE, folder / "COPYRIGHT")
+
+
+def stamps_below(system: Path) -> Path:
+    """The folder of stamps in the content of the package."""
+    return system / STAMPS_FOLDER if (system / STAMPS_FOLDER).is_dir() else system
 
 
 def _copy_class(stamps: Path, name: str, target: Path) -> None:
@@ -77,7 +81,8 @@ def _copy_class(stamps: Path, name: str, target: Path) -> None:
         shutil.copyfile(picture, target / "-".join(picture.relative_to(stamps).parts))
 
 
-def _package_content(scratch: Path, source: Path | None) -> Path:
+def open_package(scratch: Path, source: Path | None) -> Path:
+    """The content of the package: of `source`, of the installed one, or fetched by apt and unpacked in `scratch`."""
     if source is not None:
         if source.is_dir():
             return source

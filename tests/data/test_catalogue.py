@@ -12,7 +12,7 @@ from ipo.verify import published_figures
 
 BENCHMARKS = (
     "imagenet caltech101 oxford_pets stanford_cars oxford_flowers food101 fgvc_aircraft sun397 dtd eurosat ucf101 "
-    "imagenetv2 imagenet_sketch imagenet_a imagenet_r domainnet pacs stamps"
+    "imagenetv2 imagenet_sketch imagenet_a imagenet_r domainnet pacs stamps looks"
 )
 
 PUBLISHED_TOTALS = {

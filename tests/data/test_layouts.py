@@ -56,6 +56,11 @@ def pacs(root: Path) -> None:
         class_tree(root / "pacs" / "images" / domain, {"dog": 10, "elephant": 10})
 
 
+def looks(root: Path) -> None:
+    for domain in ("photo", "drawing"):
+        class_tree(root / "looks" / domain, {"bird": 10, "fruit": 5}, ".png")
+
+
 BUILDERS = {
     "imagenet": imagenet,
     "caltech101": lambda root: published(
@@ -91,6 +96,7 @@ BUILDERS = {
     "domainnet": domainnet,
     "pacs": pacs,
     "stamps": lambda root: class_tree(root / "stamps", {"bird": 10, "road sign": 4}, ".png"),
+    "looks": looks,
 }
 
 EXPECTED = {
@@ -112,6 +118,7 @@ EXPECTED = {
     "domainnet": (("aircraft carrier", "zebra"), (4, 0, 4), "published (<domain>_{train,test}.txt)"),
     "pacs": (("dog", "elephant"), (20, 8, 12), "seeded (1)"),
     "stamps": (("bird", "road sign"), (7, 3, 4), "seeded (1)"),
+    "looks": (("bird", "fruit"), (12, 0, 18), "seeded (1)"),
 }
 
 
@@ -163,7 +170,7 @@ def test_imagenetv2_numbers_are_positions_and_not_sorted_as_text(tmp_path):
     assert labels == {"2": 2, "10": 10}
 
 
-@pytest.mark.parametrize("name", ["domainnet", "pacs"])
+@pytest.mark.parametrize("name", ["domainnet", "pacs", "looks"])
 def test_domains_can_be_chosen(name, tmp_path):
     BUILDERS[name](tmp_path)
     whole = load_dataset(name, tmp_path)

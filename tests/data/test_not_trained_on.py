@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.mini_training.sources import DEBIAN, ICON_SETS
 from ipo.data.locate import data_root
 
 DIGESTS = Path(__file__).parents[2] / "benchmarks" / "mini_training" / "pictures.txt"
@@ -35,10 +36,16 @@ def test_no_picture_that_a_test_uses_was_trained_on(real_data):
     assert count > 8_000
 
 
-def test_no_stamp_was_trained_on():
-    stamps = data_root() / "stamps"
-    if not stamps.is_dir():
-        pytest.skip("the stamps are not here: ipo datasets prepare stamps")
-    pictures = list(stamps.rglob("*.png"))
-    assert len(pictures) > 300
+@pytest.mark.parametrize(("name", "least"), [("stamps", 300), ("looks", 400)])
+def test_no_picture_of_the_demo_was_trained_on(name, least):
+    folder = data_root() / name
+    if not folder.is_dir():
+        pytest.skip(f"the pictures are not here: ipo datasets prepare {name}")
+    pictures = list(folder.rglob("*.png"))
+    assert len(pictures) > least
     assert not {digest(path) for path in pictures} & trained_on()
+
+
+def test_the_packages_of_the_demo_are_none_of_those_that_were_trained_on():
+    names = {source.package for source in (*ICON_SETS, *DEBIAN)}
+    assert not [name for name in names if "openmoji" in name or "tuxpaint" in name]

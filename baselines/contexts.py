@@ -9,13 +9,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
 import torch
-from pydantic import PositiveInt
+from pydantic import PositiveInt, field_validator
 from torch import Tensor
 
 from ipo.clip.base import ClipModel
-from ipo.errors import ConfigError
+from ipo.errors import ConfigError, PromptError
 from ipo.lengths import TextRoom
+from ipo.prompt import CLASS_PLACEHOLDER, Prompt
 from ipo.protocols import FewShotTask
+from ipo.screen import counted
 
 from .augment import Augment
 from .training import SgdOptions, seeded_generator
@@ -40,6 +42,20 @@ class ContextOptions(SgdOptions):
     crops: PositiveInt = 8
     """Crops of each image to draw from when they are cached."""
 
+    @field_validator("init")
+    @classmethod
+    def _is_words(cls, init: str) -> str:
+        """Around the class name the method puts the context itself, and without words there would be none."""
+        if not init.strip():
+            raise ValueError(f"words are wanted, or {RANDOM}")
+        if CLASS_PLACEHOLDER.casefold() in init.casefold():
+            raise ValueError(f"the words around {CLASS_PLACEHOLDER} are wanted, without it")
+        try:
+            Prompt(f"{init} {CLASS_PLACEHOLDER}")
+        except PromptError as error:
+            raise ValueError(error.what) from error
+        return init
+
 
 def first_context(clip: ClipModel, options: ContextOptions, seed: int, rows: int = 1) -> Tensor:
     """Trainable context (rows, M, W) as it is before the fit; worded rows are equal, random rows differ."""
@@ -49,9 +65,11 @@ def first_context(clip: ClipModel, options: ContextOptions, seed: int, rows: int
         dtype = clip.vocabulary()[1].dtype
         return context.to(clip.device, dtype).requires_grad_()
     words = clip.embed_words(options.init)
+    if not len(words):
+        raise ConfigError(f"'{options.init}' has no token for this model", remedy="Give init other words, or random")
     if options.n_ctx not in (None, len(words)):
         raise ConfigError(
-            f"n_ctx is {options.n_ctx}, but '{options.init}' has {len(words)} tokens",
+            f"n_ctx is {options.n_ctx}, but '{options.init}' has {counted(len(words), 'token')}",
             remedy="Leave n_ctx out, or start with init=random",
         )
     return words.detach().expand(rows, *words.shape).clone().requires_grad_()
@@ -78,7 +96,9 @@ def require_context_fits(
     room = TextRoom.of(clip, task.classnames) if own_classes_only else task.room
     if excess := room.excess(length):
         remedy = "Lower n_ctx or shorten init, or give the class a shorter name"
-        raise ConfigError(f"{count} context vectors are too many: {excess}", remedy=remedy)
+        raise ConfigError(
+            f"{counted(count, 'context vector')} {'is' if count == 1 else 'are'} too many: {excess}", remedy=remedy
+        )
 
 
 def chunk_size(texts_at_once: int, texts_each: int) -> int:

@@ -14,6 +14,7 @@ from pydantic import Field, NonNegativeFloat, PositiveInt
 from ipo.errors import ConfigError
 from ipo.methods import FitRun, Fitted, Method
 from ipo.protocols import FewShotTask
+from ipo.screen import counted
 
 from . import regularisers
 from .regularisers import MakeRegulariser
@@ -115,7 +116,8 @@ def check_lipsum(task: FewShotTask, options: LipsumOptions) -> None:
     clip = task.clip
     if options.length + clip.token_count("") > clip.context_length:
         raise ConfigError(
-            f"random texts of {options.length} tokens, and CLIP reads {clip.context_length}", remedy="Lower length"
+            f"random texts of {counted(options.length, 'token')}, and CLIP reads {clip.context_length}",
+            remedy="Lower length",
         )
     check_eighty(task, options)
 

@@ -19,6 +19,9 @@ from ipo.methods import FitRun
 from ipo.progress import progress_bar
 from ipo.screen import counted
 
+START = "before anything is learned"
+"""When a loss is that of the start, for `require_finite`."""
+
 
 class SgdOptions(Section):
     """Stochastic gradient descent as CoOp and its kin use it."""
@@ -78,7 +81,10 @@ def fit_by_sgd(
     saved, done = run.restore()
     _load_state(parameters, optimizer, saved)
     batches = max(1, size // options.batch)
-    _report_estimate(parameters, step, torch.arange(min(options.batch, size)), (options.epochs - done) * batches, run)
+    steps = (options.epochs - done) * batches
+    loss = _report_estimate(parameters, step, torch.arange(min(options.batch, size)), steps, run)
+    if not done:
+        require_finite(loss, START, run, options)
     with progress_bar() as bar:
         task = bar.add_task("fit", total=options.epochs * batches, completed=done * batches)
         for epoch in range(done + 1, options.epochs + 1):
@@ -90,21 +96,33 @@ def fit_by_sgd(
                 result = step(indices, generator)
                 optimizer.step()
                 loss, hits, count = loss + result.loss * len(indices), hits + result.hits, count + len(indices)
-                require_finite(loss, f"epoch {epoch}", run)
+                require_finite(loss, f"epoch {epoch}", run, options)
                 text = f"epoch {epoch} loss {loss / count:.3f} accuracy {100 * hits / count:.1f}%"
                 bar.update(task, advance=1, description=text)
             run.log({"epoch": epoch, "rate": rate, "loss": loss / count, "accuracy": hits / count})
             run.save(_state(parameters, optimizer), epoch)
 
 
-def require_finite(loss: float, when: str, run: FitRun) -> None:
-    """Raise `DivergedError` where a fit has diverged, before anything of it is saved."""
-    if not math.isfinite(loss):
-        raise DivergedError(
-            f"the loss became {loss} in {when}",
-            where=str(run.folder) if run.folder else "",
-            remedy="Start a new run with a lower learning_rate (--set learning_rate=...)",
-        )
+def require_finite(loss: float, when: str, run: FitRun, options: Section) -> None:
+    """Raise `DivergedError` where a fit has diverged, before anything of it is saved.
+
+    Before the first step no learning rate can be the cause, and later on it need not be the only one.
+    """
+    if math.isfinite(loss):
+        return
+    rate = [] if when == START else ["with a lower learning_rate (--set learning_rate=...)"]
+    shown = {name: value for name, value in _odd_figures(options).items() if when == START or name != "learning_rate"}
+    given = ", ".join(f"{name}={value}" for name, value in shown.items())
+    ways = [*rate, *([f"{'or ' if rate else ''}with other figures than {given}"] if given else [])]
+    what = f"the loss is {loss} {when}" if when == START else f"the loss became {loss} in {when}"
+    remedy = f"Start a new run {', '.join(ways)}" if ways else "Try another model, or float32"
+    raise DivergedError(what, where=str(run.folder) if run.folder else "", remedy=remedy)
+
+
+def _odd_figures(options: Section) -> dict[str, float]:
+    """The numbers among the options that are not the defaults, but for those that say how much is done."""
+    fields = type(options).model_fields
+    return {name: value for name, value in options if isinstance(value, float) and value != fields[name].default}
 
 
 def shuffled_batches(size: int, batch: int, generator: torch.Generator) -> list[Tensor]:
@@ -133,16 +151,19 @@ def seeded_torch(seed: int, *words: object) -> Iterator[None]:
         yield
 
 
-def _report_estimate(parameters: Mapping[str, Tensor], step: Step, indices: Tensor, steps: int, run: FitRun) -> None:
-    """Time a step on one batch, without an update, and say how long `steps` of them will take."""
+def _report_estimate(parameters: Mapping[str, Tensor], step: Step, indices: Tensor, steps: int, run: FitRun) -> float:
+    """Time a step on one batch, without an update, and say how long `steps` of them will take; its loss."""
     if steps <= 0:
-        return
+        return 0.0
     started = time.monotonic()
-    step(indices, seeded_generator(0))
+    result = step(indices, seeded_generator(0))
     seconds = time.monotonic() - started
     for parameter in parameters.values():
         parameter.grad = None
-    run.report(f"about {describe_seconds(seconds * steps)} for {counted(steps, 'step')} of {len(indices)} images")
+    run.report(
+        f"about {describe_seconds(seconds * steps)} for {counted(steps, 'step')} of {counted(len(indices), 'image')}"
+    )
+    return result.loss
 
 
 def describe_seconds(seconds: float) -> str:

@@ -185,7 +185,7 @@ class Tuning:
                 steps_a_row = math.ceil(self.options.steps / CURVE_ROWS)
                 if self._is_due(step + 1, steps_a_row):
                     row = self._row(step + 1, sums)
-                    require_finite(row["loss"] + row["penalty"], f"step {step + 1}", run)
+                    require_finite(row["loss"] + row["penalty"], f"step {step + 1}", run, self.options)
                     run.log(row)
                     sums.zero_()
                     bar.update(task, description=f"loss {row['loss']:.3f} accuracy {100 * row['accuracy']:.1f}%")
@@ -211,7 +211,9 @@ class Tuning:
         seconds, left = time.monotonic() - started, self.options.steps - step
         self.optimizer.zero_grad()
         if self.accelerator.is_main_process:
-            run.report(f"about {describe_seconds(seconds * left)} for {counted(left, 'step')} of {self.size} images")
+            run.report(
+                f"about {describe_seconds(seconds * left)} for {counted(left, 'step')} of {counted(self.size, 'image')}"
+            )
 
     def _row(self, step: int, sums: Tensor) -> dict[str, float]:
         loss, penalty, hits, count = self.accelerator.reduce(sums.clone(), "sum").tolist()

@@ -10,14 +10,17 @@ from pathlib import Path
 from typing import Any
 
 import open_clip
+from pydantic import field_validator
 
 from ipo.config import Section
 from ipo.errors import ConfigError, PromptError
 from ipo.evaluate import PromptPredictor, score_prompts
+from ipo.inputs import read_input
 from ipo.lengths import TextRoom
 from ipo.methods import FitRun, Fitted, Method
 from ipo.prompt import CLASS_PLACEHOLDER, Prompt
 from ipo.protocols import FewShotTask
+from ipo.screen import counted
 
 CLIP_PAPER = "Learning Transferable Visual Models From Natural Language Supervision, arXiv 2103.00020"
 
@@ -39,14 +42,28 @@ class SevenOptions(Section):
     """Add the dataset's own prompt to the seven, as CoOp's code does for all datasets but ImageNet."""
 
 
-class ZeroShotOptions(Section):
+class PromptsOptions(Section):
+    """A file of prompts, which is read before anything else is."""
+
+    prompts: Path | None = None
+    """File with one prompt a line."""
+
+    @field_validator("prompts")
+    @classmethod
+    def _can_be_read(cls, prompts: Path | None) -> Path | None:
+        if prompts is not None:
+            read_prompts(prompts.expanduser())
+        return prompts
+
+
+class ZeroShotOptions(PromptsOptions):
     """Choices of `zero-shot`."""
 
     prompts: Path | None = None
     """File with one prompt a line, to be used together instead of the dataset's own prompt."""
 
 
-class SelectOptions(Section):
+class SelectOptions(PromptsOptions):
     """Choices of `select-80`."""
 
     prompts: Path | None = None
@@ -55,10 +72,7 @@ class SelectOptions(Section):
 
 def read_prompts(path: Path) -> tuple[Prompt, ...]:
     """The prompts of a text file, one a line; empty lines are passed over. Raises `PromptError` naming the line."""
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"cannot read prompts: {error}", where=str(path)) from error
+    lines = read_input(path, "prompts", ConfigError).splitlines()
     prompts = []
     for number, line in enumerate(lines, 1):
         if line.strip():
@@ -82,7 +96,8 @@ def usable(room: TextRoom, prompts: Sequence[Prompt]) -> tuple[Prompt, ...]:
 def report_left_out(run: FitRun, fitting: Sequence[Prompt], prompts: Sequence[Prompt]) -> None:
     """Tell the user where only some of `prompts` are `usable`."""
     if len(fitting) < len(prompts):
-        run.report(f"{len(prompts) - len(fitting)} of {len(prompts)} prompts left out: too long with some class name")
+        out = f"{len(prompts) - len(fitting)} of {counted(len(prompts), 'prompt')}"
+        run.report(f"{out} left out: too long with some class name")
 
 
 def check_eighty(task: FewShotTask, _options: Section) -> None:

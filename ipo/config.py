@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, get_args
 
 from pydantic import (
     BaseModel,
@@ -16,6 +16,7 @@ from pydantic import (
     NonNegativeInt,
     PositiveInt,
     ValidationError,
+    ValidationInfo,
     field_validator,
 )
 
@@ -38,6 +39,12 @@ SelectionRule = Literal["accuracy", "loss", "margin", "fold_accuracy", "fold_los
 _NO_TEXT = re.compile("[\ud800-\udfff]")
 
 
+def _numbers_of(annotation: Any) -> set[type]:
+    """Which of `int`, `float` and `bool` a type is made of, such as `PositiveInt | None`, or a list of them."""
+    found = {kind for kind in (int, float, bool) if annotation is kind}
+    return found.union(*map(_numbers_of, get_args(annotation)))
+
+
 class Section(BaseModel):
     """A frozen group of settings in which an unknown key is an error, and so is a number that is not finite."""
 
@@ -48,6 +55,18 @@ class Section(BaseModel):
 
     only_with: ClassVar[Mapping[str, tuple[str, Any]]] = {}
     """Of a method's options, those that are read only where another one has some value: that option, and the value."""
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _true_is_no_number(cls, value: Any, info: ValidationInfo) -> Any:
+        """Pydantic takes `true` for 1, and 1 for `true`; who wrote the one did not mean the other."""
+        wanted = _numbers_of(cls.model_fields[info.field_name or ""].annotation)
+        given = value if isinstance(value, list | tuple) else [value]
+        if bool not in wanted and wanted & {int, float} and any(isinstance(one, bool) for one in given):
+            raise ValueError("a number is wanted, not true or false")
+        if wanted == {bool} and any(isinstance(one, int | float) and not isinstance(one, bool) for one in given):
+            raise ValueError("true or false is wanted, not a number")
+        return value
 
     @field_validator("*")
     @classmethod

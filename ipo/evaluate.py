@@ -18,6 +18,7 @@ from ipo.clip.base import ClipModel
 from ipo.data.types import Item
 from ipo.errors import ModelError
 from ipo.prompt import Prompt, Score
+from ipo.screen import counted
 
 CHUNK_LOGITS = 1 << 21
 """Logits that are scored at once: each takes some 40 bytes meanwhile."""
@@ -97,7 +98,7 @@ def require_finite(logits: Tensor, images: ImageSet, what: str) -> None:
     """Raise `ModelError` where logits (N, C) of `what` are not finite, naming the first image."""
     bad = (~logits.isfinite()).any(dim=-1).nonzero().flatten().tolist()
     if bad:
-        place = f"{len(bad)} of {len(images)} images, such as {images.items[bad[0]].path}"
+        place = f"{len(bad)} of {counted(len(images), 'image')}, such as {images.items[bad[0]].path}"
         raise ModelError(f"{NOT_FINITE} for {place}", where=what, remedy="Is it a damaged image or model? Try float32")
 
 

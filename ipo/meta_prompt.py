@@ -32,7 +32,7 @@ def build_messages(
 def _own_file(template: str) -> Path | None:
     """The path of somebody's own template; None for a shipped one, whose name goes first, and for none at all."""
     path = Path(template).expanduser()
-    return path if path.is_file() and not is_shipped(template) else None
+    return path if template and path.exists() and not is_shipped(template) else None
 
 
 def _row(entry: HistoryEntry) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from ipo.meta_prompt import build_messages
 from ipo.prompt import HistoryEntry, Prompt
 from ipo.propose import Checks, Reject, accept
 from ipo.record import Record, Usage
+from ipo.screen import counted
 
 _EXAMPLES = 3
 _EXCERPT = 300
@@ -74,15 +75,16 @@ def stop_reason(search: Search, record: Record) -> str | None:
     if done >= limits.steps:
         return "the one step done" if limits.steps == 1 else f"all {limits.steps} steps done"
     if limits.patience and done - history.best().step >= limits.patience:
-        return f"no better prompt in {limits.patience} steps"
+        return f"no better prompt in {counted(limits.patience, 'step')}"
     if limits.give_up and useless_steps(history) >= limits.give_up:
         kinds = reject_kinds([entry for entry in history.rejects() if entry.step > done - limits.give_up])
         reasons = ", ".join(f"{kind}: {len(entries)}" for kind, entries in kinds.items())
-        return f"no proposal of the last {limits.give_up} steps could be used ({reasons})"
+        last = "step" if limits.give_up == 1 else f"{limits.give_up} steps"
+        return f"no proposal of the last {last} could be used ({reasons})"
     if limits.max_proposals and usage.proposals >= limits.max_proposals:
-        return f"{usage.proposals} proposals made"
+        return f"{counted(usage.proposals, 'proposal')} made"
     if limits.max_tokens and usage.tokens >= limits.max_tokens:
-        return f"{usage.tokens} tokens used"
+        return f"{counted(usage.tokens, 'token')} used"
     if limits.max_cost and spent is not None and spent >= limits.max_cost:
         return f"${spent:.4f} spent"
     if limits.max_minutes and usage.seconds >= 60 * limits.max_minutes:

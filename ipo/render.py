@@ -11,7 +11,8 @@ import jinja2
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from ipo.errors import ConfigError
-from ipo.screen import printable
+from ipo.inputs import read_input
+from ipo.screen import counted, printable
 
 _FAILURES = (TypeError, ValueError, ArithmeticError, LookupError, AttributeError, RecursionError)
 """What an expression in a template can raise besides Jinja's own errors; a file that is not UTF-8 is a ValueError."""
@@ -58,7 +59,13 @@ def _environment() -> jinja2.Environment:
         lstrip_blocks=True,
         keep_trailing_newline=False,
     )
-    environment.filters |= {"code": code, "cell": cell, "plain": markdown_text, "printable": printable}
+    environment.filters |= {
+        "code": code,
+        "cell": cell,
+        "plain": markdown_text,
+        "printable": printable,
+        "counted": counted,
+    }
     return environment
 
 
@@ -69,7 +76,7 @@ def render(template: str | Path, **values: Any) -> str:
     """
     try:
         if isinstance(template, Path):
-            return _environment().from_string(template.read_text(encoding="utf-8-sig")).render(values)
+            return _environment().from_string(read_input(template, "template", ConfigError)).render(values)
         return _environment().get_template(template).render(values)
     except jinja2.UndefinedError as error:
         raise ConfigError(
@@ -82,7 +89,5 @@ def render(template: str | Path, **values: Any) -> str:
         raise ConfigError(f"no template '{error.name}'", remedy=f"Shipped: {known}; or give a path") from error
     except jinja2.TemplateError as error:
         raise ConfigError(f"template does not render: {error}", where=str(template)) from error
-    except OSError as error:
-        raise ConfigError(f"cannot read template: {error.strerror}", where=str(template)) from error
     except _FAILURES as error:
         raise ConfigError(f"template does not render: {error}", where=str(template)) from error

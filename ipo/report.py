@@ -21,7 +21,7 @@ from ipo.render import render
 from ipo.result_file import read_result
 from ipo.run_folder import RESULT_FILE, RunFolder, read_run, read_settings
 from ipo.run_path import CONFIG_FILE
-from ipo.screen import printable
+from ipo.screen import counted, printable
 
 HISTORY_PAGE = "history.md"
 REPORT_PAGE = "report.html"
@@ -69,7 +69,7 @@ def with_interval(figures: dict[str, float] | None) -> str:
 def classes_of(facts: Mapping[str, Any]) -> str:
     """`50 base classes`, `18 classes`: what a fit was on, from the facts of a run; earlier ones did not count them."""
     count, half = facts.get("class_count"), "base " if facts.get("classes") == "base" else ""
-    return f"{count} {half}class{'es' if count > 1 else ''}" if count else f"{half or 'all '}classes"
+    return counted(count, f"{half}class") if count else f"{half or 'all '}classes"
 
 
 def result_columns(result: dict[str, Any]) -> list[str]:

@@ -37,8 +37,8 @@ _LEAST = 6
 
 
 def counted(count: int, noun: str) -> str:
-    """`1 step`, `2 steps`."""
-    return f"{count} {noun}{'' if count == 1 else 's'}"
+    """`1 step`, `2,000 steps`, `2 classes`."""
+    return f"{count:,} {noun}{'' if count == 1 else 'es' if noun.endswith('s') else 's'}"
 
 
 def printable(text: str) -> str:

@@ -8,26 +8,25 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ipo.errors import ConfigError
+from ipo.errors import ConfigError, IpoError
+from ipo.inputs import input_fault, read_input
 
 
 def parse_toml(text: str) -> dict[str, Any]:
     """The tables of a TOML text. Raises `ValueError` where it is none, whatever the parser fails at."""
     try:
         return tomllib.loads(text)
-    except RecursionError as error:
-        raise ValueError("nested too deep") from error
+    except (ValueError, RecursionError) as error:
+        raise ValueError(input_fault(error)) from error
 
 
-def read_toml(path: Path, what: str = "settings") -> dict[str, Any]:
-    """The tables of a TOML file, with or without a byte order mark. Raises `ConfigError` that names `what` it is."""
+def read_toml(path: Path, what: str = "settings", kind: type[IpoError] = ConfigError) -> dict[str, Any]:
+    """The tables of a TOML file, with or without a byte order mark. Raises a `kind` that names `what` it is."""
+    text = read_input(path, what, kind)
     try:
-        return parse_toml(path.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
-        if isinstance(error, UnicodeDecodeError):
-            reason = "not UTF-8, as TOML has to be"
-        raise ConfigError(f"cannot read {what}: {reason}", where=str(path)) from error
+        return parse_toml(text)
+    except ValueError as error:
+        raise kind(f"cannot read {what}: {error}", where=str(path)) from error
 
 
 def to_toml(values: Mapping[str, Any]) -> str:

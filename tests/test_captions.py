@@ -219,7 +219,7 @@ def test_an_image_that_the_server_refuses_is_declined_and_stops_no_run(httpserve
     captions = Captioner(ApiDescriber("lmm", server_url), tmp_path / "cache").caption(paths)
     assert sorted(captions) == ["", "a cat", *["a dog"] * 4]
     assert captions[0] == "a cat"
-    assert "no caption for 1 images" in caplog.text
+    assert "no caption for 1 image," in caplog.text
     assert "flagged by the safety system" in caplog.text
     assert len([record for record in caplog.records if record.levelname == "WARNING"]) == 1
     # The refused image is now the first that is asked about; captions made before tell that the server works.

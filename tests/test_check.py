@@ -108,6 +108,13 @@ REFUSED = [
     (["baseline", "zero-shot", *DATA, "--out", "full"], "not empty"),
     (["baseline", "coopp", *DATA], "unknown method 'coopp'"),
     (["baseline", "coop", *DATA, "--set", "search.steps=3"], "does not read the setting 'search.steps'"),
+    ([*SEARCH, "--config", "full"], "it is a folder, not a file"),
+    ([*SEARCH, "--set", "data.names=full"], "it is a folder, not a file"),
+    ([*SEARCH, "--template", "full"], "it is a folder, not a file"),
+    (["optimize", "--dataset", "csv:full"], "it is a folder, not a file"),
+    (["datasets", "draw", "dtd", "--split-file", "full"], "it is a folder, not a file"),
+    (["datasets", "draw", "photos", "--split-file", "gone.json"], "--split-file is for datasets"),
+    ([*SEARCH, "--set", "search.steps=true"], "a number is wanted"),
     (["optimize", "--resume", "full"], "no run here"),
     (["baseline", "--resume", "full"], "no run here"),
 ]

@@ -1,3 +1,4 @@
+import re
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,7 @@ from ipo.cli.options import data_flags
 from ipo.cli.settings import absolute_place, make_settings
 from ipo.config import Settings, load_settings, parse_assignments
 from ipo.errors import ConfigError
+from ipo.llm.prices import cost
 from ipo.paper import PAPER_SETTINGS
 from ipo.run_folder import settings_toml
 
@@ -46,6 +48,39 @@ def test_assignments_read_toml_values_and_plain_strings():
     assert parsed == {"search": {"steps": 10, "patience": 3}, "data": {"dataset": "folder:x y"}, "offline": True}
     with pytest.raises(ConfigError, match="not key=value"):
         parse_assignments(["steps"])
+
+
+NUMBERS = [
+    (section, name)
+    for section in ("data", "clip", "llm", "captions", "search")
+    for name, field in getattr(load_settings(), section).__class__.model_fields.items()
+    if re.search(r"\b(int|float)\b", str(field.annotation))
+]
+
+
+@pytest.mark.parametrize(("section", "name"), NUMBERS)
+@pytest.mark.parametrize("value", ["true", "false"])
+def test_true_and_false_are_no_numbers(section, name, value, tmp_path):
+    (tmp_path / "settings.toml").write_text(f"[{section}]\n{name} = {value}\n")
+    for file, given in ((tmp_path / "settings.toml", []), (None, [f"{section}.{name}={value}"])):
+        with pytest.raises(ConfigError, match=rf"'{section}.{name}' = .*a number is wanted, not true or false"):
+            load_settings(file, parse_assignments(given))
+
+
+def test_a_number_is_neither_true_nor_false(tmp_path):
+    for text in ("search.english_only=1", "data.skip_unreadable=0", "search.controls=1", "offline=1", "offline=0.0"):
+        with pytest.raises(ConfigError, match="true or false is wanted, not a number"):
+            load_settings(overrides=parse_assignments([text]))
+    with pytest.raises(ConfigError, match="a number is wanted"):
+        load_settings(overrides=parse_assignments(["seed=true"]))
+    assert load_settings(overrides=parse_assignments(["search.controls=false"])).search.controls is False
+
+
+def test_a_price_is_no_truth_value(tmp_path, monkeypatch):
+    (tmp_path / "prices.toml").write_text("[m]\ninput = true\noutput = 1\n")
+    monkeypatch.setenv("IPO_PRICES", str(tmp_path / "prices.toml"))
+    with pytest.raises(ConfigError, match="the price of 'm'"):
+        cost("m", 1, 1)
 
 
 def test_settings_survive_the_run_folders_toml(tmp_path):

@@ -43,7 +43,7 @@ def test_a_template_that_fails_is_an_error_that_names_it(tmp_path, text):
 def test_a_template_in_another_encoding_is_an_error_that_names_it(tmp_path):
     template = tmp_path / "own.j2"
     template.write_bytes("café".encode("latin-1"))
-    with pytest.raises(ConfigError, match=r"utf-8.*own\.j2"):
+    with pytest.raises(ConfigError, match=r"not UTF-8.*own\.j2"):
         render(template)
 
 

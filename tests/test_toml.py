@@ -85,9 +85,9 @@ def test_a_file_that_cannot_be_read_is_one_error(tmp_path, content):
         read_toml(file)
     with pytest.raises(DataError, match=r"cannot read class names: .*settings\.toml"):
         read_map(file)
-    with pytest.raises(ConfigError, match=r"cannot read settings: No such file"):
+    with pytest.raises(ConfigError, match=r"cannot read settings: no such file"):
         load_settings(tmp_path / "gone.toml")
-    with pytest.raises(ConfigError, match="cannot read settings: Is a directory"):
+    with pytest.raises(ConfigError, match=r"cannot read settings: it is a folder, not a file .*Check the path"):
         load_settings(tmp_path)
 
 

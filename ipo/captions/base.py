@@ -17,6 +17,7 @@ from ipo.errors import DataError, LLMError
 from ipo.llm.base import Spent
 from ipo.progress import track
 from ipo.prompt import one_line
+from ipo.screen import counted
 
 NO_HUB = "Use --captioner none or describe, hf:FOLDER, or openai:MODEL with captions.base_url"
 """What to do where no hub can be reached."""
@@ -98,7 +99,9 @@ class Captioner:
         declined = [path for path in dict.fromkeys(paths) if not captions[hashes[path]]]
         if declined:
             place = f"{declined[0]}{refusals.get(declined[0], '')}"
-            _log.warning("%s gave no caption for %d images, the first is %s", self.name, len(declined), place)
+            _log.warning(
+                "%s gave no caption for %s, the first is %s", self.name, counted(len(declined), "image"), place
+            )
         return [captions[hashes[path]] for path in paths]
 
     def _stored(self, opened: sqlite3.Connection, digests: Sequence[bytes]) -> dict[bytes, str]:

@@ -12,7 +12,7 @@ from rich.table import Table
 from ipo.cli import options
 from ipo.cli.console import output, print_json
 from ipo.errors import ConfigError, DivergedError
-from ipo.screen import printable, say
+from ipo.screen import counted, printable, say
 
 if TYPE_CHECKING:
     from ipo.config import Settings
@@ -165,7 +165,7 @@ def describe(fit: Fit) -> str:
     classes = classes_of({"classes": fit.protocol.classes, "class_count": len(task.classnames)})
     lines = [
         f"{fit.method.name} on {task.dataset}: {classes}, "
-        f"{len(task.train)} training images, split {fit.protocol.source.split_source}",
+        f"{counted(len(task.train), 'training image')}, split {fit.protocol.source.split_source}",
         f"CLIP {task.clip.fingerprint.name}"
         + ("; offline: stand-ins for the paper's models" if fit.settings.offline else ""),
     ]

@@ -220,6 +220,6 @@ def summary(dataset: Dataset) -> str:
     """One line about a dataset: sizes, classes, split source and place."""
     sizes = "/".join(str(len(items)) for items in (dataset.train, dataset.val, dataset.test))
     return (
-        f"{dataset.name}: {sizes} train/val/test images, {len(dataset.classnames)} classes, "
+        f"{dataset.name}: {sizes} train/val/test images, {counted(len(dataset.classnames), 'class')}, "
         f"split {dataset.split_source}, in {dataset.root}"
     )

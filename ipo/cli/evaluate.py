@@ -10,7 +10,7 @@ from rich.text import Text
 
 from ipo.cli import options
 from ipo.cli.console import output, print_json
-from ipo.screen import printable
+from ipo.screen import counted, printable
 
 
 def evaluate(
@@ -72,7 +72,7 @@ def evaluate(
         print_json(rows)
         return
     count, source = rows[0]["n"], rows[0]["split_source"]
-    used = f"{count} test images, split {source}" if images == "test" else f"all {count} images"
+    used = f"{counted(count, 'test image')}, split {source}" if images == "test" else counted(count, "image")
     console = output()
     words = f"{settings.data.dataset}, {split} classes, {used}, {settings.clip.model}"
     console.print(printable(words), soft_wrap=True)

@@ -14,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from ipo.cli import options
 from ipo.cli.console import output, print_json
 from ipo.errors import LLMError
-from ipo.screen import printable, say
+from ipo.screen import counted, printable, say
 
 if TYPE_CHECKING:
     from ipo.config import Settings
@@ -161,7 +161,8 @@ def describe(built: Experiment) -> str:
     task = built.protocol.task
     classes = classes_of({"classes": built.protocol.classes, "class_count": len(task.classnames)})
     lines = [
-        f"{task.dataset}: {classes}, {len(task.train)} training images, split {built.protocol.source.split_source}",
+        f"{task.dataset}: {classes}, {counted(len(task.train), 'training image')}, "
+        f"split {built.protocol.source.split_source}",
         f"CLIP {built.clip.fingerprint.name}; LLM {built.llm.name}",
     ]
     if named := named_by_first_prompts(built.settings.search, task.classnames):

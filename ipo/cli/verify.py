@@ -9,7 +9,7 @@ from rich.text import Text
 from ipo.cli import options
 from ipo.cli.console import output, print_json
 from ipo.errors import DataError
-from ipo.screen import printable
+from ipo.screen import counted, printable
 
 
 def verify(
@@ -70,5 +70,8 @@ def verify(
     for dataset, note in dict.fromkeys((row.dataset, row.note) for row in verdicts if row.note):
         console.print(printable(f"{dataset}: {note}"))
     compared = sum(not verdict.note for verdict in verdicts)
-    console.print(f"{compared - len(wrong)} of {compared} comparable figures agree; {len(names)} datasets are here.")
+    console.print(
+        f"{compared - len(wrong)} of {counted(compared, 'comparable figure')} agree; "
+        f"{counted(len(names), 'dataset')} here."
+    )
     raise typer.Exit(1 if wrong else 0)

@@ -30,6 +30,7 @@ from ipo.clip.pictures import decode
 from ipo.data.types import Item
 from ipo.errors import DataError, ModelError
 from ipo.progress import track
+from ipo.screen import counted
 
 SHARD_IMAGES = 512
 """Features written together: what is lost at most when the process is killed."""
@@ -153,7 +154,8 @@ class ImageFeatureStore:
         """Raise `ModelError` for features (N, D) with a NaN or an infinity: any score made of them would be one."""
         odd = (~torch.isfinite(features).all(dim=-1)).nonzero().flatten().tolist()
         if odd:
-            what = f"{self._clip.fingerprint.name} gives {len(odd)} of {len(paths)} images features that are no numbers"
+            images = f"{len(odd)} of {counted(len(paths), 'image')}"
+            what = f"{self._clip.fingerprint.name} gives {images} features that are no numbers"
             raise ModelError(f"{what}, the first is {paths[odd[0]]}", remedy=remedy)
 
     def _write(self, rows: dict[bytes, Tensor]) -> None:
@@ -181,7 +183,7 @@ class ImageFeatureStore:
     def _report(self, problems: dict[Path, str], count: int) -> None:
         """Name unreadable images: in a warning where they may be left out, in a `DataError` otherwise."""
         first = "; ".join(f"{path}: {reason}" for path, reason in list(problems.items())[:_NAMED])
-        message = f"{len(problems)} of {count} images cannot be read: {first}"
+        message = f"{len(problems)} of {counted(count, 'image')} cannot be read: {first}"
         message += f"; and {len(problems) - _NAMED} more" if len(problems) > _NAMED else ""
         if not self._skip_unreadable:
             raise DataError(

@@ -15,6 +15,7 @@ from ipo.data.splits import SPLITS, relative
 from ipo.data.types import Dataset, Item, Split
 from ipo.errors import DataError
 from ipo.progress import track
+from ipo.screen import counted
 
 
 def all_items(dataset: Dataset) -> tuple[Item, ...]:
@@ -26,14 +27,14 @@ def count_problems(entry: CatalogueEntry, dataset: Dataset) -> list[str]:
     """Where the numbers of classes and images differ from the published ones; empty if they agree."""
     problems = []
     if len(dataset.classnames) != entry.classes:
-        problems.append(f"{len(dataset.classnames)} classes, published {entry.classes}")
+        problems.append(f"{counted(len(dataset.classnames), 'class')}, published {entry.classes}")
     sizes = (len(dataset.train), len(dataset.val), len(dataset.test))
     if missing_domains(entry, dataset):
         return problems  # a part of the domains has no published size of its own
     if entry.total or dataset.split_source.startswith("seeded"):
         total = entry.total or sum(entry.sizes)
         if total and sum(sizes) != total:
-            problems.append(f"{sum(sizes)} images, published {total}")
+            problems.append(f"{counted(sum(sizes), 'image')}, published {total}")
     elif sizes != entry.sizes:
         found, published = ("/".join(str(size) for size in row) for row in (sizes, entry.sizes))
         problems.append(f"train/val/test {found}, published {published}")

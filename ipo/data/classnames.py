@@ -11,7 +11,8 @@ from pathlib import Path
 
 from ipo.data.splits import readable_name
 from ipo.errors import DataError
-from ipo.toml import parse_toml
+from ipo.inputs import read_json_input
+from ipo.toml import read_toml
 
 MAP_FILES = ("classnames.json", "classnames.toml")
 """Files beside the data that are read as a map."""
@@ -80,11 +81,11 @@ def _is_wide(letter: str) -> bool:
 
 def read_map(file: Path) -> Mapping[str, str]:
     """A JSON object or TOML table from label to name."""
-    try:
-        text = file.read_text(encoding="utf-8-sig")
-        names = parse_toml(text) if file.suffix == ".toml" else json.loads(text)
-    except (OSError, ValueError, RecursionError) as error:
-        raise DataError(f"cannot read class names: {error}", where=str(file)) from error
+    what = "class names"
+    if file.suffix == ".toml":
+        names: object = read_toml(file, what, DataError)
+    else:
+        names = read_json_input(file, what)
     if not isinstance(names, dict) or not all(isinstance(name, str) for name in names.values()):
         raise DataError("class names are not a map from label to name", where=str(file), remedy='Like {"n01": "cat"}')
     return names

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from ipo.data.formats import HEIF_ADVICE, HEIF_INSTALLED, HEIF_SUFFIXES, IMAGE_SUFFIXES
 from ipo.errors import DataError
+from ipo.screen import counted
 
 DROPPINGS = frozenset(
     (
@@ -110,18 +111,14 @@ class Listing:
         if self._unread:
             endings = Counter(path.suffix.lower() or "without ending" for path in self._unread)
             kinds = ", ".join(f"{count} {ending}" for ending, count in endings.most_common())
-            what = f"passed over {_files(self._unread)} without the ending of an image: {kinds}"
+            what = f"passed over {counted(len(self._unread), 'file')} without the ending of an image: {kinds}"
             notes.append(f"{what}; the first is {self._named(self._unread[0])}")
             if not HEIF_INSTALLED and any(ending in HEIF_SUFFIXES for ending in endings):
                 notes.append(HEIF_ADVICE)
         if loose:
-            what = f"passed over {_files(loose)} beside the class folders"
+            what = f"passed over {counted(len(loose), 'file')} beside the class folders"
             notes.append(f"{what}; the first is {self._named(loose[0])}")
         return notes
-
-
-def _files(paths: Sequence[Path]) -> str:
-    return f"{len(paths)} file{'s' if len(paths) > 1 else ''}"
 
 
 def _inside(folder: Path) -> list[os.DirEntry[str]]:

@@ -12,6 +12,7 @@ from ipo.data.official import OFFICIAL
 from ipo.data.splits import Parts, hold_out, read_split_file, safe_path, seeded_split
 from ipo.data.types import Item, Split
 from ipo.errors import DataError
+from ipo.inputs import read_input
 
 
 @dataclass(frozen=True)
@@ -184,10 +185,7 @@ def _domain_rows(file: Path) -> Iterator[tuple[str, int]]:
 
 
 def _lines(file: Path) -> list[str]:
-    try:
-        return [line for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
-    except OSError as error:
-        raise DataError(f"cannot read list: {error.strerror}", where=str(file)) from error
+    return [line for line in read_input(file, "list", remedy="Fetch it again").splitlines() if line.strip()]
 
 
 _READERS: Mapping[Layout, Callable[[CatalogueEntry, Place, int], Reading]] = {

@@ -152,9 +152,13 @@ def load_listing(spec: str, root: Path | None = None, split_file: Path | None = 
     `root` of the result is then where the images would be.
     """
     spec = require_known(spec)
-    if ":" in spec:
+    known = None if ":" in spec else catalogue_entry(spec)
+    if split_file and (known is None or known.layout != "split"):
+        what = f"--split-file is for datasets with a split file of CoOp's, which '{spec}' has not"
+        raise ConfigError(what, where=str(split_file), remedy="Leave it out")
+    if known is None:
         return load_dataset(spec, root, seed=seed)
-    entry, place = catalogue_entry(spec), data_root(root)
+    entry, place = known, data_root(root)
     split_file = split_file or find_split_file(entry, place)
     if split_file is None or entry.layout != "split":
         return load_dataset(spec, root, seed=seed)

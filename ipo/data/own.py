@@ -14,6 +14,7 @@ from ipo.data.layouts import labelled
 from ipo.data.splits import SPLITS, Parts, assemble, hold_out, seeded_split
 from ipo.data.types import Dataset, Split
 from ipo.errors import DataError
+from ipo.screen import counted
 
 OWN_PROMPT = "a photo of a <CLASS>."
 """The hand-crafted prompt where no paper gives one."""
@@ -99,7 +100,9 @@ def _require_classes(classes: Sequence[str], root: Path, loose: Sequence[Path]) 
     """Raise `DataError` that says what a folder holds instead of two class folders at least."""
     if len(classes) < 2:
         folders = f"one class folder, {classes[0]}" if classes else "no class folders"
-        what = f"{len(classes)} classes found: {folders}, and {len(loose)} pictures directly inside"
+        what = (
+            f"{counted(len(classes), 'class')} found: {folders}, and {counted(len(loose), 'picture')} directly inside"
+        )
         raise DataError(what, where=str(root), remedy=_LAYOUT)
 
 
@@ -120,7 +123,7 @@ def own_dataset(
     """
     if len(classnames) < 2:
         found = f"'{classnames[0]}' alone" if classnames else "no image is listed"
-        what = f"{len(classnames)} classes found: {found}"
+        what = f"{counted(len(classnames), 'class')} found: {found}"
         raise DataError(what, where=str(root), remedy="Two are the least to tell apart")
     for item in itertools.chain.from_iterable(parts.values()):
         _require_utf8(item.path)

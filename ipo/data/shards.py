@@ -18,6 +18,7 @@ from ipo.data.own import split_named
 from ipo.data.tables import read_table
 from ipo.data.types import Dataset
 from ipo.errors import DataError
+from ipo.inputs import read_input
 from ipo.progress import track
 
 _LABEL_SUFFIXES = (".cls", ".json", ".txt")
@@ -94,10 +95,7 @@ def _names_beside(shard: Path) -> list[Path]:
 
 
 def _lines(file: Path) -> list[str]:
-    try:
-        return file.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"cannot read class names: {error}", where=str(file)) from error
+    return read_input(file, "class names").splitlines()
 
 
 def _copy_shard(shard: Path, split: str, writer: Writer) -> None:
@@ -143,7 +141,7 @@ def _label(opened: Callable[[], IO[bytes]], suffix: str) -> str:
         return text
     try:
         fields = json.loads(text)
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):
         return ""
     found = [fields[name] for name in ("label", "cls") if isinstance(fields, dict) and name in fields]
     return str(found[0]) if found else ""

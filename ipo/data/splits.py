@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import random
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from ipo.data.types import Dataset, Item, Split
 from ipo.errors import DataError
+from ipo.inputs import read_json_input
 
 Parts = dict[Split, list[Item]]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
@@ -25,16 +24,17 @@ def read_split_file(file: Path, images: Path) -> tuple[list[str], Parts]:
     Paths are relative to `images`; whether the images exist is not looked at. Raises `DataError` for another format,
     a path that leaves the folder, a label with two names, and a gap in the labels.
     """
-    rows = _load_json(file)
+    rows = read_json_input(file, "split file", remedy="Check the path, or fetch it again")
     names: dict[int, str] = {}
     parts: Parts = {}
     try:
         for split in SPLITS:
-            parts[split] = [Item(safe_path(images, path, file), int(label)) for path, label, _ in rows[split]]
-            _collect_names(names, rows[split], file)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+            listed = [_split_row(row) for row in rows[split]]
+            parts[split] = [Item(safe_path(images, path, file), label) for path, label, _ in listed]
+            _collect_names(names, listed, file)
+    except (KeyError, TypeError, ValueError) as error:
         raise DataError(
-            f"not a split file: {error!r}",
+            f"not a split file: {error!r:.300}",
             where=str(file),
             remedy='It should hold {"train": [[path, label, class name], ...], "val": ..., "test": ...}',
         ) from error
@@ -43,17 +43,18 @@ def read_split_file(file: Path, images: Path) -> tuple[list[str], Parts]:
     return [names[label] for label in range(len(names))], parts
 
 
-def _collect_names(names: dict[int, str], rows: Sequence[Sequence[Any]], file: Path) -> None:
+def _split_row(row: object) -> tuple[str, int, str]:
+    """A row of a split file. Raises `TypeError`; a truth value is no label, and neither is 1.5."""
+    match row:
+        case [str(path), int(label), str(name)] if not isinstance(label, bool) and "\0" not in path:
+            return path, label, name
+    raise TypeError(f"[path, label, class name] expected, not {row!r:.100}")
+
+
+def _collect_names(names: dict[int, str], rows: Sequence[tuple[str, int, str]], file: Path) -> None:
     for _, label, name in rows:
         if names.setdefault(label, name) != name:
             raise DataError(f"label {label} is both '{names[label]}' and '{name}'", where=str(file))
-
-
-def _load_json(file: Path) -> Any:
-    try:
-        return json.loads(file.read_text(encoding="utf-8-sig"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise DataError(f"cannot read split file: {error}", where=str(file), remedy="Fetch it again") from error
 
 
 def safe_path(folder: Path, relative: str, source: Path) -> Path:

@@ -14,6 +14,7 @@ from ipo.data.own import own_dataset, split_named, with_test
 from ipo.data.splits import SPLITS, Parts, seeded_split
 from ipo.data.types import Dataset, Item
 from ipo.errors import DataError
+from ipo.inputs import read_input
 
 _COLUMNS = {
     "path": ("path", "image", "file", "filename", "image_path"),
@@ -23,13 +24,17 @@ _COLUMNS = {
 }
 
 
+_MOST_DIGITS = 1000
+"""A label with more is a text: Python turns no text of thousands of digits into a number."""
+
+
 def require_table(place: str) -> Path:
     """The file of `csv:FILE`. Raises `DataError` where there is none."""
     file = Path(place).expanduser()
     if not file.is_file():
-        raise DataError(
-            "cannot read table: no such file", where=str(file), remedy="Write csv:FILE with columns path and label"
-        )
+        what = "it is a folder, not a file" if file.is_dir() else "no such file"
+        remedy = "Write csv:FILE with columns path and label"
+        raise DataError(f"cannot read table: {what}", where=str(file), remedy=remedy)
     return file
 
 
@@ -90,7 +95,7 @@ def _listed_twice(rows: Iterable[Row]) -> tuple[str, ...]:
 def in_label_order(labels: Iterable[str]) -> list[str]:
     """Labels without repetition: by number if all are integers, else by ASCII."""
     unique = set(labels)
-    numeric = all(label.isdecimal() for label in unique)
+    numeric = all(label.isdecimal() and len(label) <= _MOST_DIGITS for label in unique)
     return sorted(unique, key=lambda label: (int(label) if numeric else 0, label))
 
 
@@ -102,10 +107,7 @@ def _existing(file: Path, row: Row) -> Path:
 
 
 def _rows(file: Path) -> Iterator[Row]:
-    try:
-        text = file.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"cannot read table: {error}", where=str(file)) from error
+    text = read_input(file, "table")
     head = text.partition("\n")[0]
     delimiter = max(",;\t", key=head.count)
     columns = _column_positions([cell.strip().lower() for cell in head.split(delimiter)])

@@ -43,9 +43,8 @@ def read_tables(shipped: Path, own: Path) -> dict[str, dict[str, object]]:
     """The rows of both files; a user's row replaces the shipped one of its name. Raises `ConfigError`."""
     rows: dict[str, dict[str, object]] = {}
     for path in (shipped, own):
-        if path is own and not path.is_file():
-            continue
-        rows |= read_toml(path, path.stem)
+        if path is shipped or os.path.lexists(path) or f"IPO_{shipped.stem.upper()}" in os.environ:
+            rows |= read_toml(path, shipped.stem)
     return rows
 
 

@@ -7,6 +7,7 @@ import torch
 from torch.distributions import Normal, kl_divergence
 from torch.nn.functional import log_softmax
 
+from ipo.errors import DivergedError
 from ipo.methods import FitRun
 from ipo_baselines.bayesian import (
     METHOD,
@@ -166,3 +167,17 @@ def test_the_hidden_width_is_an_option_of_the_fit(task):
         task.clip.dim // 2,
         task.clip.dim // 2,
     )
+
+
+def test_a_start_that_gives_no_finite_loss_is_not_blamed_on_the_learning_rate(task, tmp_path):
+    options = METHOD.configure("tiny", 4, {"log_variance": 2000, "epochs": 1, "learning_rate": 0.01})
+    with pytest.raises(DivergedError, match=r"before anything is learned.*log_variance=2000\.0") as caught:
+        METHOD.fit(task, options, FitRun(tmp_path, report=lambda _: None))
+    assert "with a lower learning_rate" not in str(caught.value)
+    assert not (tmp_path / "checkpoint.safetensors").exists()
+
+
+def test_a_fit_that_diverges_names_the_rate_and_the_figures_that_were_given(task, tmp_path):
+    options = METHOD.configure("tiny", 4, {"learning_rate": 1e308, "kl_weight": 7, "warmup_epochs": 0})
+    with pytest.raises(DivergedError, match=r"lower learning_rate .*, or with other figures than kl_weight=7\.0"):
+        METHOD.fit(task, options, FitRun(tmp_path, report=lambda _: None))

@@ -6,7 +6,7 @@ from torch.nn.functional import cross_entropy
 
 from ipo.errors import ConfigError
 from ipo.evaluate import PromptPredictor
-from ipo.methods import FitRun
+from ipo.methods import FitRun, find_method
 from ipo.prompt import Prompt
 from ipo_baselines.augment import TrainingFeatures
 from ipo_baselines.contexts import encode_context, first_context
@@ -154,3 +154,28 @@ def test_the_nearest_word_of_an_untrained_vector_is_its_own(task):
     pairs = [(word, row) for word, row in zip(words, embeddings, strict=True) if not word.startswith("[")]
     distances = sorted((float((row - embeddings[4]).norm()), word) for word, row in pairs)
     assert second == [distances[1][1], pytest.approx(distances[1][0], abs=1e-4)]
+
+
+@pytest.mark.parametrize("method", ["coop", "cocoop", "bayesian"])
+@pytest.mark.parametrize(
+    ("init", "words"),
+    [
+        ("", "words are wanted"),
+        ("  ", "words are wanted"),
+        ("a photo of a <CLASS>", "without it"),
+        ("a photo of a <class>.", "without it"),
+        ("a {} photo", "no angle brackets"),
+        ("a < photo", "no angle brackets"),
+        ("a\u200bphoto", "invisible"),
+        ("salt &amp; pepper", "no HTML entities"),
+    ],
+)
+def test_a_start_that_is_no_words_is_refused_before_anything_is_loaded(method, init, words):
+    with pytest.raises(ConfigError, match=words):
+        find_method(method).configure("tiny", 4, {"init": init})
+
+
+def test_a_start_that_the_model_has_no_token_for_is_refused(task, monkeypatch):
+    monkeypatch.setattr(type(task.clip), "embed_words", lambda self, text: torch.zeros(0, self.width))
+    with pytest.raises(ConfigError, match="no token"):
+        first_context(task.clip, options(init="a"), 1)

@@ -83,7 +83,7 @@ def test_counts_and_missing_domains_of_a_benchmark_are_named(tmp_path):
     assert "no such file" in found[2]
     class_tree(tmp_path / "pacs" / "photo", {"dog": 4})
     found = list(problems(load_dataset("pacs", tmp_path)))
-    assert found[0] == "1 classes, published 7"
+    assert found[0] == "1 class, published 7"
     assert {f"domain {domain} is not there" for domain in ("art_painting", "cartoon", "sketch")} <= set(found)
 
 

@@ -10,7 +10,7 @@ from ipo.cli.datasets import app
 from ipo.data.catalogue import CATALOGUE
 from ipo.data.fewshot import draw_shots
 from ipo.data.load import load_dataset
-from ipo.errors import DataError
+from ipo.errors import ConfigError, DataError
 from tests.data.builders import class_tree, split_file
 
 
@@ -120,3 +120,10 @@ def test_the_data_root_may_stand_before_the_command(root, monkeypatch):
     behind = run("draw", "dtd", "--shots", 1, "--json", "--data-root", root).output
     assert len(json.loads(before)["train"]) == 3
     assert before == behind
+
+
+@pytest.mark.parametrize("name", ["folder:pictures", "imagenet", "pacs"])
+def test_a_split_file_for_a_dataset_that_has_none_is_refused(name, root):
+    done = run("draw", name, "--split-file", root / "dtd" / CATALOGUE["dtd"].split_file)
+    assert isinstance(done.exception, ConfigError)
+    assert "--split-file is for datasets with a split file" in str(done.exception)

@@ -122,7 +122,7 @@ def test_5000_classes(tmp_path):
     ("classes", "message"),
     [
         ({}, "0 classes found: no class folders, and 0 pictures directly inside.*cat/1.jpg"),
-        ({"only": 3}, "1 classes found: one class folder, only, and 0 pictures"),
+        ({"only": 3}, "1 class found: one class folder, only, and 0 pictures"),
         ({"a": 0, "b": 0}, "no training images found"),
     ],
 )

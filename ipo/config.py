@@ -32,6 +32,7 @@ STAND_INS = (OFFLINE_CLIP, "mini-conse")
 Device = Literal["auto", "cpu", "cuda", "mps"]
 Precision = Literal["float32", "bfloat16", "float16"]
 TrackerName = Literal["none", "trackio", "wandb"]
+GrammarName = Literal["auto", "free", "phrase"]
 ResponseFormat = Literal["auto", "schema", "object", "none"]
 SelectionRule = Literal["accuracy", "loss", "margin", "fold_accuracy", "fold_loss"]
 
@@ -137,6 +138,10 @@ class LLMSettings(Section):
     """Number format of a local model; `auto` is float32 on a CPU and bfloat16 elsewhere."""
     response_format: ResponseFormat = "auto"
     """How a server is asked for JSON: by schema, as any object, or (`none`) in words only; `auto` learns what works."""
+    grammar: GrammarName = "auto"
+    """What a proposal may be: `phrase`, words of lists put together by a grammar, so that a person could have written
+    it, or `free`, any words; `auto` is what the preset says (`phrase` for the offline model). A server is given the
+    grammar, too."""
     timeout: float = Field(default=60.0, gt=0)
     """Seconds until a request is given up, however slowly its answer drips."""
     retries: NonNegativeInt = 2

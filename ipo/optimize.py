@@ -20,7 +20,7 @@ from ipo.llm.base import LLM, RemoteLLM, Reply
 from ipo.llm.prices import cost
 from ipo.meta_prompt import build_messages
 from ipo.prompt import HistoryEntry, Prompt
-from ipo.propose import Checks, Reject, accept
+from ipo.propose import Checks, Reject, accept, unnamed_classes
 from ipo.record import Record, Usage
 from ipo.screen import counted
 
@@ -158,6 +158,8 @@ def _ask(search: Search, record: Record, step: int, shown: Sequence[HistoryEntry
         "max_tokens": search.sampling.max_tokens,
         "seed": step_seed(search.seed, step),
     }
+    if search.llm.form == "phrase":
+        terms["unnamed"] = unnamed_classes(search.settings, search.classnames)
     if isinstance(search.llm, RemoteLLM):
         came = dict(record.begin(step, messages))
         for index, reply in search.llm.arriving(messages, **terms, have=dict(came)):

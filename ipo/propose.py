@@ -14,6 +14,7 @@ from ipo.errors import PromptError
 from ipo.lengths import TextRoom
 from ipo.llm.base import LLM, LikelihoodModel, Reply
 from ipo.llm.parse import read_prompt
+from ipo.llm.phrases import content_key
 from ipo.meta_prompt import build_messages
 from ipo.naming import named_classes
 from ipo.prompt import CLASS_PLACEHOLDER, Prompt
@@ -102,13 +103,16 @@ def named_by_first_prompts(settings: SearchSettings, classnames: Sequence[str]) 
 def accept(replies: Sequence[Reply], seen: AbstractSet[str], checks: Checks) -> list[Prompt | Reject]:
     """One verdict a reply, in order: a new and fit prompt, or a reject. `seen` holds the keys of all earlier texts."""
     verdicts: list[Prompt | Reject] = []
-    keys = set(seen)
+    keys, said = set(seen), {content_key(text) for text in seen}
     for reply in replies:
         verdict = parse_reply(reply)
         if isinstance(verdict, Prompt):
             verdict = check(verdict, keys, checks)
+        if isinstance(verdict, Prompt) and reply.form == "phrase" and content_key(verdict.text) in said:
+            verdict = Reject(verdict.text, "duplicate", "the words of an earlier one, but for order and function words")
         if isinstance(verdict, Prompt):
             keys.add(verdict.key())
+            said.add(content_key(verdict.text))
         verdicts.append(verdict)
     return _likely(verdicts, checks)
 

@@ -10,9 +10,10 @@ from typing import ClassVar, Literal, Protocol, runtime_checkable
 
 from ipo.files import EXACT
 
-ReplyForm = Literal["line", "sides", "free"]
-"""How a reply holds its proposal: `line`, the whole text is a prompt by grammar; `sides`, a JSON object with the text
-`before` and `after` the class slot was asked for; `free`, anything, with the prompt between <INS> and </INS>."""
+ReplyForm = Literal["line", "phrase", "sides", "free"]
+"""How a reply holds its proposal: `line`, the whole text is a prompt by grammar; `phrase`, the same by the grammar of
+phrases; `sides`, a JSON object with the text `before` and `after` the class slot was asked for; `free`, anything, with
+the prompt between <INS> and </INS>."""
 
 
 CAPTION_TOKENS = 2000
@@ -72,6 +73,7 @@ class Style:
     top_p: float = 1.0
     min_likelihood: float | None = None
     caption_tokens: int = CAPTION_TOKENS
+    grammar: Literal["free", "phrase"] = "free"
 
 
 NOTHING_YET: Mapping[int, Reply] = MappingProxyType({})
@@ -105,8 +107,11 @@ class LLM(Protocol):
         max_tokens: int,
         seed: int,
         known: AbstractSet[str] = frozenset(),
+        unnamed: Sequence[str] = (),
     ) -> list[Reply]:
         """`n` replies to `messages`; a model that can, proposes nothing of `known` (`ipo.prompt.text_key` of texts).
+
+        `unnamed` are class names that no proposal should hold: the grammar of phrases leaves them out.
 
         Raises `LLMError` only when no reply at all can be had.
         """

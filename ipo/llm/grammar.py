@@ -41,8 +41,15 @@ def ends(pieces: Sequence[str]) -> Tensor:
 class Novelty:
     """Keeps texts from ending as one that is known, so that a sample goes on until it is something new."""
 
-    def __init__(self, ends: Tensor, decode: Callable[[Sequence[int]], str], known: AbstractSet[str]) -> None:
-        self._ends, self._decode, self._known = ends, decode, set(known)
+    def __init__(
+        self,
+        ends: Tensor,
+        decode: Callable[[Sequence[int]], str],
+        known: AbstractSet[str],
+        key: Callable[[str], str] = text_key,
+    ) -> None:
+        """Texts with one `key` are one text; `known` are keys."""
+        self._ends, self._decode, self._known, self._text_key = ends, decode, set(known), key
 
     def forbid(self, allowed: Tensor, texts: Sequence[Sequence[int] | None]) -> None:
         """Clear in `allowed` (rows, width) what would end a text as a known one, unless nothing else is left."""
@@ -57,17 +64,18 @@ class Novelty:
         self._known.add(self._key(ids))
 
     def _key(self, ids: Sequence[int]) -> str:
-        return text_key(self._decode(ids))
+        return self._text_key(self._decode(ids))
 
 
 class GrammarMask:
-    """Which tokens may come next, for each of several texts written side by side."""
+    """Which tokens may come next, for each of several texts written side by side, each by a grammar of its own."""
 
-    def __init__(self, table: LLTokenizer, grammar: str, rows: int, novelty: Novelty | None = None) -> None:
+    def __init__(self, table: LLTokenizer, grammars: Sequence[str], novelty: Novelty | None = None) -> None:
         self._novelty = novelty
-        self._texts: list[list[int]] = [[] for _ in range(rows)]
-        self._matchers = [LLMatcher(table, grammar) for _ in range(rows)]
-        self._bits = llguidance.numpy.allocate_token_bitmask(rows, table.vocab_size)
+        self._texts: list[list[int]] = [[] for _ in grammars]
+        first = {grammar: LLMatcher(table, grammar) for grammar in dict.fromkeys(grammars)}
+        self._matchers = [first[grammar].deep_copy() for grammar in grammars]
+        self._bits = llguidance.numpy.allocate_token_bitmask(len(grammars), table.vocab_size)
 
     def allowed(self, width: int) -> Tensor:
         """Boolean mask (rows, width) of the tokens that keep each text inside the grammar."""

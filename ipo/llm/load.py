@@ -7,11 +7,13 @@ import importlib.util
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Literal
 
 from ipo.config import LLMSettings
 from ipo.errors import ConfigError, ModelError, UnknownName
 from ipo.llm.base import CAPTION_TOKENS, LLM, Style
 from ipo.llm.gguf import require_gguf
+from ipo.llm.phrases import word_lists
 from ipo.llm.presets import Preset, presets
 from ipo.packages import OFFLINE_REMEDY
 
@@ -41,6 +43,8 @@ def require_llm(settings: LLMSettings, *, offline: bool) -> Preset:
     On a GPU another row may be taken in the end.
     """
     preset = _row(settings.spec, offline)
+    if grammar_of(preset, settings) == "phrase":
+        word_lists()
     kind, _, rest = preset.spec.partition(":")
     if kind == "openai":
         remote_name(settings, offline=offline)
@@ -77,6 +81,11 @@ def remote_name(settings: LLMSettings, *, offline: bool) -> str | None:
 def is_remote(spec: str, *, offline: bool) -> bool:
     """Whether the spec names a model on a server. Raises `UnknownName` where it names none."""
     return _row(spec, offline).spec.startswith(REMOTE)
+
+
+def grammar_of(preset: Preset, settings: LLMSettings) -> Literal["free", "phrase"]:
+    """What a proposal may be: as the settings say, or else the preset."""
+    return preset.grammar if settings.grammar == "auto" else settings.grammar
 
 
 def _preset(settings: LLMSettings, offline: bool) -> Preset:
@@ -205,11 +214,13 @@ def _load_llama_cpp(path: Path, label: str, preset: Preset, settings: LLMSetting
 
 
 def _style(preset: Preset, settings: LLMSettings, has_chat: bool, parameters: int) -> Style:
+    grammar = grammar_of(preset, settings)
     chat = has_chat and parameters >= _SMALL_MODEL if preset.chat is None else preset.chat
     return Style(
         chat=chat,
         template=preset.template or ("ipo.j2" if chat else "continue.j2"),
         top_p=settings.top_p or preset.top_p or (1.0 if chat else 0.9),
-        min_likelihood=preset.min_likelihood,
+        min_likelihood=preset.min_likelihood if grammar == "free" else None,
         caption_tokens=preset.caption_tokens or CAPTION_TOKENS,
+        grammar=grammar,
     )

@@ -5,10 +5,12 @@ Shape legend as in `ipo.llm.sampling`.
 
 from __future__ import annotations
 
+import random
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
+from dataclasses import replace
 from functools import cached_property
 
 from llguidance import LLTokenizer
@@ -17,18 +19,25 @@ from torch import Tensor
 from ipo.errors import LLMError
 from ipo.llm.base import Message, Reply, ReplyForm, Style
 from ipo.llm.grammar import GrammarMask, Novelty, ends, prompt_grammar
+from ipo.llm.phrases import WordLists, content_key, grammar, word_lists
 from ipo.llm.sampling import Sampler, Step, sample
+
+_ATTEMPTS = 4
+"""How often a phrase is asked for while what comes says what was said."""
 
 
 class LocalLLM(ABC):
     """A causal language model under a grammar: every reply is a valid prompt (form `line`)."""
 
-    form: ReplyForm = "line"
-
     def __init__(self, name: str, style: Style, room: int | None) -> None:
         self.name, self.style, self.room = name, style, room
         self.template, self.min_likelihood = style.template, style.min_likelihood
         self.caption_tokens = style.caption_tokens
+        self.form: ReplyForm = "line"
+        self.lists: WordLists | None = None
+        if style.grammar == "phrase":
+            self.form, self.lists = "phrase", word_lists()
+            self.name = f"{name}, phrases {self.lists.digest}"
 
     def generate(
         self,
@@ -38,22 +47,55 @@ class LocalLLM(ABC):
         max_tokens: int,
         seed: int,
         known: AbstractSet[str] = frozenset(),
+        unnamed: Sequence[str] = (),
     ) -> list[Reply]:
         """`n` new prompts in one batch. The tokens of the meta-prompt, read once, are counted with the first reply."""
         sampler = Sampler(temperature, self.style.top_p, seed)
+        if self.lists is not None:
+            return self._phrases(messages, self.lists.without(unnamed), n, max_tokens, sampler, known)
         novelty = Novelty(self._ends, self.decode, known)
-        return self.write(messages, prompt_grammar(max_tokens - 1), n, max_tokens, sampler, novelty)
+        return self.write(messages, [prompt_grammar(max_tokens - 1)] * n, max_tokens, sampler, novelty)
+
+    def _phrases(
+        self,
+        messages: Sequence[Message],
+        lists: WordLists,
+        n: int,
+        max_tokens: int,
+        sampler: Sampler,
+        known: AbstractSet[str],
+    ) -> list[Reply]:
+        """`n` phrases, each of its own sample of the lists. One that says what was said is asked for again.
+
+        Equal arguments give equal phrases: the samples are drawn by the sampler's seed.
+        """
+        shown = "\n".join(message.content for message in messages)
+        said = {content_key(text) for text in known}
+        replies: dict[int, Reply] = {}
+        waiting = list(range(n))
+        for attempt in range(_ATTEMPTS):
+            draws = [random.Random(f"{sampler.seed} {attempt} {row}") for row in waiting]
+            grammars = [grammar(lists.sample(shown, draw)) for draw in draws]
+            novelty = Novelty(self._ends, self.decode, said, content_key)
+            again = replace(sampler, seed=sampler.seed + attempt)
+            written = self.write(messages, grammars, max_tokens, again, novelty)
+            for row, reply in zip(waiting, written, strict=True):
+                replies[row] = _both(replies[row], reply) if row in replies else reply
+            waiting = [row for row in waiting if _says_the_same(replies[row], said)]
+            if not waiting:
+                break
+        return [replies[row] for row in range(n)]
 
     def write(
         self,
         messages: Sequence[Message],
-        grammar: str,
-        n: int,
+        grammars: Sequence[str],
         max_tokens: int,
         sampler: Sampler,
         novelty: Novelty | None = None,
     ) -> list[Reply]:
-        """`n` replies in the language of any `grammar` (llguidance's Lark, regex or JSON form)."""
+        """A reply in the language of each of any `grammars` (llguidance's Lark, regex or JSON form)."""
+        n = len(grammars)
         started = time.monotonic()
         prefix = self.encode(messages)
         if self.room is not None and len(prefix) + max_tokens > self.room:
@@ -62,7 +104,7 @@ class LocalLLM(ABC):
                 where=self.name,
                 remedy="Lower captions.token_budget or search.history",
             )
-        mask = GrammarMask(self.token_table, grammar, n, novelty)
+        mask = GrammarMask(self.token_table, grammars, novelty)
         logits, step = self.branch(prefix, n, max_tokens)
         texts = sample(logits, step, mask, max_tokens, sampler)
         seconds = round((time.monotonic() - started) / n, 4)
@@ -113,3 +155,22 @@ class LocalLLM(ABC):
     @abstractmethod
     def mean_log_likelihood(self, texts: Sequence[str], context: str = "") -> list[float]:
         """Mean log-likelihood a token (nats) of each text as what follows `context`, or as the start of a document."""
+
+
+def _says_the_same(reply: Reply, said: set[str]) -> bool:
+    """Whether a phrase says what was said; if not, it is said now."""
+    key = content_key(reply.text)
+    if key in said:
+        return True
+    said.add(key)
+    return False
+
+
+def _both(before: Reply, after: Reply) -> Reply:
+    """The later reply, with what both took."""
+    return replace(
+        after,
+        prompt_tokens=before.prompt_tokens + after.prompt_tokens,
+        completion_tokens=before.completion_tokens + after.completion_tokens,
+        seconds=round(before.seconds + after.seconds, 4),
+    )

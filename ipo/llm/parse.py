@@ -25,7 +25,7 @@ _DECODER = json.JSONDecoder(strict=False)  # line breaks inside a text are no re
 def read_prompt(text: str, form: ReplyForm) -> Prompt:
     """The prompt in a whole reply, without its invisible characters. Raises `PromptError` saying what is missing."""
     text = visible(text)
-    answer = text if form == "line" else answer_of(text)
+    answer = text if form in ("line", "phrase") else answer_of(text)
     if answer is None:
         raise PromptError("thoughts without an end")
     if len(answer) > MAX_ANSWER:
@@ -35,7 +35,7 @@ def read_prompt(text: str, form: ReplyForm) -> Prompt:
 
 def begins(text: str, form: ReplyForm) -> bool:
     """Whether a reply, cut off or not, has come to its proposal."""
-    return {"line": "", "sides": "{", "free": "<INS>"}[form] in text
+    return {"line": "", "phrase": "", "sides": "{", "free": "<INS>"}[form] in text
 
 
 def well_formed(text: str) -> str:
@@ -103,4 +103,4 @@ def _objects(text: str) -> list[dict[str, Any]]:
     return found
 
 
-_READERS = {"line": _from_line, "sides": _from_sides, "free": _from_tags}
+_READERS = {"line": _from_line, "phrase": _from_line, "sides": _from_sides, "free": _from_tags}

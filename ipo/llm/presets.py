@@ -30,6 +30,7 @@ class Preset(Section):
     top_p: float | None = None
     min_likelihood: float | None = None
     caption_tokens: int | None = None
+    grammar: Literal["free", "phrase"] = "free"
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
 
 

@@ -138,7 +138,7 @@ def local_writer() -> Writer:
         sampler = Sampler(request.get("temperature", 1.0), request.get("top_p", 0.9), request.get("seed", 0))
         messages = [Message(message["role"], message["content"]) for message in request["messages"]]
         with one_at_a_time:
-            return llm.write(messages, grammar, 1, request.get("max_tokens", 96), sampler)[0].text
+            return llm.write(messages, [grammar], request.get("max_tokens", 96), sampler)[0].text
 
     return write
 

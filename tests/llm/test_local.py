@@ -117,7 +117,7 @@ def test_greedy_sampling_equals_a_full_forward_pass_at_each_token(make: Callable
     """The oracle has no cache, no batch and no sampler: the likeliest allowed token, one forward pass each."""
     llm = make()
     ids, start = llm.encode(ASK), len(llm.encode(ASK))
-    mask = GrammarMask(llm.token_table, prompt_grammar(63), 1)
+    mask = GrammarMask(llm.token_table, [prompt_grammar(63)])
     while True:
         with torch.inference_mode():
             logits = llm.model(torch.tensor([ids])).logits[0, -1]
@@ -189,7 +189,7 @@ def test_token_count_is_the_tokenizers() -> None:
 
 
 def test_a_token_outside_the_grammar_is_an_error_and_not_an_end() -> None:
-    mask = GrammarMask(tiny_llm().token_table, prompt_grammar(60), 1)
+    mask = GrammarMask(tiny_llm().token_table, [prompt_grammar(60)])
     outside = int((~mask.allowed(300)[0]).nonzero()[0])
     with pytest.raises(LLMError, match="grammar"):
         mask.advance([outside])

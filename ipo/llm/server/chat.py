@@ -62,9 +62,10 @@ class OpenAILLM:
         max_tokens: int,
         seed: int,
         known: AbstractSet[str] = frozenset(),
+        unnamed: Sequence[str] = (),
     ) -> list[Reply]:
         """`n` replies, as many requests; a request that failed is a reply with `error`. `LLMError` if all failed."""
-        del known  # no server can be told; repeats are turned down later
+        del known, unnamed  # repeats are turned down later
         replies = dict(self.arriving(messages, n, temperature, max_tokens, seed))
         return [replies[row] for row in range(n)]
 

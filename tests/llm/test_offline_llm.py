@@ -1,6 +1,7 @@
 """The offline model itself, dequantised or run by llama.cpp, as a proposer and as a judge."""
 
 import importlib.util
+import re
 
 import pytest
 
@@ -8,6 +9,7 @@ from ipo.config import LLMSettings
 from ipo.llm import load
 from ipo.llm.base import LikelihoodModel
 from ipo.llm.local import LocalLLM
+from ipo.llm.phrases import content_key, pattern, word_lists
 from ipo.meta_prompt import build_messages
 from ipo.prompt import Prompt
 from ipo.propose import LIKELIHOOD_TEMPLATE
@@ -21,7 +23,7 @@ def llm(request: pytest.FixtureRequest) -> LocalLLM:
         pytest.skip("llama-cpp-python is not installed")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(load, "_has_llama_cpp", lambda: request.param != "transformers")
-        model = load.load_llm(LLMSettings(device="cpu"), offline=True)
+        model = load.load_llm(LLMSettings(device="cpu", grammar="free"), offline=True)
     assert isinstance(model, LocalLLM)
     assert request.param in model.name
     return model
@@ -66,3 +68,14 @@ def test_both_ways_to_run_it_find_texts_as_likely(llm: LocalLLM) -> None:
     assert llm.mean_log_likelihood(["a <CLASS>.", "a small photo of a <CLASS>."], context)[1] == pytest.approx(
         -1.108, abs=0.05
     )
+
+
+def test_by_itself_it_writes_phrases_that_differ_in_what_they_say() -> None:
+    llm = load.load_llm(LLMSettings(device="cpu"), offline=True)
+    assert isinstance(llm, LocalLLM)
+    assert llm.form == "phrase"
+    assert llm.min_likelihood is None, "the bound was chosen for free words"
+    replies = llm.generate(build_messages(llm.template, [], [], llm.form), 6, 1.0, 96, seed=1)
+    whole = re.compile(pattern(word_lists()))
+    assert all(whole.fullmatch(reply.text) and reply.finish_reason == "stop" for reply in replies)
+    assert len({content_key(reply.text) for reply in replies}) == 6

@@ -1,6 +1,7 @@
-"""What no test depends on: how busy the machine is, and how wide the terminal."""
+"""What no test depends on: how busy the machine is, how wide the terminal, and whether it is in the background."""
 
 import os
+import signal
 
 from hypothesis import HealthCheck, settings
 
@@ -9,3 +10,4 @@ settings.load_profile("patient")
 
 os.environ["COLUMNS"] = "120"
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # read when torch is imported
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored by what a script starts in the background

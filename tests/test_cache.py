@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from ipo.data.locate import data_root
 from ipo.errors import ConfigError, RunError
 from ipo.folders import made_once
 from tests.clip.picture_clip import draw_pictures
+from tests.processes import run_process
 from tests.test_captions import ScriptedDescriber
 
 
@@ -43,7 +43,7 @@ def refused(monkeypatch):
 def test_off_is_a_folder_that_goes_with_the_process(tmp_path):
     code = "from ipo.cache import cache_folder, write_cache; f = cache_folder(); write_cache(f / 'a', 'b'); print(f)"
     environment = os.environ | {"IPO_CACHE": "off", "XDG_CACHE_HOME": str(tmp_path), "TMPDIR": str(tmp_path)}
-    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    done = run_process([sys.executable, "-c", code], env=environment, check=True)
     assert Path(done.stdout.strip()).parent == tmp_path
     assert list(tmp_path.iterdir()) == []
 

@@ -18,7 +18,7 @@ from ipo.config import CaptionSettings, ClipSettings
 from ipo.errors import ConfigError, DataError, LLMError, ModelError, RunError, UnknownName
 from ipo.llm.base import UNPAID, Spent
 from tests.clip.picture_clip import draw_pictures, thumbnail
-from tests.llm.server import Interrupting, interruptible, serving
+from tests.llm.server import Interrupting, serving
 from tests.llm.test_load import drop_a_weight
 from tests.tiny_llava import save_tiny_llava
 
@@ -260,7 +260,7 @@ def test_tokens_that_the_server_does_not_count_are_estimated(httpserver, server_
 def test_an_interrupt_does_not_wait_for_captions_in_flight(paths):
     write = Interrupting("a cat")
     with serving(write) as server:
-        with interruptible(), pytest.raises(KeyboardInterrupt):
+        with pytest.raises(KeyboardInterrupt):
             list(ApiDescriber("lmm", server.url).describe(paths))
         assert write.answered == 0
         write.release.set()

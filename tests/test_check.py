@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from ipo.config import load_settings
 from ipo.data.load import target_parts, with_kind
 from ipo.errors import IpoError
 from ipo.scope import READS, reads
+from tests.processes import run_process
 
 pytestmark = pytest.mark.offline_models
 HEAVY = ("torch", "transformers", "open_clip", "timm")
@@ -153,7 +153,7 @@ def test_none_of_it_needs_a_heavy_package(bare, place):
         f"    found = [name for name in {HEAVY!r} if name in sys.modules]\n"
         "    assert not found, (arguments, found)\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], cwd=place, capture_output=True, text=True, check=False)
+    done = run_process([sys.executable, "-c", code], cwd=place)
     assert done.returncode == 0, done.stderr[-2000:]
 
 

@@ -2,9 +2,9 @@
 
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
+from subprocess import CompletedProcess
 
 import pytest
 import typer
@@ -13,6 +13,7 @@ from typer.testing import CliRunner, Result
 
 from ipo.cli.main import app
 from ipo.errors import IpoError
+from tests.processes import run_process
 
 COMMANDS = ("optimize", "history", "evaluate", "baseline", "compare", "verify", "doctor", "datasets")
 OPTIMIZE_OPTIONS = {
@@ -23,10 +24,10 @@ OPTIMIZE_OPTIONS = {
 }  # fmt: skip
 
 
-def ipo(*arguments: str, cwd: Path | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
+def ipo(*arguments: str, cwd: Path | None = None, **environment: str) -> CompletedProcess[str]:
     command = [sys.executable, "-m", "ipo", *arguments]
     environ = {"COLUMNS": "160", "OMP_NUM_THREADS": "1"} | environment
-    return subprocess.run(command, cwd=cwd, env={**os.environ, **environ}, capture_output=True, text=True, check=False)
+    return run_process(command, cwd=cwd, env={**os.environ, **environ})
 
 
 def here(*arguments: str) -> Result:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 from dataclasses import replace
 
@@ -12,6 +11,7 @@ import pytest
 from ipo.compare.formats import FORMATS, as_csv, as_markdown, as_text, with_words
 from ipo.compare.rows import compare
 from ipo.compare.tables import columns, notes, sentences
+from tests.processes import run_process
 from tests.test_compare import trial, write_run
 
 TARGETS = {"folder:/a/long/path/to/photos": 0.5, "folder:/another/long/path/to/photos": 0.5, "pacs@sketch": 0.5}
@@ -135,7 +135,7 @@ def test_the_command_writes_what_the_encoding_of_its_output_can_show(tmp_path):
     write_run(tmp_path / "c", "coop", ["coop"], seed=2, options={"init": "ein schöner Süden 山"})
     command = [sys.executable, "-m", "ipo", "compare", str(tmp_path), "--words"]
     environment = {**os.environ, "PYTHONIOENCODING": "ascii", "COLUMNS": "80"}
-    done = subprocess.run(command, env=environment, capture_output=True, check=False)
+    done = run_process(command, env=environment, text=False)
     assert done.returncode == 0, done.stderr
     text = done.stdout.decode("ascii")
     assert "+0.0 [+0.0, +0.0]" in text

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
+from subprocess import CompletedProcess
 
 from PIL import Image
 from safetensors.torch import save_file
@@ -16,6 +16,7 @@ from tests.clip.test_from_the_hub import NAME, OPENAI, SIZES
 from tests.clip.tiny_openclip import tiny_module
 from tests.hub_server import Hub, serving_hub
 from tests.llm.test_local import tiny_llm
+from tests.processes import run_process
 from tests.tiny_llava import save_tiny_llava
 
 LLAMA = presets()["local-llama"].spec.removeprefix("hf:")
@@ -51,7 +52,7 @@ def draw_pictures(folder: Path) -> Path:
     return folder
 
 
-def optimize(hub: Hub, tmp_path: Path, out: str) -> subprocess.CompletedProcess[str]:
+def optimize(hub: Hub, tmp_path: Path, out: str) -> CompletedProcess[str]:
     environment = {name: value for name, value in os.environ.items() if "proxy" not in name.lower()}
     environment |= {
         "HF_ENDPOINT": hub.address, "HF_HOME": str(tmp_path / "home"), "HF_TOKEN": TOKEN, "COLUMNS": "200",
@@ -61,7 +62,7 @@ def optimize(hub: Hub, tmp_path: Path, out: str) -> subprocess.CompletedProcess[
     arguments += ["--dataset", f"folder:{tmp_path / 'pictures'}", "--steps", "1", "--candidates", "2", "--out", out]
     arguments += ["--set", "search.english_only=false", "--set", "clip.workers=0", "--set", "captions.token_budget=30"]
     command = [sys.executable, "-c", START, *arguments]
-    return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    return run_process(command, cwd=tmp_path, env=environment)
 
 
 def written(folder: Path) -> bytes:

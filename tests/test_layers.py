@@ -1,13 +1,13 @@
 """Modules import only what stands above them, `ipo` never imports the baselines, and the command starts light."""
 
 import ast
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
 import ipo
+from tests.processes import run_process
 
 PACKAGE = Path(ipo.__file__).parent
 LAYERS = [
@@ -49,5 +49,5 @@ def test_a_module_imports_only_modules_above_it(path):
 def test_help_needs_no_heavy_package():
     heavy = ("torch", "transformers", "open_clip", "openai", "timm")
     code = f"import sys, ipo.cli.main; print([name for name in {heavy} if name in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    done = run_process([sys.executable, "-c", code], check=True)
     assert done.stdout.strip() == "[]"

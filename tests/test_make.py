@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import subprocess
 from pathlib import Path
+from subprocess import CompletedProcess
 
 import pytest
+
+from tests.processes import run_process
 
 ROOT = Path(__file__).parent.parent
 
@@ -41,10 +43,10 @@ esac
     path.chmod(0o755)
 
 
-def make(checkout: Path, python: str, **environment: str) -> subprocess.CompletedProcess[str]:
+def make(checkout: Path, python: str, **environment: str) -> CompletedProcess[str]:
     variables = {"PATH": f"{checkout.parent}:/usr/bin:/bin", **environment}
     words = ["make", "--no-print-directory", "-C", str(checkout), "venv", f"PYTHON={python}"]
-    return subprocess.run(words, env=variables, capture_output=True, text=True, check=False)
+    return run_process(words, env=variables)
 
 
 def pip_calls(checkout: Path) -> list[str]:
@@ -141,7 +143,7 @@ def test_a_new_lock_is_installed_into_what_is_there(checkout):
 def test_the_newest_libraries_go_beside_the_locked_ones(checkout):
     words = ["sh", "requirements/venv.sh", "newest", ".venv-newest", "python3.12"]
     for _ in range(2):  # each time it looks for newer ones
-        subprocess.run(words, cwd=checkout, env={"PATH": f"{checkout.parent}:/usr/bin:/bin"}, check=True)
+        run_process(words, cwd=checkout, env={"PATH": f"{checkout.parent}:/usr/bin:/bin"}, check=True)
     log = (checkout / ".venv-newest" / "pip.log").read_text()
     assert log.count("--upgrade --upgrade-strategy eager .[dev]") == 2
     assert "lock.txt" not in log

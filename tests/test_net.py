@@ -38,4 +38,4 @@ def test_a_server_of_another_kind_is_not_reachable():
         thread = threading.Thread(target=greet)
         thread.start()
         assert isinstance(probe(f"http://127.0.0.1:{server.getsockname()[1]}"), str)
-        thread.join()
+        thread.join(10)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import pty
-import subprocess
 import sys
 
 import pytest
+
+from tests.processes import run_process
 
 START = """
 import logging, sys, warnings
@@ -52,7 +53,7 @@ BAR = """
 def test_libraries_are_silent_and_we_are_not(ci):
     code = START.format(LIBRARIES)
     environment = {**os.environ, "CI": ci, "PYTHONWARNINGS": "default"}
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=False)
+    done = run_process([sys.executable, "-c", code], env=environment)
     assert done.returncode == 0, done.stderr
     assert done.stderr.splitlines() == ["ipo: one of ours\\x1b[2J and more", "ipo: another of ours"]
     assert done.stdout == ""
@@ -61,7 +62,7 @@ def test_libraries_are_silent_and_we_are_not(ci):
 def test_libraries_speak_where_they_are_asked_to():
     code = START.format('    logging.getLogger("a_library").warning("heard"); warnings.warn("heard too")')
     environment = {**os.environ, "IPO_LIBRARY_LOGS": "1"}
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=False)
+    done = run_process([sys.executable, "-c", code], env=environment)
     assert "heard\n" in done.stderr
     assert "heard too" in done.stderr
 
@@ -69,7 +70,7 @@ def test_libraries_speak_where_they_are_asked_to():
 def test_a_warning_stands_above_the_bar_and_does_not_tear_it():
     ours, theirs = pty.openpty()
     environment = {**os.environ, "TERM": "xterm", "COLUMNS": "80", "NO_COLOR": "1"}
-    done = subprocess.run([sys.executable, "-c", START.format(BAR)], stderr=theirs, env=environment, check=False)
+    done = run_process([sys.executable, "-c", START.format(BAR)], stderr=theirs, env=environment)
     os.close(theirs)
     shown = os.read(ours, 100_000).decode()
     os.close(ours)

@@ -7,7 +7,6 @@ import json
 import math
 import os
 import re
-import subprocess
 import sys
 from html.parser import HTMLParser
 
@@ -17,6 +16,7 @@ from ipo.charts import make_chart
 from ipo.cli.console import print_json
 from ipo.cli.optimize import print_result
 from ipo.report import classes_of, curve_charts, result_rows, write_reports
+from tests.processes import run_process
 from tests.test_cli import write_history
 
 EVIL = "</code></pre><script>alert(1)</script> | `x` \x1b[31mred\x1b[0m \x9b \u202e [a](http://evil) \x00"
@@ -170,7 +170,7 @@ def test_history_in_a_pipe_breaks_no_prompt_and_shows_no_control_character(tmp_p
     write_history(tmp_path / "run", "no class slot: \x1b[31m" + "a very long reason " * 20)
     environment = {name: value for name, value in os.environ.items() if name != "COLUMNS"}
     command = [sys.executable, "-m", "ipo", "history", str(tmp_path / "run"), "--rejects"]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    done = run_process(command, env=environment, check=True)
     assert "\x1b" not in done.stdout
     assert "a very long reason " * 19 in done.stdout
 

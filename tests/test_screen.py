@@ -3,7 +3,6 @@
 import io
 import json
 import logging
-import subprocess
 import sys
 import time
 
@@ -20,6 +19,7 @@ from ipo.screen import (
     without_secrets,
     write_plainly,
 )
+from tests.processes import run_process
 
 PASSWORD = "Hunter2/s3same"
 CONTROLS = [
@@ -130,7 +130,7 @@ for arguments in json.loads(sys.argv[1]):
 
 def test_the_command_shows_no_raw_control_of_a_name(tmp_path):
     command = [sys.executable, "-c", RUN_ALL, json.dumps(COMMANDS)]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    done = run_process(command, cwd=tmp_path, check=True)
     assert done.stdout.split() == ["2"] * len(COMMANDS)
     lines = done.stderr.splitlines()
     assert len(lines) >= len(COMMANDS)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 import threading
 from functools import partial
@@ -14,6 +13,7 @@ from ipo.config import load_settings
 from ipo.errors import DivergedError, RunError
 from ipo.run_folder import RunFolder
 from ipo.run_path import claim_run_path, require_free
+from tests.processes import run_process
 
 KILLED = """
 import os, sys
@@ -36,7 +36,7 @@ run_folder.RunFolder.create(Path(sys.argv[1]), load_settings(), {"method": "ipo"
 @pytest.mark.parametrize("written", [0, 1, 2])
 def test_a_start_that_was_killed_can_be_repeated(tmp_path, written):
     run = tmp_path / "run"
-    done = subprocess.run([sys.executable, "-c", KILLED, str(run), str(written)], check=False)
+    done = run_process([sys.executable, "-c", KILLED, str(run), str(written)])
     assert done.returncode == -9
     assert len([path for path in run.iterdir() if not path.name.startswith(".")]) == written
     assert list(run.glob(".ipo-*.tmp"))
@@ -62,7 +62,7 @@ def test_a_start_that_was_killed_beside_a_file_of_ones_own_is_left_alone(tmp_pat
 
 
 def test_runs_that_are_started_together_get_names_of_their_own(tmp_path):
-    names, barrier = [], threading.Barrier(8)
+    names, barrier = [], threading.Barrier(8, timeout=60)
 
     def claim():
         barrier.wait()
@@ -72,7 +72,7 @@ def test_runs_that_are_started_together_get_names_of_their_own(tmp_path):
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join()
+        thread.join(60)
     assert sorted(names) == sorted(["stamps-seed1", *(f"stamps-seed1-{number}" for number in range(2, 9))])
 
 
@@ -122,13 +122,13 @@ def test_a_folder_that_cannot_be_written_is_refused_at_once(tmp_path, monkeypatc
 def test_a_standard_output_that_is_full_is_one_line(command, words):
     with open("/dev/full", "w") as full:  # noqa: PTH123
         run = [sys.executable, "-m", "ipo", *command]
-        done = subprocess.run(run, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+        done = run_process(run, stdout=full)
     assert (done.returncode, done.stderr) == (1, f"ipo: {words}\n")
 
 
 def test_a_standard_output_that_is_closed_is_one_line():
     run = f"{sys.executable} -m ipo datasets >&-"
-    done = subprocess.run(["bash", "-c", run], stderr=subprocess.PIPE, text=True, check=False)
+    done = run_process(["bash", "-c", run])
     assert (done.returncode, done.stderr) == (2, "ipo: standard output is closed. Redirect it: > /dev/null\n")
 
 
@@ -155,7 +155,7 @@ main()
 
 @pytest.mark.parametrize("code", [INTERRUPTED, INTERRUPTED_IMPORTS])
 def test_ctrl_c_is_one_line_at_any_moment(code):
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    done = run_process([sys.executable, "-c", code])
     assert (done.returncode, done.stdout, done.stderr.strip()) == (130, "", "ipo: interrupted")
 
 

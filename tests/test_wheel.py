@@ -5,15 +5,16 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
 import sys
 import tarfile
 import zipfile
 from pathlib import Path
+from subprocess import CompletedProcess
 
 import pytest
 
 import ipo
+from tests.processes import run_process
 from tests.test_cli import pictures  # noqa: F401  (a fixture)
 
 ROOT = Path(__file__).parent.parent
@@ -24,7 +25,7 @@ TOPS = {"ipo": "ipo", "baselines": "ipo_baselines", "templates": "ipo/templates"
 def build(tree: Path, kind: str, out: Path) -> Path:
     """Build an `sdist` or `wheel` of a tree, without pip and without a network."""
     code = f"import sys; from setuptools import build_meta; print(build_meta.build_{kind}(sys.argv[1]))"
-    done = subprocess.run([sys.executable, "-c", code, str(out)], cwd=tree, capture_output=True, text=True, check=False)
+    done = run_process([sys.executable, "-c", code, str(out)], cwd=tree)
     assert done.returncode == 0, done.stderr
     return out / done.stdout.splitlines()[-1]
 
@@ -53,7 +54,7 @@ def installed(wheel, tmp_path_factory) -> Path:
     """An empty place with the wheel in it, and nothing of the tree."""
     place = tmp_path_factory.mktemp("installed")
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-index", "--no-deps", "--disable-pip-version-check"]
-    subprocess.run([*pip, "--target", str(place), str(wheel)], check=True)
+    run_process([*pip, "--target", str(place), str(wheel)], check=True)
     return place
 
 
@@ -86,10 +87,10 @@ def elsewhere(tmp_path) -> Path:
     return tmp_path
 
 
-def run(place: Path, folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+def run(place: Path, folder: Path, *words: str) -> CompletedProcess[str]:
     environment = {**os.environ, "PYTHONPATH": str(place), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, str(place / "bin" / "ipo"), *words]
-    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    return run_process(command, cwd=folder, env=environment)
 
 
 @pytest.mark.offline_models
@@ -108,6 +109,6 @@ def test_what_runs_is_what_was_installed(installed, elsewhere):
     code = "import ipo, ipo_baselines; print(ipo.__file__, ipo_baselines.__file__)"
     command = [sys.executable, "-P", "-c", code]
     environment = {**os.environ, "PYTHONPATH": str(installed)}
-    done = subprocess.run(command, cwd=elsewhere, env=environment, capture_output=True, text=True, check=True)
+    done = run_process(command, cwd=elsewhere, env=environment, check=True)
     assert done.stdout.split() == [str(installed / name / "__init__.py") for name in ("ipo", "ipo_baselines")]
     assert run(installed, elsewhere, "--version").stdout == f"ipo {ipo.__version__}\n"

@@ -3,7 +3,6 @@ from __future__ import annotations
 import copy
 import json
 import math
-import subprocess
 import sys
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from ipo_baselines.tuning import Tuning, TuningBatch, TuningOptions, step_batche
 from ipo_baselines.zero_shot import EIGHTY
 from tests.baselines.tiny import CLASSNAMES, NEW_NAMES
 from tests.baselines.two_processes import OPTIONS
+from tests.processes import run_process
 
 QUIET = FitRun(report=lambda _: None)
 FAST = {"steps": 6, "batch": 5, "learning_rate": 0.01, "warmup": 0.0, "workers": 0}
@@ -216,7 +216,7 @@ def test_two_processes_equal_one(tmp_path, task):
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     script = ["-m", "tests.baselines.two_processes", str(pictures), str(shared)]
     root = Path(__file__).parents[2]
-    done = subprocess.run([*command, *script], cwd=root, capture_output=True, text=True, timeout=240, check=False)
+    done = run_process([*command, *script], cwd=root)
     assert done.returncode == 0, done.stderr
     learned, _ = load_tensors(shared / "learned.safetensors")
     for name, value in expected.learned.items():

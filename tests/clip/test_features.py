@@ -3,7 +3,6 @@
 import json
 import os
 import pickle
-import subprocess
 import sys
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from ipo.clip.pictures import Pictures, decode
 from ipo.data.images import load_image
 from ipo.errors import DataError, ModelError
 from tests.clip.picture_clip import PictureClip, draw_pictures, thumbnail
+from tests.processes import run_process
 
 
 def one_by_one(items):
@@ -261,7 +261,7 @@ def test_two_processes_share_the_work_and_both_have_the_result_of_one(tmp_path):
     script = Path(__file__).with_name("extract_share.py")
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", str(script)]
     command += [str(tmp_path / "pictures"), str(tmp_path / "shared"), str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    done = run_process(command, env=os.environ | {"OMP_NUM_THREADS": "1"})
     assert done.returncode == 0, done.stderr
     kept, alone = store(PictureClip(), tmp_path, skip_unreadable=True).load(items)
     for rank in range(2):

@@ -2,7 +2,6 @@
 
 import json
 import os
-import subprocess
 import sys
 from types import ModuleType, SimpleNamespace
 
@@ -13,6 +12,7 @@ from ipo.data.load import load_dataset
 from ipo.errors import DataError, ModelError
 from tests.data.builders import class_tree, encoded
 from tests.hub_server import serving_hub
+from tests.processes import run_process
 from tests.test_hub import TOKEN
 
 
@@ -196,7 +196,7 @@ def test_the_real_library_and_a_hub(tmp_path):
         places = {"HF_ENDPOINT": server.address, "HF_HOME": str(tmp_path / "hf"), "IPO_CACHE": str(tmp_path / "cache")}
         environment = {name: value for name, value in os.environ.items() if "proxy" not in name.lower()}
         environment |= {**places, "HF_TOKEN": TOKEN, "PYTHONPATH": os.pathsep.join(sys.path), **more}
-        done = subprocess.run([sys.executable, "-c", LOAD], env=environment, capture_output=True, text=True, check=True)
+        done = run_process([sys.executable, "-c", LOAD], env=environment, check=True)
         assert TOKEN not in done.stdout + done.stderr
         return done.stdout.strip()
 

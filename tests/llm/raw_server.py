@@ -56,7 +56,7 @@ def raw_serving(answer: Bytes) -> Iterator[RawServer]:
         server.ended.set()
         server.socket.shutdown(socket.SHUT_RDWR)
         server.socket.close()
-        thread.join()
+        thread.join(10)
 
 
 def head(status: str = "200 OK", *headers: str, kind: str = "application/json") -> bytes:

@@ -91,16 +91,6 @@ class Interrupting:
 
 
 @contextmanager
-def interruptible() -> Iterator[None]:
-    """Inside, SIGINT is a KeyboardInterrupt, even where the tests were started in the background and ignore it."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
-@contextmanager
 def serving(write: Writer, mode: Mode = "honours") -> Iterator[FakeServer]:
     """A server on a free port of this machine, stopped in the end."""
     with FakeServer(write, mode) as server:
@@ -110,7 +100,7 @@ def serving(write: Writer, mode: Mode = "honours") -> Iterator[FakeServer]:
             yield server
         finally:
             server.shutdown()
-            thread.join()
+            thread.join(10)
 
 
 def local_writer() -> Writer:

@@ -15,7 +15,7 @@ from ipo.errors import ConfigError, LLMError, ModelError
 from ipo.llm.base import Message
 from ipo.llm.parse import read_prompt
 from ipo.llm.server.chat import OpenAILLM
-from tests.llm.server import FakeServer, Interrupting, interruptible, serving
+from tests.llm.server import FakeServer, Interrupting, serving
 
 ASK = [Message("user", "Write a prompt. Answer in JSON.")]
 SIDES = json.dumps({"before": "a photo of a", "after": "."})
@@ -235,7 +235,7 @@ def test_an_interrupt_does_not_wait_for_requests_in_flight() -> None:
     write, before = Interrupting(SIDES), set(threading.enumerate())
     with serving(write) as server, client(server.url, timeout=30.0) as llm:
         generate(llm)
-        with interruptible(), pytest.raises(KeyboardInterrupt):
+        with pytest.raises(KeyboardInterrupt):
             generate(llm, n=6)
         assert write.answered == 0
         assert all(thread.daemon for thread in set(threading.enumerate()) - before if thread.name != "server")

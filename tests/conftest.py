@@ -2,6 +2,7 @@
 
 import os
 import signal
+from pathlib import Path
 
 from hypothesis import HealthCheck, settings
 
@@ -9,5 +10,7 @@ settings.register_profile("patient", deadline=None, suppress_health_check=[Healt
 settings.load_profile("patient")
 
 os.environ["COLUMNS"] = "120"
+# Each client of HTTP reads it; all the authorities of the system would take 20 ms.
+os.environ["SSL_CERT_FILE"] = str(Path(__file__).with_name("authority.pem"))
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # read when torch is imported
 signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored by what a script starts in the background

@@ -144,6 +144,7 @@ class _Server(ThreadingHTTPServer):
 def serving_hub(root: Path) -> Iterator[Hub]:
     """The stand-in at a free port of loopback."""
     hub, before = Hub(root), set(threading.enumerate())
+    gc.freeze()  # so that the collection at the end looks at what is made meanwhile, and not at all libraries
     server = _Server(("127.0.0.1", 0), type("Handler", (_Handler,), {"hub": hub}))
     hub.address = f"http://127.0.0.1:{server.server_address[1]}"
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
@@ -161,3 +162,4 @@ def serving_hub(root: Path) -> Iterator[Hub]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ResourceWarning)  # its connections
             gc.collect()
+        gc.unfreeze()

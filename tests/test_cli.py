@@ -1,10 +1,7 @@
 """The command as a user meets it: help, options, errors, and one whole offline run on pictures of one's own."""
 
 import json
-import os
-import sys
 from pathlib import Path
-from subprocess import CompletedProcess
 
 import pytest
 import typer
@@ -13,7 +10,7 @@ from typer.testing import CliRunner, Result
 
 from ipo.cli.main import app
 from ipo.errors import IpoError
-from tests.processes import run_process
+from tests.processes import Ended, run_commands
 
 COMMANDS = ("optimize", "history", "evaluate", "baseline", "compare", "verify", "doctor", "datasets")
 OPTIMIZE_OPTIONS = {
@@ -22,12 +19,6 @@ OPTIMIZE_OPTIONS = {
     "--max-tokens", "--force", "--offline", "--paper",
     "--controls", "--no-controls", "--config", "--set", "--out", "--resume", "--json",
 }  # fmt: skip
-
-
-def ipo(*arguments: str, cwd: Path | None = None, **environment: str) -> CompletedProcess[str]:
-    command = [sys.executable, "-m", "ipo", *arguments]
-    environ = {"COLUMNS": "160", "OMP_NUM_THREADS": "1"} | environment
-    return run_process(command, cwd=cwd, env={**os.environ, **environ})
 
 
 def here(*arguments: str) -> Result:
@@ -48,30 +39,38 @@ def test_the_options_of_optimize_are_these():
     assert {text for text in named if text.startswith("--")} == OPTIMIZE_OPTIONS
 
 
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        (["optimize", "--dataset", "caltech", "--offline"], ["unknown dataset 'caltech'", "Did you mean 'caltech101'"]),
-        (["optimize", "--set", "search.stepz=3"], ["unknown key 'search.stepz'"]),
-        (["optimize", "-d", "folder:.", "--llm", "local-lama", "--offline"], ["unknown language model", "local-llama"]),
-        (["optimize", "--offline"], ["no dataset is named", "`ipo datasets` lists"]),
-        (["optimize", "--resume", "nowhere", "--steps", "3"], ["no run here"]),
-        (["optimize", "--resume", "nowhere", "--paper"], ["takes no --paper"]),
-        (["optimize", "-d", ".", "--force"], ["--force is for --resume"]),
-        (["optimize", "--resume", "nowhere"], ["no run here"]),
-        (["history", "nowhere"], ["no history.jsonl here"]),
-        (["evaluate", "--prompt", "a photo", "--offline"], ["a prompt needs <CLASS> exactly once"]),
-        (["evaluate", "-p", "a <CLASS>", "-d", "folder:nowhere", "--offline"], ["nowhere"]),
-    ],
-)
-def test_a_mistake_gives_one_line_that_says_what_to_do(arguments, words, tmp_path):
-    done = ipo(*arguments, cwd=tmp_path)
-    assert done.returncode == 2
-    assert done.stdout == ""
-    assert len(done.stderr.strip().splitlines()) == 1, done.stderr
-    for word in words:
-        assert word in done.stderr
-    assert list(tmp_path.iterdir()) == [], "something was left behind"
+MISTAKES = [
+    (["optimize", "--dataset", "caltech", "--offline"], ["unknown dataset 'caltech'", "Did you mean 'caltech101'"]),
+    (["optimize", "--set", "search.stepz=3"], ["unknown key 'search.stepz'"]),
+    (["optimize", "-d", "folder:.", "--llm", "local-lama", "--offline"], ["unknown language model", "local-llama"]),
+    (["optimize", "--offline"], ["no dataset is named", "`ipo datasets` lists"]),
+    (["optimize", "--resume", "nowhere", "--steps", "3"], ["no run here"]),
+    (["optimize", "--resume", "nowhere", "--paper"], ["takes no --paper"]),
+    (["optimize", "-d", ".", "--force"], ["--force is for --resume"]),
+    (["optimize", "--resume", "nowhere"], ["no run here"]),
+    (["history", "nowhere"], ["no history.jsonl here"]),
+    (["evaluate", "--prompt", "a photo", "--offline"], ["a prompt needs <CLASS> exactly once"]),
+    (["evaluate", "-p", "a <CLASS>", "-d", "folder:nowhere", "--offline"], ["nowhere"]),
+]
+
+
+@pytest.fixture(scope="module")
+def mistaken(tmp_path_factory) -> tuple[Path, list[Ended]]:
+    """A folder, and how each command ended in it."""
+    folder = tmp_path_factory.mktemp("mistakes")
+    return folder, run_commands([arguments for arguments, _ in MISTAKES], folder)
+
+
+@pytest.mark.parametrize("number", range(len(MISTAKES)))
+def test_a_mistake_gives_one_line_that_says_what_to_do(number, mistaken):
+    folder, ended = mistaken
+    done = ended[number]
+    assert done.code == 2
+    assert done.out == ""
+    assert len(done.err.strip().splitlines()) == 1, done.err
+    for word in MISTAKES[number][1]:
+        assert word in done.err
+    assert list(folder.iterdir()) == [], "something was left behind"
 
 
 def write_history(run: Path, reason: str) -> None:

@@ -1,7 +1,6 @@
 """Nothing that comes from elsewhere reaches a terminal raw, and no secret is ever shown."""
 
 import io
-import json
 import logging
 import sys
 import time
@@ -19,7 +18,7 @@ from ipo.screen import (
     without_secrets,
     write_plainly,
 )
-from tests.processes import run_process
+from tests.processes import run_commands
 
 PASSWORD = "Hunter2/s3same"
 CONTROLS = [
@@ -116,25 +115,13 @@ COMMANDS = [
     ["history", "\x9b31m\u202e"],
     ["compare", "\x1b[2J"],
 ]
-RUN_ALL = """
-import json, sys
-from ipo.cli.main import main
-for arguments in json.loads(sys.argv[1]):
-    sys.argv = ["ipo", *arguments]
-    try:
-        main()
-    except SystemExit as end:
-        print(end.code)
-"""
 
 
 def test_the_command_shows_no_raw_control_of_a_name(tmp_path):
-    command = [sys.executable, "-c", RUN_ALL, json.dumps(COMMANDS)]
-    done = run_process(command, cwd=tmp_path, check=True)
-    assert done.stdout.split() == ["2"] * len(COMMANDS)
-    lines = done.stderr.splitlines()
-    assert len(lines) >= len(COMMANDS)
-    assert all(line.isprintable() for line in lines), lines
+    for done in run_commands(COMMANDS, tmp_path):
+        assert (done.code, done.out) == (2, "")
+        assert done.err
+        assert all(line.isprintable() for line in done.err.splitlines()), done.err
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "cp1252", "latin-1", "utf-8"])

@@ -34,16 +34,21 @@ def test_local_llama_is_named_for_what_it_is(llm: LocalLLM) -> None:
     assert llm.template == "continue.j2"
 
 
-def test_its_proposals_are_valid_and_repeat_with_the_seed(llm: LocalLLM) -> None:
+@pytest.fixture(scope="module")
+def first(llm: LocalLLM) -> list[str]:
+    """Four proposals."""
+    return [reply.text for reply in llm.generate(build_messages(llm.template, [], [], llm.form), 4, 1.0, 96, seed=7)]
+
+
+def test_its_proposals_are_valid_and_repeat_with_the_seed(llm: LocalLLM, first: list[str]) -> None:
     messages = build_messages(llm.template, [], [], llm.form)
-    first = [reply.text for reply in llm.generate(messages, 4, 1.0, 96, seed=7)]
     assert [reply.text for reply in llm.generate(messages, 4, 1.0, 96, seed=7)] == first
     assert len({Prompt(text).key() for text in first}) == 4
 
 
-def test_what_is_known_is_not_proposed_again(llm: LocalLLM) -> None:
+def test_what_is_known_is_not_proposed_again(llm: LocalLLM, first: list[str]) -> None:
     messages = build_messages(llm.template, [], [], llm.form)
-    known = {Prompt(reply.text).key() for reply in llm.generate(messages, 4, 1.0, 96, seed=7)}
+    known = {Prompt(text).key() for text in first}
     again = {Prompt(reply.text).key() for reply in llm.generate(messages, 4, 1.0, 96, seed=7, known=known)}
     assert len(again) == 4
     assert not again & known

@@ -4,6 +4,7 @@ import os
 import signal
 from pathlib import Path
 
+import pytest
 from hypothesis import HealthCheck, settings
 
 settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -14,3 +15,7 @@ os.environ["COLUMNS"] = "120"
 os.environ["SSL_CERT_FILE"] = str(Path(__file__).with_name("authority.pem"))
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # read when torch is imported
 signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored by what a script starts in the background
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)

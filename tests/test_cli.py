@@ -112,6 +112,7 @@ def pictures(tmp_path) -> Path:
 
 
 @pytest.mark.offline_models
+@pytest.mark.slow
 def test_a_whole_offline_run_on_own_pictures_and_its_resume(pictures, tmp_path):
     run = tmp_path / "run"
     arguments = ["optimize", "--dataset", f"folder:{pictures}", "--offline", "--steps", "2", "--candidates", "3"]

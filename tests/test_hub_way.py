@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from subprocess import CompletedProcess
 
+import pytest
 from PIL import Image
 from safetensors.torch import save_file
 
@@ -70,6 +71,7 @@ def written(folder: Path) -> bytes:
     return b"".join(path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file())
 
 
+@pytest.mark.slow
 def test_the_first_start_fetches_all_models_and_the_second_asks_nobody(tmp_path: Path) -> None:
     draw_pictures(tmp_path / "pictures")
     publish(tmp_path / "served")

@@ -94,6 +94,7 @@ def run(place: Path, folder: Path, *words: str) -> CompletedProcess[str]:
 
 
 @pytest.mark.offline_models
+@pytest.mark.slow
 def test_a_search_from_another_folder(installed, elsewhere, pictures):  # noqa: F811
     common = ["--dataset", f"folder:{pictures}", "--offline", "--shots", "2"]
     search = ["optimize", *common, "--steps", "1", "--candidates", "2", "--captioner", "none", "--no-controls"]

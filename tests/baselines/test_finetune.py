@@ -206,6 +206,7 @@ def interrupt_after(task, options, folder, steps):
         tuning.run(FitRun(folder, report=lambda _: None))
 
 
+@pytest.mark.slow
 def test_two_processes_equal_one(tmp_path, task):
     pictures, alone, shared = tmp_path / "pictures", tmp_path / "alone", tmp_path / "shared"
     for folder in (pictures, alone, shared):

@@ -255,6 +255,7 @@ def test_workers_are_sent_paths_and_the_transform_alone(tmp_path):
     assert len(pickle.dumps(Pictures([items[0].path], thumbnail, [b"0" * 16]))) < 1000
 
 
+@pytest.mark.slow
 def test_two_processes_share_the_work_and_both_have_the_result_of_one(tmp_path):
     items = draw_pictures(tmp_path / "pictures", 37)
     items[4].path.write_bytes(b"no picture")

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ipo.clip.base import ClipModel
 from ipo.progress import track
-from ipo.protocols import FewShotTask
+from ipo.task import FewShotTask
 
 from .views import Views, encode_views
 

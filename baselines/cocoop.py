@@ -19,7 +19,7 @@ from ipo.clip.base import ClipModel
 from ipo.evaluate import ImageSet
 from ipo.methods import FitRun, Fitted, Method
 from ipo.progress import track
-from ipo.protocols import FewShotTask
+from ipo.task import FewShotTask
 
 from .augment import TrainingFeatures
 from .contexts import ContextOptions, chunk_size, encode_context, first_context, require_context_fits

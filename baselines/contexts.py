@@ -16,8 +16,8 @@ from ipo.clip.base import ClipModel
 from ipo.errors import ConfigError, PromptError
 from ipo.lengths import TextRoom
 from ipo.prompt import CLASS_PLACEHOLDER, Prompt
-from ipo.protocols import FewShotTask
 from ipo.screen import counted
+from ipo.task import FewShotTask, TaskTexts
 
 from .augment import Augment
 from .training import SgdOptions, seeded_generator
@@ -83,7 +83,7 @@ def encode_context(clip: ClipModel, classnames: Sequence[str], context: Tensor, 
 
 
 def require_context_fits(
-    task: FewShotTask, options: ContextOptions, position: Position = "end", own_classes_only: bool = False
+    task: TaskTexts, options: ContextOptions, position: Position = "end", own_classes_only: bool = False
 ) -> None:
     """Raise `ConfigError` where the context is too long for a class name that is tested, or is not as `n_ctx` says."""
     clip, count = task.clip, first_context(task.clip, options, task.seed).shape[1]

@@ -18,7 +18,7 @@ from ipo.clip.base import ClipModel
 from ipo.errors import ConfigError
 from ipo.evaluate import ImageSet
 from ipo.methods import FitRun, Fitted, Method
-from ipo.protocols import FewShotTask
+from ipo.task import FewShotTask
 
 from .augment import TrainingFeatures
 from .contexts import ContextOptions, Position, encode_context, first_context, require_context_fits
@@ -61,7 +61,7 @@ def published(dataset: str, shots: int) -> Mapping[str, Any]:
     return {"epochs": 100 if shots <= 4 else 200}
 
 
-def check(task: FewShotTask, options: CoOpOptions) -> None:
+def check(task: TaskTexts, options: CoOpOptions) -> None:
     """Raise `ConfigError` for a context that does not fit around the class names."""
     require_context_fits(task, options, options.position, options.class_specific)
 

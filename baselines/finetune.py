@@ -13,8 +13,8 @@ from pydantic import Field, NonNegativeFloat, PositiveInt
 
 from ipo.errors import ConfigError
 from ipo.methods import FitRun, Fitted, Method
-from ipo.protocols import FewShotTask
 from ipo.screen import counted
+from ipo.task import FewShotTask, TaskTexts
 
 from . import regularisers
 from .regularisers import MakeRegulariser
@@ -111,7 +111,7 @@ def fit_lipsum(task: FewShotTask, options: LipsumOptions, run: FitRun) -> Fitted
     return fit_tower("lipsum-ft", task, options, make, run, options.weight)
 
 
-def check_lipsum(task: FewShotTask, options: LipsumOptions) -> None:
+def check_lipsum(task: TaskTexts, options: LipsumOptions) -> None:
     """Raise `ConfigError` for random texts that are longer than the model reads, and as `check_eighty`."""
     clip = task.clip
     if options.length + clip.token_count("") > clip.context_length:

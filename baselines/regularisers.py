@@ -14,7 +14,7 @@ from torch.nn.functional import kl_div, log_softmax, normalize
 
 from ipo.clip.base import ClipModel
 from ipo.evaluate import text_features
-from ipo.protocols import FewShotTask
+from ipo.task import FewShotTask
 
 from .towers import TunedClassifier
 from .tuning import Regulariser, TuningBatch

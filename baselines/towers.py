@@ -15,7 +15,7 @@ from ipo.clip.base import ClipModel
 from ipo.errors import ConfigError
 from ipo.evaluate import ImageSet, ensemble_classifier, text_features
 from ipo.prompt import Prompt
-from ipo.protocols import FewShotTask
+from ipo.task import FewShotTask
 
 from .views import Views, encode_views
 from .zero_shot import EIGHTY, usable

@@ -24,8 +24,8 @@ from ipo.config import Section
 from ipo.errors import ConfigError, RunError
 from ipo.methods import FitRun
 from ipo.progress import progress_bar
-from ipo.protocols import FewShotTask
 from ipo.screen import counted
+from ipo.task import FewShotTask
 
 from .towers import TunedClassifier
 from .training import describe_seconds, require_finite, seeded_generator, shuffled_batches

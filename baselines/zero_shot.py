@@ -19,8 +19,8 @@ from ipo.inputs import read_input
 from ipo.lengths import TextRoom
 from ipo.methods import FitRun, Fitted, Method
 from ipo.prompt import CLASS_PLACEHOLDER, Prompt
-from ipo.protocols import FewShotTask
 from ipo.screen import counted
+from ipo.task import FewShotTask, TaskTexts
 
 CLIP_PAPER = "Learning Transferable Visual Models From Natural Language Supervision, arXiv 2103.00020"
 
@@ -100,27 +100,27 @@ def report_left_out(run: FitRun, fitting: Sequence[Prompt], prompts: Sequence[Pr
         run.report(f"{out} left out: too long with some class name")
 
 
-def check_eighty(task: FewShotTask, _options: Section) -> None:
+def check_eighty(task: TaskTexts, _options: Section) -> None:
     """Raise `PromptError` where none of the 80 can be used."""
     usable(task.room, EIGHTY)
 
 
-def check_seven(task: FewShotTask, options: SevenOptions) -> None:
+def check_seven(task: TaskTexts, options: SevenOptions) -> None:
     """Raise `PromptError` where none of the prompts can be used."""
     usable(task.room, seven_prompts(task, options))
 
 
-def check_pool(task: FewShotTask, options: SelectOptions) -> None:
+def check_pool(task: TaskTexts, options: SelectOptions) -> None:
     """Raise `PromptError` where none of the prompts can be selected."""
     usable(task.room, pool(options))
 
 
-def own_prompts(task: FewShotTask, options: ZeroShotOptions) -> tuple[Prompt, ...]:
+def own_prompts(task: TaskTexts, options: ZeroShotOptions) -> tuple[Prompt, ...]:
     """The user's prompts, or the dataset's."""
     return read_prompts(options.prompts) if options.prompts else (Prompt(task.hand_crafted_prompt),)
 
 
-def seven_prompts(task: FewShotTask, options: SevenOptions) -> tuple[Prompt, ...]:
+def seven_prompts(task: TaskTexts, options: SevenOptions) -> tuple[Prompt, ...]:
     """The seven, with the dataset's own prompt where asked for."""
     return SEVEN + ((Prompt(task.hand_crafted_prompt),) if options.hand_crafted else ())
 

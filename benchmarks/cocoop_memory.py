@@ -33,7 +33,7 @@ from ipo.clip.plain import PlainText
 from ipo.clip.tokens import Tokens
 from ipo.lengths import TextRoom
 from ipo.methods import FitRun
-from ipo.protocols import FewShotTask
+from ipo.task import FewShotTask
 from ipo_baselines.cocoop import METHOD, CoCoOpOptions
 
 VECTORS = 4
@@ -44,7 +44,7 @@ def one_step(names: list[str], images: int, texts_at_once: int) -> None:
     clip, _ = random_clip()
     shots = image_set(normalize(torch.randn(images, clip.dim), dim=-1), len(names))
     room = TextRoom.of(clip, names)
-    task = FewShotTask("random", tuple(names), shots, shots, 1, 1, clip, "a photo of a <CLASS>.", room)
+    task = FewShotTask("random", tuple(names), 1, 1, clip, "a photo of a <CLASS>.", room, shots, shots)
     METHOD.fit(task, CoCoOpOptions(epochs=1, batch=images, texts_at_once=texts_at_once), FitRun())
 
 

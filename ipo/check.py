@@ -12,7 +12,7 @@ from pathlib import Path
 from ipo.cache import cache_folder
 from ipo.captions.load import require_captioner
 from ipo.clip.specs import LOCAL, require_clip_spec
-from ipo.config import OFFLINE_CLIP, Settings
+from ipo.config import OFFLINE_CLIP, SearchSettings, Settings
 from ipo.data.classnames import read_map
 from ipo.data.folders import is_dropping
 from ipo.data.load import require_known, require_there, target_parts
@@ -23,7 +23,7 @@ from ipo.llm.prices import require_price
 from ipo.meta_prompt import build_messages
 from ipo.prompt import HistoryEntry, Prompt, Score
 from ipo.run_path import require_free
-from ipo.scope import Command, reads
+from ipo.scope import Reader
 from ipo.tracker import require_installed
 
 Check = Callable[[Settings], object]
@@ -79,18 +79,19 @@ def llm_is_known(settings: Settings) -> None:
     """The LLM has a name, files or a key, and the template fits it."""
     preset = require_llm(settings.llm, offline=settings.offline)
     form: ReplyForm = preset.form if preset.spec.startswith("openai:") else "line"
-    template_can_be_filled(settings, preset.template or "ipo.j2", form)
+    captioned = settings.captions.captioner != "none"
+    template_can_be_filled(settings.search, captioned, preset.template or "ipo.j2", form)
 
 
-def template_can_be_filled(settings: Settings, template: str, form: ReplyForm) -> None:
+def template_can_be_filled(settings: SearchSettings, captioned: bool, template: str, form: ReplyForm) -> None:
     """The template of the meta-prompt, `template` where the settings name none, can be filled in as at the first step.
 
     Raises `ConfigError` naming the file and the line or the variable.
     """
     score = Score(accuracy=0.5, loss=1.0, low=0.0, high=1.0, margin=0.0, fold_accuracy=0.5, fold_loss=1.0)
-    first = [HistoryEntry(index, 0, text, score=score) for index, text in enumerate(settings.search.first_prompts)]
-    captions = [] if settings.captions.captioner == "none" else ["a picture"]
-    build_messages(settings.search.template or template, first[: settings.search.history], captions, form)
+    first = [HistoryEntry(index, 0, text, score=score) for index, text in enumerate(settings.first_prompts)]
+    captions = ["a picture"] if captioned else []
+    build_messages(settings.template or template, first[: settings.history], captions, form)
 
 
 def captioner_is_known(settings: Settings) -> None:
@@ -158,8 +159,8 @@ CHECKS: tuple[tuple[str, Check], ...] = (
 """Each check with the setting that it is about."""
 
 
-def check(command: Command, settings: Settings, without: Collection[str] = ()) -> None:
-    """Make every check of a command but those about settings `without`; the first that fails raises an `IpoError`."""
+def check(reader: Reader, settings: Settings, without: Collection[str] = ()) -> None:
+    """Make every check of what is read but those about settings `without`; the first to fail raises an `IpoError`."""
     for key, make in CHECKS:
-        if reads(command, key) and key not in without:
+        if reader.reads(key) and key not in without:
             make(settings)

@@ -229,10 +229,18 @@ def load_settings(file: Path | None = None, overrides: Mapping[str, Any] | None 
     values = {} if file is None else read_toml(file)
     try:
         settings = Settings.model_validate(merge(values, overrides or {}))
-        model = clip_model(settings.clip.model, settings.offline)
-        return settings.model_copy(update={"clip": settings.clip.model_copy(update={"model": model})})
+        return resolved(settings)
     except ValidationError as error:
         raise ConfigError(describe_validation(error), where=str(file or "settings")) from error
+
+
+def resolved(settings: Settings) -> Settings:
+    """The settings with what `auto` and unset values stand for where other settings decide it."""
+    clip, search = settings.clip, settings.search
+    clip = clip.model_copy(update={"model": clip_model(clip.model, settings.offline)})
+    if search.controls is None:
+        search = search.model_copy(update={"controls": settings.offline})
+    return settings.model_copy(update={"clip": clip, "search": search})
 
 
 def clip_model(name: str, offline: bool) -> str:

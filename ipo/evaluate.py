@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -16,7 +16,7 @@ from torch.nn.functional import normalize
 from ipo import metrics
 from ipo.clip.base import ClipModel
 from ipo.data.types import Item
-from ipo.errors import ModelError
+from ipo.errors import DataError, ModelError
 from ipo.prompt import Prompt, Score
 from ipo.screen import counted
 
@@ -127,3 +127,43 @@ def _chunks(logits: Tensor, labels: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
     """Rows (N, C) with their labels, some at a time: figures are made in double precision, which needs room."""
     rows = max(1, CHUNK_LOGITS // logits.shape[1])
     return zip(torch.split(logits, rows), torch.split(labels, rows), strict=True)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Accuracy (0..1) on `n` test images with its 95% Wilson interval, recall per class, and each image's verdict."""
+
+    accuracy: float
+    low: float
+    high: float
+    n: int
+    recall: tuple[float | None, ...]
+    correct: str
+    """One character an image, `1` where the prediction is right."""
+
+    @property
+    def interval(self) -> metrics.Interval:
+        """Accuracy with the ends of its interval."""
+        return self.accuracy, self.low, self.high
+
+    def figures(self) -> dict[str, Any]:
+        """The figures that `result.json` holds."""
+        return {"accuracy": self.accuracy, "low": self.low, "high": self.high, "n": self.n}
+
+
+def evaluate_on(predictor: Predictor, images: ImageSet, classnames: Sequence[str]) -> Evaluation:
+    """How often `predictor` finds the right one of `classnames` on `images`. `ModelError` where it cannot tell.
+
+    Raises `DataError` where there is no image.
+    """
+    if not len(images):
+        raise DataError("there is no image to test on", remedy="Add test images, or look at `ipo datasets check`")
+    with torch.no_grad():
+        logits = predictor.logits(images, classnames)
+    require_finite(logits, images, type(predictor).__name__)
+    labels = images.labels
+    hits = (logits.argmax(dim=-1) == labels).tolist()
+    accuracy = metrics.accuracy(logits, labels)
+    low, high = metrics.wilson_interval(accuracy, len(hits))
+    recall = tuple(metrics.per_class_recall(logits, labels))
+    return Evaluation(accuracy, low, high, len(hits), recall, "".join("01"[hit] for hit in hits))

@@ -8,7 +8,8 @@ from dataclasses import asdict
 from typing import Any
 
 from ipo.clip.contents import content_hash
-from ipo.protocols import BaseToNew, Listing
+from ipo.data.listing import Listing
+from ipo.task import BaseToNew, HeldOut
 
 
 def listing_facts(listing: Listing) -> dict[str, Any]:
@@ -36,6 +37,16 @@ def task_facts(listing: Listing, protocol: BaseToNew) -> dict[str, Any]:
         "device": task.clip.device.type,
         "seed": task.seed,
     }
+
+
+def test_hashes(protocol: BaseToNew) -> dict[str, str]:
+    """For each test set, a hash of its class names and of the content of its images; they are read by then."""
+    return {name: _content(held_out) for name, held_out in protocol.test_sets().items()}
+
+
+def _content(held_out: HeldOut) -> str:
+    names = "\n".join((*held_out.classnames, content_hash(held_out.images.items)))
+    return hashlib.sha256(names.encode()).hexdigest()
 
 
 def text_hash(texts: Sequence[str]) -> str:

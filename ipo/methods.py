@@ -1,4 +1,7 @@
-"""What a comparison method is, how it is found (entry points of the group `ipo.methods`), and what a fit may write."""
+"""What a method is, how it is found (an entry point), what it is handed beside its task, and what a fit may write.
+
+The search is one; those that it is compared with are the others.
+"""
 
 from __future__ import annotations
 
@@ -15,33 +18,45 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from ipo.config import Section, describe_validation
+from ipo.captions import NO_CAPTIONS, Captions
+from ipo.config import LLMSettings, Section, Settings, describe_validation
 from ipo.errors import ConfigError, RunError
 from ipo.evaluate import Predictor, PromptPredictor
 from ipo.files import append_rows, checked, parse_rows, truncate_rows, write_atomic
-from ipo.protocols import FewShotTask
+from ipo.llm.base import LLM, Usage
 from ipo.registry import require_method
 from ipo.screen import say
+from ipo.task import FewShotTask, TaskTexts
 
 CURVES, CHECKPOINT = "curves.jsonl", "checkpoint.safetensors"
 
 
 @dataclass(frozen=True)
 class Fitted:
-    """What a fit returns. The first predictor is the one that stands for the method in tables."""
+    """What a fit returns. The first predictor stands for the method in tables, unless another is `chosen`."""
 
     predictors: Mapping[str, Predictor]
     learned: Mapping[str, Tensor] = field(default_factory=dict)
     """What was learned, for `learned.safetensors`."""
     figures: Mapping[str, Any] = field(default_factory=dict)
     """Further figures for `result.json`."""
+    found: Mapping[str, Any] = field(default_factory=dict)
+    """What a search found and how it ended, as fields of `ipo.result.Result`."""
     own_classes_only: bool = False
     """Whether the predictors know the classes of the fit only, so that there is nothing to say about new ones."""
+    chosen: str | None = None
+    """The predictor that stands for the method, where it is not the first."""
+    before: str | None = None
+    """The predictor that the method set out from, if any: recall per class is compared with it."""
+    usage: Usage | None = None
+    """What was asked of an LLM; the time that the fit took is in it."""
+    cost: float | None = 0.0
+    """US dollars paid for that; None where no price is known."""
 
     @property
     def headline(self) -> str:
         """Name of the predictor that stands for the method."""
-        return next(iter(self.predictors))
+        return self.chosen or next(iter(self.predictors))
 
     def prompts(self, name: str) -> list[str] | None:
         """The prompts of a predictor that is made of prompts."""
@@ -77,6 +92,20 @@ def curve_row(row: dict[str, Any]) -> dict[str, Any]:
 _curve_row = checked(dict[str, FiniteFloat])
 
 
+@dataclass(frozen=True)
+class Means:
+    """What a method is handed beside its task: nothing, or an LLM and captions where it is one that asks an LLM."""
+
+    llm: LLM | None = None
+    sampling: LLMSettings = field(default_factory=LLMSettings)
+    """How the LLM is to be sampled."""
+    captioned: bool = False
+    """Whether there is a captioner; there may be no captions yet."""
+    captions: Captions = NO_CAPTIONS
+    shown_captions: tuple[str, ...] = ()
+    """As many captions as fit into one question, drawn by the seed of the run."""
+
+
 @dataclass
 class FitRun:
     """Where a fit writes its curve and its checkpoints; without a folder it writes nothing.
@@ -90,6 +119,11 @@ class FitRun:
     """Off in all but the first of several processes."""
     report: Callable[[str], None] = say
     """Where a line for the user goes, such as the time that the fit will take."""
+    means: Means = Means()
+    watch: Callable[[Any], None] = lambda _: None
+    """Shown the state of a search after every step."""
+    follow: Callable[[int, Mapping[str, float]], None] = lambda *_: None
+    """Given figures by their names at a step or epoch, for an experiment tracker."""
     _rows: int = 0
     _earlier: float = 0.0
     _started: float = field(default_factory=time.monotonic)
@@ -102,8 +136,10 @@ class FitRun:
     def log(self, row: Mapping[str, Any]) -> None:
         """Append one row of numbers to `curves.jsonl`, among them the epoch; those that are not finite are left out."""
         self._rows += 1
+        finite = {name: value for name, value in row.items() if math.isfinite(value)}
         if self.folder is not None and self.writes:
-            append_rows(self.folder / CURVES, [{name: value for name, value in row.items() if math.isfinite(value)}])
+            append_rows(self.folder / CURVES, [finite])
+        self.follow(int(row["epoch"]), finite)
 
     def save(self, tensors: Mapping[str, Tensor], done: int) -> None:
         """Write a checkpoint of the state after `done` epochs or steps, replacing the last."""
@@ -129,7 +165,10 @@ class FitRun:
 
 @dataclass(frozen=True)
 class Method:
-    """One way to get a classifier from a few-shot task; an entry point of the group `ipo.methods` names an instance."""
+    """One way to get a classifier from a few-shot task; an entry point names an instance.
+
+    Its group is `ipo.methods`, or `ipo.llm_methods` for one that is handed an LLM and captions.
+    """
 
     name: str
     summary: str
@@ -141,8 +180,27 @@ class Method:
     """Title and arXiv number."""
     published: Callable[[str, int], Mapping[str, Any]] = lambda *_: {}
     """The options that the paper uses for a dataset and a number of shots, where they differ from the defaults."""
-    check: Callable[[FewShotTask, Any], None] = lambda *_: None
-    """Raises an `IpoError` where the options cannot work on the task; called before anything is fitted or written."""
+    check: Callable[[TaskTexts, Any], None] = lambda *_: None
+    """Raises an `IpoError` where the options cannot work on the task; called before an image is encoded."""
+    ready: Callable[[Any, Means], None] = lambda *_: None
+    """Raises an `IpoError` where the options cannot work with the LLM; called before anybody is asked for captions."""
+    reopen: Callable[[Path, Any], None] = lambda *_: None
+    """Raises an `IpoError` where a fit cannot go on with the files in a run folder; changes nothing."""
+    section: str = ""
+    """The section of the settings that holds its options, in the place of options of its own."""
+
+    def options_of(self, settings: Settings, dataset: str, own: Mapping[str, Any] | None = None) -> Section:
+        """Its options for a dataset: those of its section, or the published ones with `own` above them.
+
+        Raises `ConfigError` for options of its own where it has a section.
+        """
+        if not self.section:
+            return self.configure(dataset, settings.data.shots, own)
+        if own:
+            key = next(iter(own))
+            raise ConfigError(f"'{key}' is no setting", remedy=f"Is it {self.section}.{key}?")
+        options: Section = getattr(settings, self.section)
+        return options
 
     def configure(self, dataset: str, shots: int, overrides: Mapping[str, Any] | None = None) -> Section:
         """The published options with `overrides` above them; paths in them no longer depend on the working folder.

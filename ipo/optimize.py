@@ -16,12 +16,12 @@ from ipo.config import LLMSettings, SearchSettings
 from ipo.evaluate import NOT_FINITE, ImageSet, score_candidates, score_prompts
 from ipo.history import History
 from ipo.lengths import TextRoom
-from ipo.llm.base import LLM, RemoteLLM, Reply
+from ipo.llm.base import LLM, RemoteLLM, Reply, Usage
 from ipo.llm.prices import cost
 from ipo.meta_prompt import build_messages
 from ipo.prompt import HistoryEntry, Prompt
 from ipo.propose import Checks, Reject, accept, unnamed_classes
-from ipo.record import Record, Usage
+from ipo.record import Record
 from ipo.screen import counted
 
 _EXAMPLES = 3

@@ -21,30 +21,12 @@ from ipo.disk import writing
 from ipo.errors import RunError
 from ipo.files import EXACT, append_rows, checked, parse_rows, truncate_rows
 from ipo.history import History
-from ipo.llm.base import UNPAID, Message, Reply, Spent
+from ipo.llm.base import UNPAID, Message, Reply, Spent, Usage
 
 HISTORY_FILE = "history.jsonl"
 REPLIES_FILE = "replies.jsonl"
 PENDING_FILE = "replies.pending.jsonl"
 """The replies so far of the step that is under way: a line for the question, then one a reply."""
-
-
-@dataclass(frozen=True)
-class Usage:
-    """What a run has used so far."""
-
-    steps: int = 0
-    proposals: int = 0
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-    seconds: float = 0.0
-    captions: Spent = UNPAID
-    """What the captions took before the first step."""
-
-    @property
-    def tokens(self) -> int:
-        """Prompt and reply tokens together, those of the captions included."""
-        return self.prompt_tokens + self.completion_tokens + self.captions.tokens
 
 
 @dataclass(frozen=True)
@@ -128,12 +110,10 @@ class Record:
         self._captions = captions
 
     @classmethod
-    def resume(
-        cls, rule: SelectionRule, folder: Path, first_prompts: Sequence[str], captions: Spent = UNPAID
-    ) -> Record:
-        """The record of a broken or ended run, cut back to its last whole step.
+    def read(cls, rule: SelectionRule, folder: Path, first_prompts: Sequence[str], captions: Spent = UNPAID) -> Record:
+        """The record of a new, broken or ended run, up to its last whole step; nothing is cut from its files.
 
-        Raises `RunError`, and cuts nothing, where the files are damaged or do not belong together.
+        Raises `RunError` where the files are damaged or do not belong together.
         """
         record = cls(rule, folder, captions)
         record.history = History.read(rule, folder / HISTORY_FILE)
@@ -141,13 +121,22 @@ class Record:
         if [row.step for row in answers] != list(range(1, len(answers) + 1)):
             raise _damage("the reply log misses steps", folder / REPLIES_FILE)
         record._asked = {row.step: row for row in answers}
-        last = record._last_whole_step(first_prompts)
-        pending = Pending.read(folder / PENDING_FILE)
-        if pending is not None and pending.step > len(answers) + 1:
+        record._pending = Pending.read(folder / PENDING_FILE)
+        if record._pending is not None and record._pending.step > len(answers) + 1:
             raise _damage("replies to a step were kept, and the reply log misses steps before", folder / REPLIES_FILE)
-        truncate_rows(folder / REPLIES_FILE, len(answers))
-        record._take_up(pending)
-        record.history.keep_steps(last)
+        last = record._last_whole_step(first_prompts)
+        record.history.entries = [entry for entry in record.history if entry.step <= last]
+        return record
+
+    @classmethod
+    def resume(
+        cls, rule: SelectionRule, folder: Path, first_prompts: Sequence[str], captions: Spent = UNPAID
+    ) -> Record:
+        """What `read` returns, to go on with: its files are cut back to the last whole step."""
+        record = cls.read(rule, folder, first_prompts, captions)
+        truncate_rows(folder / REPLIES_FILE, len(record._asked))
+        record._take_up(record._pending)
+        record.history.keep_steps(record.last_step)
         return record
 
     def _last_whole_step(self, first_prompts: Sequence[str]) -> int:

@@ -7,19 +7,28 @@ from importlib.metadata import EntryPoint, entry_points
 from ipo.errors import ConfigError, UnknownName
 
 GROUP = "ipo.methods"
+LLM_GROUP = "ipo.llm_methods"
+"""Where methods are registered that ask an LLM: they are handed one, with captions of the training images."""
+SEARCH = "ipo"
+"""The method that `ipo optimize` runs."""
 
 
 def available_methods() -> list[str]:
     """Names of all registered methods."""
-    return sorted(entry.name for entry in entry_points(group=GROUP))
+    return sorted(entry.name for group in (GROUP, LLM_GROUP) for entry in entry_points(group=group))
 
 
 def require_method(name: str) -> EntryPoint:
     """The entry point of a method, not loaded. Raises `UnknownName`, and `ConfigError` for two of one name."""
-    found = list(entry_points(group=GROUP, name=name))
+    found = [entry for group in (GROUP, LLM_GROUP) for entry in entry_points(group=group, name=name)]
     if not found:
         raise UnknownName("method", name, available_methods())
     if len(found) > 1:
         owners = ", ".join(entry.value for entry in found)
         raise ConfigError(f"method '{name}' is registered more than once", where=owners, remedy="Uninstall one")
     return found[0]
+
+
+def asks_llm(name: str) -> bool:
+    """Whether a method is handed an LLM and captions. Raises as `require_method`."""
+    return require_method(name).group == LLM_GROUP

@@ -18,12 +18,13 @@ from ipo.methods import curve_row
 from ipo.prompt import HistoryEntry
 from ipo.record import HISTORY_FILE
 from ipo.render import render
-from ipo.result_file import read_result
+from ipo.result import Figures, Predictor, Result, read_result, to_json
 from ipo.run_folder import RESULT_FILE, RunFolder, read_run, read_settings
 from ipo.run_path import CONFIG_FILE
 from ipo.screen import counted, printable
 
 HISTORY_PAGE = "history.md"
+RESULT_PAGE = "result.md"
 REPORT_PAGE = "report.html"
 CURVES_FILE = "curves.jsonl"
 NAMES = {
@@ -59,11 +60,13 @@ def percent(value: float | None) -> str:
     return "-" if value is None else f"{100 * value:.1f}"
 
 
-def with_interval(figures: dict[str, float] | None) -> str:
+def with_interval(figures: Figures | None) -> str:
     """`55.7 [53.2, 58.1]`: accuracy in percent with its 95% interval."""
-    if figures is None:
-        return "-"
-    return f"{percent(figures['accuracy'])} [{percent(figures['low'])}, {percent(figures['high'])}]"
+    return "-" if figures is None else _interval(figures.accuracy, figures.low, figures.high)
+
+
+def _interval(value: float, low: float | None, high: float | None) -> str:
+    return f"{percent(value)} [{percent(low)}, {percent(high)}]"
 
 
 def classes_of(facts: Mapping[str, Any]) -> str:
@@ -72,23 +75,28 @@ def classes_of(facts: Mapping[str, Any]) -> str:
     return counted(count, f"{half}class") if count else f"{half or 'all '}classes"
 
 
-def result_columns(result: dict[str, Any]) -> list[str]:
+def result_columns(result: Result) -> list[str]:
     """Headings of the results table: the halves with H, or all classes at once, and then the other test sets."""
-    halves = ["base", "new", "H"] if result["classes"] == "base" else ["all classes"]
-    return [*halves, *target_names(result["targets"]).values()]
+    halves = ["base", "new", "H"] if result.classes == "base" else ["all classes"]
+    return [*halves, *target_names(result.targets).values()]
 
 
-def result_rows(result: dict[str, Any]) -> list[ResultRow]:
-    """The results table of any method's `result.json`."""
+def result_rows(result: Result) -> list[ResultRow]:
+    """The results table of any method."""
     rows: list[ResultRow] = []
-    for name, figures in result["predictors"].items():
-        low, high = figures["H_interval"] or (None, None)
-        harmonic = None if figures["H"] is None else {"accuracy": figures["H"], "low": low, "high": high}
-        halves = [figures["base"], figures["new"], harmonic] if result["classes"] == "base" else [figures["base"]]
-        cells = [with_interval(part) for part in (*halves, *map(figures["targets"].get, result["targets"]))]
-        prompts = tuple(printable(prompt) for prompt in figures.get("prompts") or ())
-        rows.append(ResultRow(printable(NAMES.get(name, name)), tuple(cells), prompts))
+    for name, figures in result.predictors.items():
+        halves = [with_interval(figures.base)]
+        if result.classes == "base":
+            halves += [with_interval(figures.new), _harmonic(figures)]
+        targets = (with_interval(figures.targets.get(target)) for target in result.targets)
+        prompts = tuple(printable(prompt) for prompt in figures.prompts or ())
+        rows.append(ResultRow(printable(NAMES.get(name, name)), (*halves, *targets), prompts))
     return list(_without_twins(rows))
+
+
+def _harmonic(figures: Predictor) -> str:
+    low, high = figures.H_interval or (None, None)
+    return "-" if figures.H is None else _interval(figures.H, low, high)
 
 
 def _without_twins(rows: Sequence[ResultRow]) -> Iterator[ResultRow]:
@@ -103,7 +111,7 @@ def _without_twins(rows: Sequence[ResultRow]) -> Iterator[ResultRow]:
 def write_reports(folder: Path) -> Path:
     """Write the pages of a run, finished or not, and return the path of `report.html`."""
     run = shown(read_run(folder))
-    result = shown(read_result(folder)[1]) if (folder / RESULT_FILE).exists() else None
+    result = shown_result(read_result(folder)) if (folder / RESULT_FILE).exists() else None
     values: dict[str, Any] = {
         "run": run,
         "classes": classes_of(run),
@@ -120,11 +128,18 @@ def write_reports(folder: Path) -> Path:
         history = History.read(read_settings(folder).search.select, folder / HISTORY_FILE)
         history.entries = [shown_entry(entry) for entry in history.entries]
         reasons = Counter((entry.reason or "").partition(":")[0] for entry in history.rejects())
-        values |= {"best": _best(history, result), "untestable": (result or {}).get("untestable", [])}
+        values |= {"best": _best(history, result), "untestable": result.untestable if result else []}
         values |= {"history": history, "reasons": reasons.most_common(), "charts": history_charts(history)}
         write_atomic(folder / HISTORY_PAGE, render("history.md.j2", **values) + "\n")
+    elif result:
+        write_atomic(folder / RESULT_PAGE, render("result.md.j2", **values) + "\n")
     write_atomic(folder / REPORT_PAGE, render("report.html.j2", **values) + "\n")
     return folder / REPORT_PAGE
+
+
+def shown_result(result: Result) -> Result:
+    """The result with texts that are fit for a page."""
+    return Result.model_validate(shown(to_json(result)))
 
 
 def shown(value: Any) -> Any:
@@ -141,9 +156,9 @@ def shown_entry(entry: HistoryEntry) -> HistoryEntry:
     return replace(entry, text=printable(entry.text), reason=printable(entry.reason) if entry.reason else entry.reason)
 
 
-def _best(history: History, result: dict[str, Any] | None) -> HistoryEntry | None:
+def _best(history: History, result: Result | None) -> HistoryEntry | None:
     """The prompt that the run was tested with, or the best so far."""
-    tested = (result or {}).get("best", {}).get("id")
+    tested = result.best.id if result and result.best else None
     ranked = history.ranked()
     return next((entry for entry in ranked if entry.id == tested), next(iter(ranked), None))
 

@@ -15,10 +15,11 @@ from typing import Any
 from ipo import __version__
 from ipo.config import Settings
 from ipo.data.load import require_there
-from ipo.errors import ConfigError, DataError, RunError
+from ipo.errors import ConfigError, DataError, RunError, UnknownName
+from ipo.registry import require_method
 from ipo.run_folder import RunFolder, installed_versions, read_run, read_settings, settings_toml
 from ipo.run_path import CONFIG_FILE, RUN_FILE
-from ipo.scope import Command, flat, unread
+from ipo.scope import flat, method_reader, unread
 
 PLACES = ("data.dataset", "data.root", "data.targets", "data.names")
 """Where the data lie; the hashes of splits, class names and training images say whether they are the same."""
@@ -61,7 +62,7 @@ class Resumption:
     """A run that is gone on with: what `run.json` says of it, its settings as they are now, and what changed."""
 
     path: Path
-    command: Command
+    method: str
     run: Mapping[str, Any]
     settings: Settings
     changes: tuple[Change, ...]
@@ -72,19 +73,27 @@ class Resumption:
         return any(change.what in names for change in self.changes)
 
 
-def plan_resumption(command: Command, path: Path, settings: Settings | None = None, force: bool = False) -> Resumption:
-    """Compare what needs no model and no data: the kind of run, its settings with new ones, and the libraries.
+def plan_resumption(path: Path, settings: Settings | None = None, force: bool = False) -> Resumption:
+    """Compare what needs no model and no data: the method, the settings with new ones, and the libraries.
 
     Raises `RunError` and `ConfigError` naming what cannot be another; `force` lets patch releases of libraries pass.
     """
     run, recorded = read_run(path), read_settings(path)
-    kind = "baseline" if "options" in run else "optimize"
-    if kind != command:
-        raise RunError(f"not a run of `ipo {command}`", where=str(path), remedy=f"See: ipo {kind} --resume")
+    method = recorded_method(path, run)
     settings = settings or recorded
     _require_data(settings)
     changes = changed_values(flat(recorded.model_dump(mode="json")), flat(settings.model_dump(mode="json")), CHANGEABLE)
-    return Resumption(path, command, run, settings, changes, _other_versions(run, path, force))
+    return Resumption(path, method, run, settings, changes, _other_versions(run, path, force))
+
+
+def recorded_method(path: Path, run: Mapping[str, Any]) -> str:
+    """The name of the method of a run, from its `run.json`. Raises `RunError` for one that is not installed."""
+    method = str(run.get("method", ""))
+    try:
+        require_method(method)
+    except UnknownName as error:
+        raise RunError(error.what, where=str(path), remedy="Install what it came from, or start a new run") from error
+    return method
 
 
 def _require_data(settings: Settings) -> None:
@@ -178,7 +187,10 @@ def _same_model(resumption: Resumption, was: str, now: str) -> bool:
 def note_resumption(folder: RunFolder, resumption: Resumption, facts: Mapping[str, Any]) -> None:
     """Write the settings as they are now, and in `run.json` the facts, each change, and what was forced or extended."""
     if resumption.changes:
-        folder.write(CONFIG_FILE, settings_toml(resumption.settings, unread(resumption.command, resumption.settings)))
+        folder.write(
+            CONFIG_FILE,
+            settings_toml(resumption.settings, unread(method_reader(resumption.method), resumption.settings)),
+        )
     run, when = resumption.run, time.strftime("%Y-%m-%dT%H:%M:%S%z")
     news = {
         "changes": [{"when": when, "setting": one.what, "was": one.was, "is": one.now} for one in resumption.changes],

@@ -1,26 +1,42 @@
-"""Which settings a command reads. What nobody would read is refused where it was asked for, and never recorded."""
+"""Which settings a command or a method reads. What it passes over is refused where asked for, and never recorded."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Any
 
 from ipo.config import Settings
 from ipo.data.load import require_known, target_parts
 from ipo.llm.load import is_remote
+from ipo.registry import SEARCH, asks_llm
 
-Command = Literal["optimize", "baseline", "evaluate", "verify"]
 
-EVERYTHING = tuple(Settings.model_fields)
-READS: Mapping[Command, tuple[str, ...]] = {
-    "optimize": EVERYTHING,
-    "baseline": ("data", "clip", "seed", "offline"),
-    "evaluate": (
-        "data.dataset", "data.root", "data.domains", "data.names", "data.skip_unreadable", "clip", "seed", "offline",
-    ),
-    "verify": ("data.root", "data.skip_unreadable", "clip", "seed", "offline"),
-}  # fmt: skip
-"""Sections, and settings of sections, that each command reads."""
+@dataclass(frozen=True)
+class Reader:
+    """Who reads settings, a command or a method: its name, and the sections and single settings that it reads."""
+
+    name: str
+    keys: tuple[str, ...]
+
+    def reads(self, key: str) -> bool:
+        """Whether it reads a setting, under some other settings at least."""
+        return key in self.keys or key.partition(".")[0] in self.keys
+
+
+EVALUATE = Reader(
+    "ipo evaluate",
+    ("data.dataset", "data.root", "data.domains", "data.names", "data.skip_unreadable", "clip", "seed", "offline"),
+)
+VERIFY = Reader("ipo verify", ("data.root", "data.skip_unreadable", "clip", "seed", "offline"))
+
+
+def method_reader(method: str) -> Reader:
+    """What a method reads of the settings beside its own options. Raises `UnknownName` where there is none such."""
+    asking = ("llm", "captions") if asks_llm(method) else ()
+    searching = ("search",) if method == SEARCH else ()
+    return Reader(method, ("data", "clip", *asking, *searching, "seed", "tracker", "offline"))
+
 
 Condition = Callable[[Settings], str]
 """Why settings are not read where others are as they are; empty where they are read."""
@@ -76,16 +92,11 @@ CONDITIONS: Mapping[str, tuple[str, Condition]] = {
 """Settings that are read only where another setting allows it: that one, and why it may not."""
 
 
-def reads(command: Command, key: str) -> bool:
-    """Whether a command reads a setting, under some other settings at least."""
-    return key in READS[command] or key.partition(".")[0] in READS[command]
-
-
-def unread(command: Command, settings: Settings) -> dict[str, str]:
-    """The settings that a command does not read as these settings are, each with the reason."""
-    found = {key: "" for key in setting_names() if not reads(command, key)}
+def unread(reader: Reader, settings: Settings) -> dict[str, str]:
+    """The settings that nobody reads as these settings are, each with the reason."""
+    found = {key: "" for key in setting_names() if not reader.reads(key)}
     for key, (decider, condition) in CONDITIONS.items():
-        if reads(command, key) and reads(command, decider) and (reason := condition(settings)):
+        if reader.reads(key) and reader.reads(decider) and (reason := condition(settings)):
             found[key] = reason
     return found
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import importlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from ipo.config import TrackerName
 from ipo.errors import ConfigError
 from ipo.packages import is_installed
-from ipo.record import Record
 
 PROJECT = "ipo"
 
@@ -32,9 +31,9 @@ class Tracker:
         tracker._call(lambda module: setattr(tracker, "run", module.init(project=PROJECT, name=run, config=settings)))
         return tracker
 
-    def log(self, record: Record) -> None:
-        """Send the figures of a search after its last step."""
-        self._call(lambda run: run.log(step_figures(record), step=max(0, record.last_step)))
+    def log(self, step: int, figures: Mapping[str, float]) -> None:
+        """Send the figures of a step or an epoch."""
+        self._call(lambda run: run.log(dict(figures), step=step))
 
     def finish(self) -> None:
         """Close the run."""
@@ -63,17 +62,3 @@ def require_tracker(name: TrackerName) -> Any:
         return None if name == "none" else importlib.import_module(name)
     except ImportError as error:
         raise ConfigError(f"tracker '{name}' cannot be imported: {error}", remedy=f"pip install {name}") from error
-
-
-def step_figures(record: Record) -> dict[str, float]:
-    """The figures of a search after its last step."""
-    history, usage, best = record.history, record.usage(), record.history.best().score
-    assert best is not None
-    return {
-        "best_training_accuracy": best.accuracy,
-        "best_training_loss": best.loss,
-        "scored": len(history.scored()),
-        "rejected": len(history.rejects()),
-        "tokens": usage.tokens,
-        "seconds": usage.seconds,
-    }

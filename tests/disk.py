@@ -18,15 +18,15 @@ import pytest
 from PIL import Image
 from torch import Tensor
 
-from ipo import experiment, fit
+from ipo import run as running
 from ipo.clip.text_cache import open_text_cache
 from ipo.config import Settings, load_settings
 from ipo.errors import IpoError
 from ipo.llm.base import UNPAID, Reply
-from ipo.resume import note_resumption, plan_resumption
+from ipo.resume import plan_resumption
 from ipo.run_folder import RunFolder
 from ipo.run_path import require_free
-from tests.test_experiment import SeeingClip
+from tests.test_run import SeeingClip
 
 ERRORS = (errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EIO)
 
@@ -130,9 +130,9 @@ def draw(folder: Path) -> Path:
 
 def stand_in(patch: pytest.MonkeyPatch) -> None:
     """Small models in the place of all that a run would load."""
-    patch.setattr(experiment, "load_llm", lambda *_, **__: SeededLLM())
-    patch.setattr(experiment, "load_clip", lambda *_, **__: RememberingClip())
-    patch.setattr(experiment, "make_captioner", lambda *_, **__: SeededLLM())
+    patch.setattr("ipo.run.load_llm", lambda *_, **__: SeededLLM())
+    patch.setattr("ipo.run.load_clip", lambda *_, **__: RememberingClip())
+    patch.setattr("ipo.captions.made.make_captioner", lambda *_, **__: SeededLLM())
 
 
 def settings_of(pictures: Path, steps: int = 2) -> Settings:
@@ -148,18 +148,17 @@ def settings_of(pictures: Path, steps: int = 2) -> Settings:
 def search(chosen: Settings, path: Path) -> None:
     """What `ipo optimize --out` does."""
     require_free(path)
-    built = experiment.prepare(chosen)
-    folder, record = experiment.start(built, path)
-    with folder:
-        experiment.run(built, folder, record, lambda _: None)
+    job = running.prepare("ipo", chosen)
+    with running.start(job, path) as folder:
+        running.run(job, folder)
 
 
 def resume(path: Path) -> None:
-    """What `ipo optimize --resume` does."""
+    """What `--resume` does."""
     with RunFolder.open(path) as folder:
-        resumption = plan_resumption("optimize", path)
-        built = experiment.prepare(resumption.settings, resumption)
-        experiment.run(built, folder, experiment.reopen(built, folder, resumption), lambda _: None)
+        job, resumption = running.plan(plan_resumption(path))
+        running.reopen(job, folder, resumption)
+        running.run(job, folder)
 
 
 def fit_settings(pictures: Path, model: str) -> Settings:
@@ -175,18 +174,9 @@ def fit_settings(pictures: Path, model: str) -> Settings:
 def fit_coop(chosen: Settings, path: Path) -> None:
     """What `ipo baseline coop --out` does."""
     require_free(path)
-    built = fit.prepare_fit("coop", chosen, {"epochs": 2})
-    with fit.start_fit(built, path) as folder:
-        fit.run_fit(built, folder)
-
-
-def resume_fit(path: Path) -> None:
-    """What `ipo baseline --resume` does."""
-    resumption = plan_resumption("baseline", path)
-    built, resumption = fit.reopen_fit(resumption)
-    with RunFolder.open(path) as folder:
-        note_resumption(folder, resumption, built.facts())
-        fit.run_fit(built, folder)
+    job = running.prepare("coop", chosen, {"epochs": 2})
+    with running.start(job, path) as folder:
+        running.run(job, folder)
 
 
 def one_error(act: Callable[[], None]) -> IpoError | None:

@@ -13,7 +13,7 @@ from ipo.cli.main import app
 from ipo.config import load_settings
 from ipo.data.load import target_parts, with_kind
 from ipo.errors import IpoError
-from ipo.scope import READS, reads
+from ipo.scope import EVALUATE, VERIFY, method_reader
 from tests.processes import run_process
 
 pytestmark = pytest.mark.offline_models
@@ -134,9 +134,8 @@ def bare(monkeypatch, tmp_path, place):
 @pytest.mark.parametrize(("arguments", "words"), REFUSED)
 def test_it_is_refused_before_data_are_read_and_models_are_loaded(arguments, words, bare, place, monkeypatch):
     for late in ("load_clip", "load_llm", "read_listing", "named_dataset"):
-        monkeypatch.setattr(f"ipo.experiment.{late}", lambda *_, **__: pytest.fail("too late"))
-        if late in ("load_clip", "read_listing"):
-            monkeypatch.setattr(f"ipo.fit.{late}", lambda *_, **__: pytest.fail("too late"))
+        for module in ("run", "fixed_prompts"):
+            monkeypatch.setattr(f"ipo.{module}.{late}", lambda *_, **__: pytest.fail("too late"), raising=False)
     before = sorted(place.rglob("*"))
     done = CliRunner().invoke(app, arguments)
     assert isinstance(done.exception, IpoError), done.output
@@ -172,12 +171,12 @@ def test_what_only_torch_and_open_clip_know_is_refused_before_data_are_read(bare
     if "mps" in words:
         monkeypatch.setattr("torch.backends.mps.is_available", lambda: False)
     with pytest.raises(IpoError, match=words):
-        check("optimize", load_settings(None, {"data": {"dataset": "photos"}, **values}))
+        check(method_reader("ipo"), load_settings(None, {"data": {"dataset": "photos"}, **values}))
 
 
 def test_every_check_is_about_a_setting_that_some_command_reads():
     for key, _ in CHECKS:
-        assert any(reads(command, key) for command in READS), key
+        assert any(reader.reads(key) for reader in (method_reader("ipo"), EVALUATE, VERIFY)), key
 
 
 def test_a_dataset_may_be_a_bare_path(bare, tmp_path):

@@ -17,7 +17,7 @@ from ipo.cli.compare import compare
 from ipo.cli.history import history
 from ipo.errors import IpoError
 from tests.baselines.tiny import save_openclip
-from tests.disk import draw, fit_coop, fit_settings, one_error, resume, resume_fit, search, settings_of, stand_in
+from tests.disk import draw, fit_coop, fit_settings, one_error, resume, search, settings_of, stand_in
 
 EVERY = int(os.environ.get("IPO_TEST_EVERY", "149"))
 """Of how many kinds of damage one is tried."""
@@ -187,4 +187,4 @@ def test_a_search_that_was_broken_off(pictures, tmp_path, capsys):
 
 def test_a_fit(pictures, tmp_path, capsys):
     fit_coop(fit_settings(pictures, save_openclip(tmp_path / "model")), run := tmp_path / "run")
-    try_all(run, resume_fit, figures(run), [compared])
+    try_all(run, resume, figures(run), [compared])

@@ -17,8 +17,8 @@ from ipo.history import History
 from ipo.lengths import TextRoom
 from ipo.optimize import Search, optimize
 from ipo.prompt import Prompt, Score
-from ipo.protocols import evaluate_on
 from ipo.record import Record
+from ipo.task import evaluate_on
 from tests.fakes import FakeClip, ScriptedLLM
 
 CLASSES, IMAGES = 11, 160

@@ -17,7 +17,6 @@ from tests.disk import (
     fit_settings,
     one_error,
     resume,
-    resume_fit,
     search,
     settings_of,
     stand_in,
@@ -82,6 +81,6 @@ def test_a_fit_that_a_disk_ends_can_be_brought_to_its_end(pictures, tmp_path):
         run = tmp_path / f"run-{first}-{code}"
         with FailingDisk(first, code).installed():
             error = one_error(partial(fit_coop, chosen, run))
-        resume_fit(run) if (run / "run.json").exists() else fit_coop(chosen, run)
+        resume(run) if (run / "run.json").exists() else fit_coop(chosen, run)
         assert (run / "curves.jsonl").read_bytes() == curve, error
         assert load_tensors(run / learned.name)[0]["context"].equal(load_tensors(learned)[0]["context"])

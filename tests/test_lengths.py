@@ -10,22 +10,25 @@ import pytest
 import torch
 from PIL import Image
 
-from ipo import experiment, fit
-from ipo.cli import optimize as command
+from ipo import fixed_prompts
+from ipo import run as running
+from ipo.cli.running import describe
 from ipo.config import Settings, load_settings
+from ipo.data.listing import read_listing
 from ipo.errors import ConfigError, DataError, PromptError
 from ipo.facts import listing_facts
 from ipo.lengths import TextRoom
 from ipo.methods import FitRun, find_method
 from ipo.prompt import Prompt
-from ipo.protocols import load_task, read_listing
+from ipo.result import to_json
 from ipo.resume import plan_resumption
 from ipo.run_folder import RunFolder
+from ipo.task import load_task
 from ipo_baselines.contexts import encode_context, require_context_fits
 from tests.baselines.tiny import CLASSNAMES, NEW_NAMES, TinyClip, tiny_task
 from tests.clip.tiny_openclip import tiny_module, tiny_openclip
 from tests.fakes import FakeClip, ScriptedLLM
-from tests.test_experiment import SeeingClip, resume
+from tests.test_run import SeeingClip, resume
 
 LONG = "great white shark of the south"
 FITS = "a photo of a <CLASS>."
@@ -53,9 +56,9 @@ def llm(monkeypatch, tmp_path) -> ScriptedLLM:
     """Proposes a prompt that is too long with the long name, and one that fits."""
     script = ScriptedLLM([[TOO_LONG, "a drawing of a <CLASS>."]])
     monkeypatch.setenv("IPO_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(experiment, "load_llm", lambda settings, offline: script)
-    monkeypatch.setattr(experiment, "load_clip", lambda settings, offline: StrictClip())
-    monkeypatch.setattr(fit, "load_clip", lambda settings, offline: StrictClip())
+    monkeypatch.setattr("ipo.run.load_llm", lambda settings, offline: script)
+    for place in ("ipo.run", "ipo.fixed_prompts"):
+        monkeypatch.setattr(f"{place}.load_clip", lambda settings, offline: StrictClip())
     return script
 
 
@@ -84,9 +87,9 @@ def settings(pictures: Path, targets: tuple[str, ...] = (), **search: object) ->
 
 
 def run(chosen: Settings, path: Path) -> dict:
-    folder, record = experiment.start(built := experiment.prepare(chosen), path)
-    with folder:
-        return experiment.run(built, folder, record, lambda _: None)
+    job = running.prepare("ipo", chosen)
+    with running.start(job, path) as folder:
+        return to_json(running.run(job, folder))
 
 
 @pytest.mark.parametrize("place", ["base", "new", "target"])
@@ -137,10 +140,10 @@ def test_a_run_of_an_earlier_version_whose_winner_is_too_long_ends_with_the_next
 def test_what_is_tested_for_sure_is_measured_before_the_llm_and_pictures(
     llm, tmp_path, monkeypatch, search, names, error, words
 ):
-    monkeypatch.setattr(experiment, "load_llm", lambda *_, **__: pytest.fail("too late"))
-    monkeypatch.setattr(experiment, "feature_store", lambda *_: pytest.fail("too late"))
+    monkeypatch.setattr("ipo.run.load_llm", lambda *_, **__: pytest.fail("too late"))
+    monkeypatch.setattr("ipo.run.feature_store", lambda *_, **__: pytest.fail("too late"))
     with pytest.raises(error, match=words):
-        experiment.prepare(settings(make_pictures(tmp_path / "own", **names), **search))
+        running.prepare("ipo", settings(make_pictures(tmp_path / "own", **names), **search))
 
 
 def test_names_are_measured_before_a_single_picture_is_read(tmp_path):
@@ -158,14 +161,14 @@ def test_controls_that_do_not_fit_are_left_out_and_refused_where_none_is_left(ll
     assert result["predictors"]["select-80"]["prompts"][0] in kept
     other = make_pictures(tmp_path / "other", d=LONG + " and far")
     with pytest.raises(PromptError, match="too long"):
-        experiment.prepare(settings(other, controls=True, first_prompts=["<CLASS>"]))
+        running.prepare("ipo", settings(other, controls=True, first_prompts=["<CLASS>"]))
 
 
 def test_one_long_prompt_of_an_evaluation_is_named_before_a_picture_is_read(llm, tmp_path, monkeypatch):
     chosen = settings(make_pictures(tmp_path / "own", d=LONG))
-    monkeypatch.setattr(experiment, "feature_store", lambda *_: pytest.fail("too late"))
+    monkeypatch.setattr("ipo.fixed_prompts.feature_store", lambda *_, **__: pytest.fail("too late"))
     with pytest.raises(PromptError, match=r"too long: 16 tokens.*a bright photo"):
-        experiment.evaluate_prompts(chosen, [FITS, TOO_LONG, "a <CLASS>."], "all", False)
+        fixed_prompts.evaluate_prompts(chosen, [FITS, TOO_LONG, "a <CLASS>."], "all", False)
 
 
 @pytest.mark.parametrize(
@@ -189,14 +192,14 @@ def test_a_context_too_long_for_a_tested_name_is_refused_at_start_and_resume(llm
 
     chosen = settings(make_pictures(tmp_path / "own", d=LONG))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(fit, "load_clip", lambda settings, offline: Words())
+        patch.setattr("ipo.run.load_clip", lambda settings, offline: Words())
         with pytest.raises(ConfigError, match=words):
-            fit.prepare_fit(method, chosen, options)
+            running.prepare(method, chosen, options)
         (tmp_path / "run").mkdir()
         facts = {"method": method, "options": options, **listing_facts(read_listing(chosen))}
         RunFolder.create(tmp_path / "run", chosen, facts)
         with pytest.raises(ConfigError, match=words):
-            fit.reopen_fit(plan_resumption("baseline", tmp_path / "run"))
+            running.plan(plan_resumption(tmp_path / "run"))
 
 
 @pytest.mark.parametrize("position", ["end", "middle", "front"])
@@ -256,8 +259,8 @@ def test_the_room_is_exact_where_words_grow_together():
 def test_a_class_that_a_first_prompt_names_is_said_before_the_search(llm, tmp_path):
     told = {}
     for name in ("photo", "cat"):
-        built = experiment.prepare(settings(make_pictures(tmp_path / name, a=name)))
-        told[name] = "a first prompt names a class, and so may proposals: photo" in command.describe(built)
+        job = running.prepare("ipo", settings(make_pictures(tmp_path / name, a=name)))
+        told[name] = "a first prompt names a class, and so may proposals: photo" in describe(job)
     assert told == {"photo": True, "cat": False}
 
 

@@ -14,8 +14,9 @@ import pytest
 
 from ipo.charts import make_chart
 from ipo.cli.console import print_json
-from ipo.cli.optimize import print_result
+from ipo.cli.running import print_result
 from ipo.report import classes_of, curve_charts, result_rows, write_reports
+from ipo.result import Result
 from tests.processes import run_process
 from tests.test_cli import write_history
 
@@ -85,10 +86,14 @@ class Tags(HTMLParser):
 
 
 def test_predictors_with_the_same_prompts_are_one_row():
-    names = [row.name for row in result_rows(result())]
+    names = [row.name for row in result_rows(Result.model_validate(result()))]
     assert names == ["first prompt = hand-crafted prompt", "ipo, best prompt = ipo, ensemble"]
     others = {"coop": predictor(None), "ft": predictor(None), "select-80": predictor(["x <CLASS>"])}
-    assert [row.name for row in result_rows(result(predictors=others))] == ["coop", "ft", "best of 80 prompts"]
+    assert [row.name for row in result_rows(Result.model_validate(result(predictors=others)))] == [
+        "coop",
+        "ft",
+        "best of 80 prompts",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -156,7 +161,7 @@ def test_what_the_search_prints_at_its_end_is_safe_and_fits_the_screen(tmp_path,
     for columns in ("60", "80"):
         monkeypatch.setenv("COLUMNS", columns)
         halves = {"first": predictor(["a <CLASS>."], new=figures(), H=0.5, H_interval=[0.1, 0.9])}
-        print_result(result(stopped=EVIL, classes="base", predictors=halves), tmp_path)
+        print_result(Result.model_validate(result(stopped=EVIL, classes="base", predictors=halves)), tmp_path)
         printed = capsys.readouterr().out
         assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u202e]", printed)
         table = [line for line in printed.splitlines() if "│" in line or "┃" in line]

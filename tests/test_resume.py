@@ -8,17 +8,18 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from ipo import experiment, resume
-from ipo.cli import optimize as command
+from ipo import resume
+from ipo.cli import running as command
 from ipo.cli.main import app
 from ipo.cli.settings import resumed_settings
 from ipo.config import load_settings
 from ipo.errors import ConfigError, IpoError, RunError
 from ipo.llm.base import UNPAID
+from ipo.result import to_json
 from ipo.resume import CHANGEABLE, plan_resumption
 from ipo.run_folder import read_settings
-from ipo.scope import setting_names
-from tests.test_experiment import pictures, search, settings, shop
+from ipo.scope import method_reader, setting_names
+from tests.test_run import pictures, search, settings, shop
 
 __all__ = ["pictures", "shop"]
 
@@ -26,8 +27,8 @@ MORE = [["one more <CLASS>.", "and another <CLASS>."], ["the last <CLASS>.", "th
 
 
 def go_on(run: Path, *assigned: str, force: bool = False, flags: dict | None = None) -> dict:
-    chosen = resumed_settings("optimize", run, list(assigned), flags or {})
-    return command.run_search(chosen, run, None, force)[1]
+    chosen = resumed_settings(method_reader("ipo"), run, list(assigned), flags or {})
+    return to_json(command.resume_run(run, chosen, [], force)[1])
 
 
 @pytest.fixture
@@ -124,7 +125,7 @@ def test_settings_that_may_change_are_settings():
         ("max_proposals", 90),
         ("max_minutes", 99.5),
         ("give_up", 0),
-        ("controls", False),
+        ("controls", True),
     ],
 )
 def test_limits_and_controls_may_change(shop, run, name, value):
@@ -252,15 +253,25 @@ def test_another_ipo_is_another_library(run, monkeypatch):
     major, minor, _ = was.split(".")[:3]
     monkeypatch.setattr(resume, "__version__", f"{major}.{minor}.99")
     with pytest.raises(RunError, match=r"ipo was .*--force"):
-        plan_resumption("optimize", run)
-    assert plan_resumption("optimize", run, force=True).forced[0].what == "ipo"
+        plan_resumption(run)
+    assert plan_resumption(run, force=True).forced[0].what == "ipo"
 
 
 def test_a_run_of_another_command_is_refused_before_anything_is_loaded(run, monkeypatch):
-    monkeypatch.setattr(experiment, "load_clip", lambda *_, **__: pytest.fail("too late"))
-    done = CliRunner().invoke(app, ["baseline", "--resume", str(run)])
-    assert "not a run of `ipo baseline`" in str(done.exception)
-    assert "ipo optimize --resume" in str(done.exception)
+    monkeypatch.setattr("ipo.run.load_clip", lambda *_, **__: pytest.fail("too late"))
+    rename(run, "coop")
+    done = CliRunner().invoke(app, ["optimize", "--resume", str(run)])
+    assert "not a run of `ipo optimize`" in str(done.exception)
+    assert "ipo baseline --resume" in str(done.exception)
+    rename(run, "gone")
+    for name in ("optimize", "baseline"):
+        done = CliRunner().invoke(app, [name, "--resume", str(run)])
+        assert "unknown method 'gone'" in str(done.exception)
+
+
+def rename(run: Path, method: str) -> None:
+    """Have a run say that it is one of another method."""
+    (run / "run.json").write_text(json.dumps(facts(run) | {"method": method}))
 
 
 def test_captions_are_kept_although_their_captioner_is_gone(shop, run, monkeypatch):

@@ -9,7 +9,7 @@ from ipo.cli.settings import make_settings
 from ipo.config import Settings, load_settings
 from ipo.errors import ConfigError
 from ipo.run_folder import settings_toml
-from ipo.scope import CONDITIONS, READS, flat, nested, reads, setting_names, unread
+from ipo.scope import CONDITIONS, EVALUATE, VERIFY, flat, method_reader, nested, setting_names, unread
 from ipo.toml import parse_toml
 
 DEFAULTS = flat(Settings().model_dump(mode="json"))
@@ -18,31 +18,35 @@ GIVEN |= {"targets": ["pacs"], "domains": ["photo"]}
 """Values for settings that have none by default; a 1 does for the others."""
 
 
-@pytest.mark.parametrize("command", READS)
-def test_what_a_command_does_not_read_is_refused_whoever_sets_it(command):
+READERS = {reader.name: reader for reader in (method_reader("ipo"), method_reader("coop"), EVALUATE, VERIFY)}
+
+
+@pytest.mark.parametrize("reader", READERS.values(), ids=list(READERS))
+def test_what_is_not_read_is_refused_whoever_sets_it(reader):
     names = setting_names()
     assert len(names) > 40
     for name in names:
-        if not reads(command, name):
+        if not reader.reads(name):
             value = DEFAULTS[name] or GIVEN.get(name.rpartition(".")[2], 1)
-            with pytest.raises(ConfigError, match=f"`ipo {command}` does not read the setting '{name}'"):
-                make_settings(command, None, [], nested({name: value}))
+            with pytest.raises(ConfigError, match=f"`{reader.name}` does not read the setting '{name}'"):
+                make_settings(reader, None, [], nested({name: value}))
 
 
 def test_what_each_command_reads():
     expected = {
-        "optimize": {"search.steps", "llm.spec", "captions.captioner", "tracker", "data.targets", "seed"},
-        "baseline": {"data.targets", "data.shots", "clip.model", "seed"},
-        "evaluate": {"data.dataset", "data.names", "clip.model", "seed"},
-        "verify": {"data.root", "clip.model"},
+        "ipo": {"search.steps", "llm.spec", "captions.captioner", "tracker", "data.targets", "seed"},
+        "coop": {"data.targets", "data.shots", "clip.model", "seed", "tracker"},
+        "ipo evaluate": {"data.dataset", "data.names", "clip.model", "seed"},
+        "ipo verify": {"data.root", "clip.model"},
     }
     everything = set().union(*expected.values()) | {"search.max_cost", "llm.timeout"}
-    for command, keys in expected.items():
-        assert {key for key in everything if reads(command, key)} >= keys
+    for name, keys in expected.items():
+        assert {key for key in everything if READERS[name].reads(key)} >= keys
     for key in ("data.shots", "data.targets", "search.steps", "llm.spec"):
-        assert not reads("evaluate", key)
-        assert not reads("verify", key)
-    assert not reads("verify", "data.dataset")
+        assert not EVALUATE.reads(key)
+        assert not VERIFY.reads(key)
+    assert not VERIFY.reads("data.dataset")
+    assert not any(READERS["coop"].reads(key) for key in ("search.steps", "llm.spec", "captions.captioner"))
 
 
 ONE_SERVER, OWN = ["llm.spec=openai:m", "llm.base_url=http://h/v1"], ["data.dataset=folder:x"]
@@ -69,7 +73,7 @@ ONE_SERVER, OWN = ["llm.spec=openai:m", "llm.base_url=http://h/v1"], ["data.data
 )
 def test_what_another_setting_rules_out_is_refused(assigned, key, tmp_path):
     with pytest.raises(ConfigError, match=f"'{key}' is set, but"):
-        make_settings("optimize", None, assigned, {})
+        make_settings(READERS["ipo"], None, assigned, {})
     file = tmp_path / "settings.toml"  # a file that contradicts itself
     values = flat({})
     for text in assigned:
@@ -82,7 +86,7 @@ def test_what_another_setting_rules_out_is_refused(assigned, key, tmp_path):
 
     file.write_text(to_toml(sections))
     with pytest.raises(ConfigError, match=f"'{key}' is set, but"):
-        make_settings("optimize", file, [], {})
+        make_settings(READERS["ipo"], file, [], {})
 
 
 @pytest.mark.parametrize(
@@ -96,16 +100,16 @@ def test_what_another_setting_rules_out_is_refused(assigned, key, tmp_path):
     ],
 )
 def test_what_is_read_is_taken(assigned):
-    settings = make_settings("optimize", None, assigned, {})
+    settings = make_settings(READERS["ipo"], None, assigned, {})
     for text in assigned:
         key = text.partition("=")[0]
         assert flat(settings.model_dump())[key] != flat(Settings().model_dump())[key]
 
 
 def test_the_device_option_is_for_clip_and_for_the_llm_where_that_runs_here():
-    local = make_settings("optimize", None, [], {"clip": {"device": "cpu"}})
+    local = make_settings(READERS["ipo"], None, [], {"clip": {"device": "cpu"}})
     assert (local.clip.device, local.llm.device) == ("cpu", "cpu")
-    remote = make_settings("optimize", None, ONE_SERVER, {"clip": {"device": "cpu"}})
+    remote = make_settings(READERS["ipo"], None, ONE_SERVER, {"clip": {"device": "cpu"}})
     assert (remote.clip.device, remote.llm.device) == ("cpu", "auto")
 
 
@@ -115,22 +119,22 @@ def test_sections_of_a_file_for_other_commands_are_passed_over_and_not_recorded(
         'tracker = "wandb"\n[data]\ndataset = "pacs"\nshots = 4\n[search]\nsteps = 7\n'
         '[llm]\nspec = "openai:m"\nbase_url = "http://h/v1"\n'
     )
-    settings = make_settings("baseline", file, [], {})
-    assert (settings.data.shots, settings.search.steps, settings.tracker) == (4, 100, "none")
-    recorded = settings_toml(settings, unread("baseline", settings))
-    assert parse_toml(recorded).keys() == {"data", "clip", "seed", "offline"}
+    settings = make_settings(READERS["coop"], file, [], {})
+    assert (settings.data.shots, settings.search.steps, settings.tracker) == (4, 100, "wandb")
+    recorded = settings_toml(settings, unread(READERS["coop"], settings))
+    assert parse_toml(recorded).keys() == {"data", "clip", "seed", "tracker", "offline"}
     assert load_settings(overrides=parse_toml(recorded)) == settings
-    assert make_settings("optimize", file, [], {}).llm.base_url == "http://h/v1"
-    other = make_settings("optimize", file, [], {"llm": {"spec": "local-llama"}})
+    assert make_settings(READERS["ipo"], file, [], {}).llm.base_url == "http://h/v1"
+    other = make_settings(READERS["ipo"], file, [], {"llm": {"spec": "local-llama"}})
     assert other.llm.base_url is None, "the address was for the model of the file"
-    assert "base_url" not in settings_toml(other, unread("optimize", other))
+    assert "base_url" not in settings_toml(other, unread(READERS["ipo"], other))
 
 
 def test_what_is_passed_over_in_a_file_has_to_be_right_all_the_same(tmp_path):
     file = tmp_path / "shared.toml"
     file.write_text("[search]\nstepz = 7\n")
     with pytest.raises(ConfigError, match=r"unknown key 'search\.stepz'.*shared\.toml"):
-        make_settings("baseline", file, [], {})
+        make_settings(READERS["coop"], file, [], {})
 
 
 def test_every_condition_is_about_settings_that_are_there():
@@ -145,7 +149,7 @@ def test_a_path_is_made_whole_with_its_kind(tmp_path, monkeypatch):
     for name in ("photos", "other"):
         (tmp_path / name).mkdir()
     flags = {"data": data_flags("photos", None, None, targets=["other", "other@x", "pacs@photo"])}
-    settings = make_settings("baseline", None, [], flags)
+    settings = make_settings(READERS["coop"], None, [], flags)
     assert settings.data.dataset == f"folder:{tmp_path}/photos"
     assert settings.data.targets == (f"folder:{tmp_path}/other", f"folder:{tmp_path}/other@x", "pacs@photo")
     assert Path(settings.data.dataset.partition(":")[2]).is_dir()

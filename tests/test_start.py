@@ -6,6 +6,7 @@ import os
 import sys
 import threading
 from functools import partial
+from types import SimpleNamespace
 
 import pytest
 
@@ -143,6 +144,7 @@ main.main()
 """
 INTERRUPTED_IMPORTS = """
 import sys
+from types import SimpleNamespace
 class Finder:
     def find_spec(self, name, path, target=None):
         if name == "ipo.cli.options":
@@ -160,14 +162,15 @@ def test_ctrl_c_is_one_line_at_any_moment(code):
 
 
 def test_a_fit_that_diverged_is_not_to_be_gone_on_with(monkeypatch, tmp_path, capsys):
-    from ipo import fit
-    from ipo.cli import baseline
+    from ipo import run
+    from ipo.cli import running
+    from ipo.config import Section
 
     def diverge(*_):
         raise DivergedError("the loss became nan")
 
-    monkeypatch.setattr(fit, "run_fit", diverge)
-    monkeypatch.setattr(baseline, "describe", lambda _: "a fit")
+    monkeypatch.setattr(run, "run", diverge)
+    monkeypatch.setattr(running, "describe", lambda _: "a fit")
     with RunFolder.create(tmp_path / "run", load_settings(), {}) as folder, pytest.raises(DivergedError):
-        baseline.run_fit(None, folder)
+        running.carry_out(SimpleNamespace(options=Section()), folder)
     assert "--resume" not in capsys.readouterr().err

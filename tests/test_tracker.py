@@ -6,6 +6,7 @@ import pytest
 from ipo.errors import ConfigError
 from ipo.optimize import optimize
 from ipo.record import Record
+from ipo.search.method import step_figures
 from ipo.tracker import Tracker, require_tracker
 from tests.fakes import ScriptedLLM
 from tests.test_optimize import SCRIPT, make_search
@@ -17,7 +18,7 @@ def test_a_tracker_gets_one_row_a_step_and_is_closed(monkeypatch):
     module = SimpleNamespace(init=lambda **settings: run)
     monkeypatch.setitem(sys.modules, "trackio", module)
     tracker, record = Tracker.start("trackio", "name", {"seed": 1}), Record("accuracy")
-    optimize(make_search(ScriptedLLM(SCRIPT)), record, tracker.log)
+    optimize(make_search(ScriptedLLM(SCRIPT)), record, lambda state: tracker.log(state.last_step, step_figures(state)))
     tracker.finish()
     assert [step for step, _ in rows] == [0, 1, 2, 3]
     assert rows[-1][1]["scored"] + rows[-1][1]["rejected"] == len(record.history)
@@ -42,7 +43,7 @@ def test_a_tracker_that_fails_is_left_alone_with_one_warning(monkeypatch, caplog
     setattr(module if fails == "init" else run, fails, act)
     monkeypatch.setitem(sys.modules, "trackio", module)
     tracker, record = Tracker.start("trackio", "name", {}), Record("accuracy")
-    optimize(make_search(ScriptedLLM(SCRIPT)), record, tracker.log)
+    optimize(make_search(ScriptedLLM(SCRIPT)), record, lambda state: tracker.log(state.last_step, step_figures(state)))
     tracker.finish()
     assert len(record.history.scored()) > 0
     assert [record.getMessage() for record in caplog.records] == [

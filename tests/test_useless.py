@@ -6,15 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from ipo.cli import optimize as command
+from ipo.cli import running as command
 from ipo.errors import LLMError
 from ipo.llm.base import Reply
 from ipo.optimize import optimize, unusable
 from ipo.record import Record
-from ipo.result_file import read_result
+from ipo.result import read_result
 from tests.fakes import ScriptedLLM
-from tests.test_experiment import pictures, resume, search, settings, shop
 from tests.test_optimize import SCRIPT, make_search
+from tests.test_run import pictures, resume, search, settings, shop
 
 __all__ = ["pictures", "shop"]
 BAD = ["I cannot help with that.", "no slot", "a photo of a <CLASS>."]
@@ -84,7 +84,7 @@ def test_a_search_that_gave_up_is_a_whole_result_that_says_so(useless, pictures,
     assert result["stopped"] == "no proposal of the last 2 steps could be used (no prompt: 4)"
     assert result["best"]["text"] == "a photo of a <CLASS>."
     assert json.loads((tmp_path / "run" / "run.json").read_text())["status"] == "done"
-    parsed, _ = read_result(tmp_path / "run")
+    parsed = read_result(tmp_path / "run")
     assert parsed.unusable.replies[0].text == useless.text
     page, notes = ((tmp_path / "run" / name).read_text() for name in ("report.html", "history.md"))
     assert "No proposal of the last 2 steps could be used" in page
@@ -92,7 +92,7 @@ def test_a_search_that_gave_up_is_a_whole_result_that_says_so(useless, pictures,
     assert "<b>no</b>" not in page
     assert "No proposal of the last 2 steps could be used" in notes
     with pytest.raises(LLMError, match=r"result is that of the first prompts.*--template.*--rejects") as caught:
-        command.complain(result, tmp_path / "run")
+        command.complain(read_result(tmp_path / "run"), tmp_path / "run")
     assert caught.value.exit_code == 1
     shown = capsys.readouterr().err
     assert "rejected (no prompt" in shown
@@ -102,13 +102,13 @@ def test_a_search_that_gave_up_is_a_whole_result_that_says_so(useless, pictures,
 
 
 def test_a_short_search_without_a_proposal_of_use_warns(useless, pictures, tmp_path, capsys) -> None:
-    result = search(settings(pictures, steps=1), tmp_path / "run")
-    command.complain(result, tmp_path / "run")
+    search(settings(pictures, steps=1), tmp_path / "run")
+    command.complain(read_result(tmp_path / "run"), tmp_path / "run")
     assert "warning: no proposal of the last step could" in capsys.readouterr().err
 
 
 def test_a_search_that_found_something_says_nothing(shop, pictures, tmp_path, capsys) -> None:
     result = search(settings(pictures), tmp_path / "run")
     assert result["unusable"] is None
-    command.complain(result, tmp_path / "run")
+    command.complain(read_result(tmp_path / "run"), tmp_path / "run")
     assert capsys.readouterr().err == ""

@@ -58,14 +58,16 @@ def evaluate(
     from ipo.check import check
     from ipo.cli.settings import make_settings
     from ipo.prompt import Prompt
+    from ipo.scope import EVALUATE
 
-    settings = make_settings("evaluate", config, assignments, flags)
+    settings = make_settings(EVALUATE, config, assignments, flags)
     for text in prompt:
         Prompt(text)
-    check("evaluate", settings)
+    check(EVALUATE, settings)
 
-    from ipo.experiment import evaluate_prompts
+    from ipo.fixed_prompts import evaluate_prompts
     from ipo.report import with_interval
+    from ipo.result import Figures
 
     rows = evaluate_prompts(settings, prompt, split, ensemble, images)
     if as_json:
@@ -80,5 +82,5 @@ def evaluate(
     table.add_column("prompt", overflow="fold")
     table.add_column("accuracy, % [95% interval]", justify="right", no_wrap=True)
     for row in rows:
-        table.add_row(Text(printable(row["prompt"])), with_interval(row))
+        table.add_row(Text(printable(row["prompt"])), with_interval(Figures.model_validate(row)))
     console.print(table)

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
 
 from ipo.cli.console import screen_width
 from ipo.compare.formats import screen_table
 from ipo.compare.tables import Column
 from ipo.report import result_columns, result_rows
+from ipo.result import Result
 
 
-def result_table(result: dict[str, Any]) -> str:
+def result_table(result: Result) -> str:
     """Every predictor of a `result.json` on every test set, as standard output can show it."""
     rows = result_rows(result)
     columns = [Column("", tuple(row.name for row in rows), is_label=True)]

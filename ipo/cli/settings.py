@@ -14,12 +14,12 @@ from ipo.paper import PAPER_SETTINGS, require_captioner
 from ipo.render import is_shipped
 from ipo.run_folder import require_run
 from ipo.run_path import CONFIG_FILE
-from ipo.scope import CONDITIONS, Command, flat, nested, unread
+from ipo.scope import CONDITIONS, Reader, flat, nested, unread
 from ipo.toml import read_toml
 
 
 def make_settings(
-    command: Command,
+    reader: Reader,
     config: Path | None,
     assignments: list[str] | None,
     flags: dict[str, Any],
@@ -27,8 +27,8 @@ def make_settings(
 ) -> Settings:
     """Settings from the file, then `--paper`, then the flags that were given, then `--set`; all paths absolute.
 
-    A setting that the command does not read is refused where a flag or `--set` gives it, or a file beside the setting
-    that rules it out; other sections of a file are for other commands, and passed over.
+    A setting that is not read is refused where a flag or `--set` gives it, or a file beside the setting
+    that rules it out; other sections of a file are for other commands and methods, and passed over.
     """
     given = merge(options.without_unset(flags), parse_assignments(assignments or ()))
     device = {"llm": {"device": flags.get("clip", {}).get("device")}}  # --device is for a local LLM, too
@@ -37,29 +37,29 @@ def make_settings(
     if paper:
         require_captioner(settings)
     file = read_toml(config) if config else {}
-    passed_over = unread(command, settings)
+    passed_over = unread(reader, settings)
     for key, reason in passed_over.items():
         decided_by_file = key in flat(file) and key in CONDITIONS and CONDITIONS[key][0] not in flat(given)
         if key in flat(given) or (reason and decided_by_file):
-            raise not_read(command, key, reason)
+            raise not_read(reader, key, reason)
     kept = {key: value for key, value in flat(merge(file, layers)).items() if key not in passed_over}
     return absolute_places(load_settings(None, nested(kept)))
 
 
-def resumed_settings(command: Command, run: Path, assignments: list[str] | None, flags: dict[str, Any]) -> Settings:
+def resumed_settings(reader: Reader, run: Path, assignments: list[str] | None, flags: dict[str, Any]) -> Settings:
     """The settings of a run with those that were given above them; whether these may change, is not looked at."""
     require_run(run)
     given = merge(options.without_unset(flags), parse_assignments(assignments or ()))
     settings = load_settings(run / CONFIG_FILE, given)
-    for key, reason in unread(command, settings).items():
+    for key, reason in unread(reader, settings).items():
         if key in flat(given):
-            raise not_read(command, key, reason)
+            raise not_read(reader, key, reason)
     return absolute_places(settings)
 
 
-def not_read(command: Command, key: str, reason: str) -> ConfigError:
-    """The error of a setting that a command would pass over."""
-    what = f"'{key}' is set, but {reason}" if reason else f"`ipo {command}` does not read the setting '{key}'"
+def not_read(reader: Reader, key: str, reason: str) -> ConfigError:
+    """The error of a setting that a command or a method would pass over."""
+    what = f"'{key}' is set, but {reason}" if reason else f"`{reader.name}` does not read the setting '{key}'"
     return ConfigError(what, remedy="Leave it out")
 
 

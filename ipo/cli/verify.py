@@ -39,20 +39,21 @@ def verify(
     }
     from ipo.check import check
     from ipo.cli.settings import make_settings
+    from ipo.scope import VERIFY
 
-    settings = make_settings("verify", config, assignments, flags)
-    check("verify", settings)
+    settings = make_settings(VERIFY, config, assignments, flags)
+    check(VERIFY, settings)
 
+    from ipo.clip.features import feature_store
     from ipo.clip.load import load_clip
-    from ipo.experiment import feature_store
-    from ipo.verify import TOLERANCE, present_datasets, read_datasets, verify_dataset
+    from ipo.fixed_prompts import TOLERANCE, present_datasets, read_datasets, verify_dataset
 
     names = present_datasets(settings.data.root)
     if not names:
         raise DataError("none of the datasets with published figures is here", remedy="See `ipo datasets`")
     found = read_datasets(names, settings)
     model = load_clip(settings.clip, offline=settings.offline)
-    store = feature_store(settings, model)
+    store = feature_store(settings.clip, model, skip_unreadable=settings.data.skip_unreadable)
     verdicts = [verdict for dataset in found for verdict in verify_dataset(dataset, model, store)]
     wrong = [verdict for verdict in verdicts if not verdict.agrees]
     if as_json:

@@ -23,10 +23,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from ipo.cache import cached_files, write_cache
+from ipo.cache import cache_folder, cached_files, write_cache
 from ipo.clip.base import ClipModel
 from ipo.clip.contents import DIGEST_BYTES, MEMORY_FILE, ContentHashes
 from ipo.clip.pictures import decode
+from ipo.config import ClipSettings
 from ipo.data.types import Item
 from ipo.errors import DataError, ModelError
 from ipo.progress import track
@@ -192,3 +193,10 @@ class ImageFeatureStore:
                 "(for a run that has begun: replace them, or set it in the run's config.toml)",
             )
         _log.warning("left out: %s", message)
+
+
+def feature_store(settings: ClipSettings, clip: ClipModel, *, skip_unreadable: bool) -> ImageFeatureStore:
+    """The image feature store that the settings describe, in the cache folder."""
+    folder = cache_folder() / "features"
+    options = {"workers": settings.workers, "batch_size": settings.image_batch}
+    return ImageFeatureStore(clip, folder, **options, skip_unreadable=skip_unreadable)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ipo.errors import RunError
-from ipo.result_file import Result, read_result, read_verdicts
+from ipo.result import Result, read_result, read_verdicts
 from ipo.run_path import CONFIG_FILE
 
 SEARCH_METHOD = "ipo"
@@ -70,7 +70,7 @@ def read_trials(folder: Path, every: bool = False) -> list[Trial]:
 
     Raises `RunError` where a file of the run is missing or damaged.
     """
-    result, _ = read_result(folder)
+    result = read_result(folder)
     images, verdicts = read_verdicts(folder, result)
     settings = read_toml(folder)
     names = [n for n in result.predictors if every or result.method != SEARCH_METHOD or n.startswith(SEARCH_METHOD)]

@@ -65,6 +65,24 @@ UNPAID = Spent()
 
 
 @dataclass(frozen=True)
+class Usage:
+    """What a run has used so far."""
+
+    steps: int = 0
+    proposals: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    seconds: float = 0.0
+    captions: Spent = UNPAID
+    """What the captions took before the first step."""
+
+    @property
+    def tokens(self) -> int:
+        """Prompt and reply tokens together, those of the captions included."""
+        return self.prompt_tokens + self.completion_tokens + self.captions.tokens
+
+
+@dataclass(frozen=True)
 class Style:
     """How a local model is best used: by its chat template or as a continuation, and what its samples need."""
 

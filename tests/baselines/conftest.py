@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from ipo.protocols import FewShotTask
+from ipo.task import FewShotTask
 from tests.baselines.tiny import tiny_task
 
 

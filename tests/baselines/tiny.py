@@ -19,7 +19,7 @@ from ipo.clip.base import Fingerprint
 from ipo.data.types import Item
 from ipo.evaluate import ImageSet
 from ipo.lengths import TextRoom
-from ipo.protocols import FewShotTask
+from ipo.task import FewShotTask
 from tests.clip.tiny_openclip import DIM, TEXT, VISION, tiny_module
 
 WORDS = ["[start]", "[end]", ".", "a", "photo", "of", "the", "red", "green", "blue", "thing", "grey", "stone"]
@@ -116,7 +116,7 @@ def tiny_task(folder: Path, clip: TinyClip | None = None, shots: int = 4, seed: 
     clip = clip or TinyClip()
     train = picture_set(folder, clip, shots, seed)
     val, room = picture_set(folder, clip, 1, 99), TextRoom.of(clip, CLASSNAMES, NEW_NAMES)
-    return FewShotTask("tiny", CLASSNAMES, train, val, shots, seed, clip, "a photo of a <CLASS>.", room)
+    return FewShotTask("tiny", CLASSNAMES, shots, seed, clip, "a photo of a <CLASS>.", room, train, val)
 
 
 def picture_set(folder: Path, clip: TinyClip, each: int, seed: int) -> ImageSet:

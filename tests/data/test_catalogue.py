@@ -7,8 +7,8 @@ import pytest
 from ipo.data.catalogue import CATALOGUE, catalogue_entry
 from ipo.data.load import load_dataset
 from ipo.errors import DataError, UnknownName
+from ipo.fixed_prompts import published_figures
 from ipo.prompt import Prompt
-from ipo.verify import published_figures
 
 BENCHMARKS = (
     "imagenet caltech101 oxford_pets stanford_cars oxford_flowers food101 fgvc_aircraft sun397 dtd eurosat ucf101 "

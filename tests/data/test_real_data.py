@@ -8,7 +8,7 @@ from ipo.data.check import all_items, missing_images
 from ipo.data.images import load_image
 from ipo.data.load import load_dataset
 from ipo.data.prepare import prepare
-from ipo.verify import COMPARABLE_MODEL, not_comparable
+from ipo.fixed_prompts import COMPARABLE_MODEL, not_comparable
 
 pytestmark = pytest.mark.real_data
 

@@ -10,12 +10,13 @@ from PIL import Image
 from torch import Tensor
 
 from ipo.config import load_settings
+from ipo.data.listing import read_target
 from ipo.data.types import Item
 from ipo.errors import DataError
-from ipo.evaluate import ImageSet, PromptPredictor
+from ipo.evaluate import ImageSet, PromptPredictor, evaluate_on
 from ipo.metrics import harmonic_mean, wilson_interval
 from ipo.prompt import Prompt
-from ipo.protocols import evaluate_base_to_new, evaluate_on, load_target, load_task, read_target
+from ipo.task import evaluate_base_to_new, load_target, load_task
 from tests.baselines.tiny import TinyClip
 
 NAMES = ("blue", "green", "grey", "red", "stone")

@@ -1,6 +1,6 @@
-"""`result.json` and `correct.json` as they are read back: every value has its type, every number is finite.
+"""`result.json` and `correct.json`: what they hold, and the one place where they are written and read.
 
-The one reader for tables, reports and comparisons. What runs of earlier versions lack has a default here.
+Every value has its type, every number is finite. What runs of earlier versions lack has a default here.
 """
 
 from __future__ import annotations
@@ -11,9 +11,12 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, ValidationError
 
 from ipo.errors import RunError
-from ipo.run_folder import RESULT_FILE, read_run_json
+from ipo.run_folder import RESULT_FILE, RunFolder, read_run_json
 
 CORRECT_FILE = "correct.json"
+
+SCHEMA = 2
+"""Number of this shape of `result.json`; files without one are of the first."""
 
 _REMEDY = "Restore the file, or make the run anew"
 _TOLERANCE = 1e-6
@@ -26,7 +29,9 @@ T = TypeVar("T", bound=BaseModel)
 
 
 class _Part(BaseModel):
-    model_config = ConfigDict(strict=True, frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(
+        strict=True, frozen=True, allow_inf_nan=False, validate_by_name=True, validate_by_alias=True
+    )
 
 
 class Figures(_Part):
@@ -63,12 +68,19 @@ class _Score(_Part):
     loss: Finite
 
 
-class _Best(_Part):
+class Best(_Part):
+    """The best prompt, and its place in the history."""
+
     text: str
     score: _Score
+    id: NonNegativeInt = 0
+    step: NonNegativeInt = 0
+    parent: NonNegativeInt | None = None
 
 
-class _Ensemble(_Part):
+class Ensemble(_Part):
+    """Prompts that predict together."""
+
     prompts: list[str]
     score: _Score
 
@@ -84,10 +96,13 @@ class _Usage(_Part):
     proposals: NonNegativeInt
     prompt_tokens: NonNegativeInt
     completion_tokens: NonNegativeInt
+    seconds: Finite = 0.0
     captions: _Tokens = _Tokens()
 
 
-class _Gain(_Part):
+class Gain(_Part):
+    """Recall of one class under the prompt that a search set out from, and under the best one."""
+
     name: str = Field(alias="class")
     first: Share
     best: Share
@@ -112,34 +127,47 @@ class Unusable(_Part):
 class Result(_Part):
     """The content of `result.json`."""
 
-    method: str
-    dataset: str
-    seed: NonNegativeInt
-    shots: PositiveInt
-    classes: Literal["base", "all"]
-    model: str
-    seconds: Annotated[Finite, Field(ge=0)]
-    cost: Annotated[Finite, Field(ge=0)] | None
-    predictors: Annotated[dict[str, Predictor], Field(min_length=1)]
-    options: dict[str, Any] | None = None
-    figures: dict[str, Any] = {}
-    targets: list[str] = []
+    schema_number: Annotated[int, Field(alias="schema", ge=1)] = 1
     ipo: str = ""
     """Version that made it."""
+    method: str
+    paper: str | None = None
+    options: dict[str, Any] | None = None
+    """Of a method that has options of its own; those of a search stand in `config.toml`."""
+    dataset: str
     split_source: str = ""
     split_hash: str = ""
+    class_names: str = ""
     dataset_hash: str = ""
+    classes: Literal["base", "all"]
     class_count: NonNegativeInt = 0
+    targets: list[str] = []
+    target_splits: list[str] = []
     test_hashes: dict[str, str] = {}
+    shots: PositiveInt
+    training_images: NonNegativeInt = 0
+    training_content: str = ""
+    seed: NonNegativeInt
+    model: str
     clip: Clip | None = None
+    device: str = ""
     llm: str = ""
     captioner: str = ""
+    offline: bool = False
+    headline: str = ""
+    """The predictor that stands for the method."""
+    predictors: Annotated[dict[str, Predictor], Field(min_length=1)]
+    figures: dict[str, Any] = {}
     stopped: str = ""
     unusable: Unusable | None = None
-    best: _Best | None = None
-    ensemble: _Ensemble | None = None
+    best: Best | None = None
+    untestable: list[str] = []
+    ensemble: Ensemble | None = None
+    per_class_gain: list[Gain] = []
     usage: _Usage | None = None
-    per_class_gain: list[_Gain] = []
+    seconds: Annotated[Finite, Field(ge=0)]
+    evaluation_seconds: Finite = 0.0
+    cost: Annotated[Finite, Field(ge=0)] | None
 
 
 class _Correct(_Part):
@@ -147,10 +175,25 @@ class _Correct(_Part):
     verdicts: dict[str, dict[str, Annotated[str, Field(pattern="^[01]*$")] | None]]
 
 
-def read_result(folder: Path) -> tuple[Result, dict[str, Any]]:
-    """`result.json` of a finished run, checked, and as it stands. Raises `RunError` for a missing or damaged one."""
+def write_result(folder: RunFolder, result: Result, verdicts: dict[str, Any]) -> None:
+    """Write both files; `verdicts` is what `ipo.task.verdicts` gives."""
+    folder.write(CORRECT_FILE, verdicts)
+    folder.write(RESULT_FILE, to_json(result))
+
+
+def to_json(result: Result) -> dict[str, Any]:
+    """The content of `result.json`."""
+    return {"schema": SCHEMA} | result.model_dump(mode="json", by_alias=True, exclude_unset=True)
+
+
+def read_result(folder: Path) -> Result:
+    """`result.json` of a finished run. Raises `RunError` for a missing or damaged one, or one of a later version."""
     content = read_run_json(folder, RESULT_FILE)
-    return _checked(Result, content, folder, RESULT_FILE), content
+    number = content.get("schema", 1)
+    if isinstance(number, int) and number > SCHEMA:
+        what = f"{RESULT_FILE} is of a later version of ipo: schema {number}, and this one reads {SCHEMA}"
+        raise RunError(what, where=str(folder), remedy="Update ipo")
+    return _checked(Result, content, folder, RESULT_FILE)
 
 
 def read_verdicts(folder: Path, result: Result) -> tuple[dict[str, tuple[str, ...]], dict[str, dict[str, str]]]:

@@ -11,7 +11,7 @@ from ipo.config import Settings
 from ipo.data.catalogue import CATALOGUE
 from ipo.data.fewshot import class_half
 from ipo.data.load import load_dataset
-from ipo.verify import TOLERANCE, Verdict, not_comparable, published_figures, read_datasets, verify_dataset
+from ipo.fixed_prompts import TOLERANCE, Verdict, not_comparable, published_figures, read_datasets, verify_dataset
 from tests.data.builders import class_tree, picture, split_file
 from tests.fakes import FakeClip
 
@@ -85,11 +85,11 @@ def test_other_models_and_other_splits_are_not_comparable(root, tmp_path):
 @pytest.mark.parametrize(("points", "status"), [(0.0, 0), (0.4, 0), (0.6, 1)])
 def test_the_exit_status_says_whether_all_figures_agree(points, status, monkeypatch):
     verdict = Verdict("caltech101", "<CLASS>", "base", 90.0, 90.0 + points)
-    monkeypatch.setattr("ipo.verify.present_datasets", lambda _: ["caltech101"])
-    monkeypatch.setattr("ipo.verify.read_datasets", lambda *_: [None])
-    monkeypatch.setattr("ipo.verify.verify_dataset", lambda *_: [verdict])
+    monkeypatch.setattr("ipo.fixed_prompts.present_datasets", lambda _: ["caltech101"])
+    monkeypatch.setattr("ipo.fixed_prompts.read_datasets", lambda *_: [None])
+    monkeypatch.setattr("ipo.fixed_prompts.verify_dataset", lambda *_: [verdict])
     monkeypatch.setattr("ipo.clip.load.load_clip", lambda *_, **__: FakeClip())
-    monkeypatch.setattr("ipo.experiment.feature_store", lambda *_: None)
+    monkeypatch.setattr("ipo.clip.features.feature_store", lambda *_, **__: None)
     done = CliRunner().invoke(app, ["verify"])
     assert done.exit_code == status
     assert f"{1 - status} of 1 comparable figures agree" in done.output

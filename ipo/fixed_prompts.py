@@ -1,4 +1,7 @@
-"""Fixed prompts against their published accuracy: nothing is learned, so the figures check this implementation."""
+"""Prompts that are judged without a search: those of one's own, and fixed ones against their published accuracy.
+
+Of the latter nothing is learned, so the figures check this implementation.
+"""
 
 from __future__ import annotations
 
@@ -6,20 +9,25 @@ import tomllib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import ipo.data
+from ipo.check import check
 from ipo.clip.base import ClipModel
+from ipo.clip.features import feature_store
+from ipo.clip.load import load_clip
 from ipo.config import Settings
 from ipo.data.catalogue import catalogue_entry
-from ipo.data.check import count_problems, require_openable
+from ipo.data.check import all_items, count_problems, require_openable
 from ipo.data.fewshot import Half, class_half
+from ipo.data.listing import named_dataset
 from ipo.data.load import dataset_states, load_dataset
 from ipo.data.types import Dataset
-from ipo.evaluate import ImageSet, PromptPredictor
+from ipo.evaluate import ImageSet, PromptPredictor, evaluate_on
 from ipo.lengths import TextRoom
 from ipo.prompt import Prompt
-from ipo.protocols import FeatureStore, evaluate_on
+from ipo.scope import EVALUATE
+from ipo.task import FeatureStore
 
 TOLERANCE = 0.5
 """Most points between a published accuracy and ours that count as agreement."""
@@ -99,3 +107,32 @@ def not_comparable(dataset: Dataset, model: str) -> str:
         return f"not comparable: split {dataset.split_source}"
     problems = count_problems(catalogue_entry(dataset.name), dataset)
     return f"not comparable: {'; '.join(problems)}" if problems else ""
+
+
+def evaluate_prompts(
+    settings: Settings, texts: list[str], split: Half, ensemble: bool, images: Literal["test", "all"] = "test"
+) -> list[dict[str, Any]]:
+    """Accuracy of each prompt, and of their ensemble, among the classes of `split`: one row each.
+
+    It is that on the test images, or on all `images`, training images too.
+    """
+    prompts = [Prompt(text) for text in texts]
+    check(EVALUATE, settings)
+    dataset = named_dataset(settings)
+    half = class_half(dataset, split)
+    items = half.take(all_items(dataset) if images == "all" else dataset.test)
+    what = f"{'test ' if images == 'test' else ''}images ({split})"
+    require_openable(items, what, skip_unreadable=settings.data.skip_unreadable)
+    clip = load_clip(settings.clip, offline=settings.offline)
+    TextRoom.of(clip, half.classnames).require(prompts)
+    loaded = ImageSet(*feature_store(settings.clip, clip, skip_unreadable=settings.data.skip_unreadable).load(items))
+    trials: list[tuple[str, tuple[Prompt, ...]]] = [
+        (text, (prompt,)) for text, prompt in zip(texts, prompts, strict=True)
+    ]
+    if ensemble:
+        trials.append((f"mean of the {len(prompts)}", tuple(prompts)))
+    return [
+        {"prompt": name, "split_source": dataset.split_source if images == "test" else "none, all images"}
+        | evaluate_on(PromptPredictor(clip, members), loaded, half.classnames).figures()
+        for name, members in trials
+    ]

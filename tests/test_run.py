@@ -11,14 +11,15 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from ipo import experiment
+from ipo import run as running
 from ipo.cli import evaluate
-from ipo.cli import optimize as command
+from ipo.cli import running as command
 from ipo.cli.settings import template_place
 from ipo.config import Settings, load_settings
 from ipo.errors import ConfigError, DataError, IpoError, RunError
 from ipo.llm.base import UNPAID, Spent
 from ipo.llm.prices import cost
+from ipo.result import to_json
 from ipo.resume import plan_resumption
 from ipo.run_folder import RunFolder
 from tests.clip.picture_clip import thumbnail
@@ -59,10 +60,12 @@ def shop(monkeypatch, tmp_path) -> Shop:
     """Stands in for all models of a run but CLIP."""
     shop = Shop()
     monkeypatch.setenv("IPO_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(experiment, "load_llm", lambda settings, offline: shop)
-    monkeypatch.setattr(experiment, "load_clip", lambda settings, offline: SeeingClip())
+    monkeypatch.setattr("ipo.run.load_llm", lambda settings, offline: shop)
+    for place in ("ipo.run", "ipo.fixed_prompts"):
+        monkeypatch.setattr(f"{place}.load_clip", lambda settings, offline: SeeingClip())
     monkeypatch.setattr(
-        experiment, "make_captioner", lambda settings, clip, offline: shop if settings.captioner != "none" else None
+        "ipo.captions.made.make_captioner",
+        lambda settings, clip, offline: shop if settings.captioner != "none" else None,
     )
     return shop
 
@@ -97,16 +100,16 @@ def search(chosen: Settings, path: Path, stop_after: int | None = None) -> dict:
         if record.last_step == stop_after:
             raise KeyboardInterrupt
 
-    folder, record = experiment.start(built := experiment.prepare(chosen), path)
-    with folder:
-        return experiment.run(built, folder, record, watch)
+    job = running.prepare("ipo", chosen)
+    with running.start(job, path) as folder:
+        return to_json(running.run(job, folder, watch))
 
 
 def resume(path: Path) -> dict:
     with RunFolder.open(path) as folder:
-        resumption = plan_resumption("optimize", path)
-        built = experiment.prepare(resumption.settings, resumption)
-        return experiment.run(built, folder, experiment.reopen(built, folder, resumption), lambda _: None)
+        job, resumption = running.plan(plan_resumption(path))
+        running.reopen(job, folder, resumption)
+        return to_json(running.run(job, folder))
 
 
 def test_a_resumed_run_keeps_its_captions_and_asks_for_none(shop, pictures, tmp_path):
@@ -140,7 +143,7 @@ def test_a_bound_on_the_cost_needs_the_price_of_the_captioner_before_it_is_asked
     values = settings(pictures, max_cost=1.0).model_dump() | {"llm": {"spec": "gpt-4o"}}
     for captioner in ("describe", "openai:nobody"):  # found when it says what it took, and before
         with pytest.raises(ConfigError, match="no price for openai:nobody"):
-            experiment.prepare(load_settings(None, values | {"captions": {"captioner": captioner}}))
+            running.prepare("ipo", load_settings(None, values | {"captions": {"captioner": captioner}}))
     assert shop.described == []
 
 
@@ -163,7 +166,7 @@ def test_an_unreadable_test_image_is_found_before_anything_is_asked(shop, pictur
     else:
         broken.write_bytes(content)
     with pytest.raises(DataError, match=r"1 of 6 test images.*red/0\.png.*skip_unreadable"):
-        experiment.prepare(chosen)
+        running.prepare("ipo", chosen)
     assert (shop.described, shop.asked) == ([], [])
     skipping = chosen.model_copy(update={"data": chosen.data.model_copy(update={"skip_unreadable": True})})
     result = search(skipping, tmp_path / "run")
@@ -187,7 +190,7 @@ def test_test_images_of_which_none_can_be_read_are_an_error_all_the_same(shop, p
     chosen = settings(pictures)
     skipping = chosen.model_copy(update={"data": chosen.data.model_copy(update={"skip_unreadable": True})})
     with pytest.raises(DataError, match=r"none of the 6 test images \(base\) can be read"):
-        experiment.prepare(skipping)
+        running.prepare("ipo", skipping)
 
 
 @pytest.mark.parametrize("text", [None, "{{ history + 1 }}", "{{ 1 / 0 }}", "{{ histroy }}", "{% for %}", b"caf\xe9"])
@@ -195,17 +198,17 @@ def test_a_template_that_cannot_be_used_is_found_before_any_model_is_asked(shop,
     template = tmp_path / "own.j2"
     if text is not None:
         template.write_bytes(text if isinstance(text, bytes) else text.encode())
-    monkeypatch.setattr(experiment, "load_clip", lambda *_, **__: pytest.fail("too late"))
+    monkeypatch.setattr("ipo.run.load_clip", lambda *_, **__: pytest.fail("too late"))
     with pytest.raises(ConfigError, match=r"own\.j2"):
-        experiment.prepare(settings(pictures, template=str(template)))
+        running.prepare("ipo", settings(pictures, template=str(template)))
 
 
 def test_a_template_may_count_on_the_first_prompt_and_a_caption(shop, pictures, tmp_path):
     template = tmp_path / "own.j2"
     template.write_text("{{ history[-1].accuracy }} {{ captions[0] }}")
-    experiment.prepare(settings(pictures, template=str(template)))
+    running.prepare("ipo", settings(pictures, template=str(template)))
     with pytest.raises(ConfigError, match=r"own\.j2"):
-        experiment.prepare(settings(pictures, template=str(template), history=0))
+        running.prepare("ipo", settings(pictures, template=str(template), history=0))
 
 
 def test_a_run_that_stops_early_can_be_read(shop, pictures, tmp_path):
@@ -265,13 +268,13 @@ def test_a_place_for_the_run_is_looked_at_before_anything_is_asked(shop, picture
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "notes.txt").write_text("mine")
     with pytest.raises(RunError, match=r"no run can be written|not empty"):
-        command.run_search(settings(pictures), None, tmp_path / place)
+        command.start_run("ipo", settings(pictures), [], tmp_path / place)
     assert (shop.described, shop.asked) == ([], [])
 
 
 def test_paths_are_printed_as_they_are(shop, pictures, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    path, result = command.run_search(settings(pictures), None, Path("run[old]"))
+    path, result = command.start_run("ipo", settings(pictures), [], Path("run[old]"))
     command.print_result(result, path)
     shown = capsys.readouterr().out
     assert "run[old]/history.md" in shown
@@ -279,7 +282,7 @@ def test_paths_are_printed_as_they_are(shop, pictures, tmp_path, monkeypatch, ca
     shop.asked.clear()
     shop.steps = [SCRIPT[0], []]
     with pytest.raises(AssertionError):
-        command.run_search(settings(pictures), None, Path("new[old]"))
+        command.start_run("ipo", settings(pictures), [], Path("new[old]"))
     assert "ipo optimize --resume 'new[old]'" in capsys.readouterr().err
 
 
@@ -325,6 +328,6 @@ def test_an_evaluation_without_a_test_image_is_an_error_before_any_model(split, 
     (tmp_path / "damaged.png").write_bytes(b"no picture")
     rows = [f"damaged.png,{name},{part},{place}" for name in "ab" for part, place in (("train", "x"), (split, "y"))]
     (tmp_path / "t.csv").write_text("\n".join(["path,label,split,domain", *rows]))
-    monkeypatch.setattr(experiment, "load_clip", lambda *_, **__: pytest.fail("loaded"))
+    monkeypatch.setattr("ipo.fixed_prompts.load_clip", lambda *_, **__: pytest.fail("loaded"))
     with pytest.raises(DataError, match=r"(there are no|none of the \d+) test images \(all\)"):
         evaluate.evaluate(["a <CLASS>"], dataset=f"csv:{tmp_path / 't.csv'}", domains=domain)

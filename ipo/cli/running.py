@@ -1,0 +1,194 @@
+"""What `ipo optimize` and `ipo baseline` share: start or go on with a run of any method, and show what came of it."""
+
+from __future__ import annotations
+
+import shlex
+from contextlib import nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ipo.cli.console import output, print_json
+from ipo.cli.watch import Watch
+from ipo.config import SearchSettings, Settings, parse_assignments
+from ipo.errors import DivergedError, LLMError, RunError
+from ipo.registry import SEARCH
+from ipo.screen import counted, printable, say
+
+if TYPE_CHECKING:
+    from ipo.result import Result
+    from ipo.run import Job
+    from ipo.run_folder import RunFolder
+    from ipo.scope import Reader
+
+
+def start_run(method: str, settings: Settings, own: list[str], out: Path | None) -> tuple[Path, Result | None]:
+    """A new run of a method with options of its `own`, after all that can be refused before heavy packages are there.
+
+    The run folder and the result, which only the first process of a group has.
+    """
+    from ipo.check import check, require_run_place
+    from ipo.data.load import require_known
+    from ipo.run_folder import is_first_process
+    from ipo.run_path import RUNS, claim_run_path, new_run_path
+    from ipo.scope import method_reader
+
+    reader = method_reader(method)
+    place = require_known(settings.data.dataset)
+    label = Path(settings.llm.spec).name if method == SEARCH else method
+    words = (Path(place).name, label, f"{settings.data.shots}shot", f"seed{settings.seed}")
+    if is_first_process():
+        require_run_place(out or new_run_path(RUNS, *words), settings)
+    check(reader, settings)
+
+    from ipo import run
+
+    job = run.prepare(method, settings, parse_assignments(own))
+    if not is_first_process():
+        run.assist(job, None)
+        return Path(), None
+    return carry_out(job, run.start(job, out or claim_run_path(RUNS, *words)))
+
+
+def resume_run(path: Path, settings: Settings, own: list[str], force: bool) -> tuple[Path, Result | None]:
+    """Go on with a run of whatever method; see `start_run`."""
+    from ipo.check import check
+    from ipo.resume import plan_resumption
+    from ipo.run_folder import RunFolder, is_first_process
+    from ipo.scope import method_reader
+
+    folder = RunFolder.open(path) if is_first_process() else None
+    resumption = plan_resumption(path, settings, force)
+    check(method_reader(resumption.method), settings, without=("captions.captioner",))
+
+    from ipo import run
+
+    job, resumption = run.plan(resumption, parse_assignments(own))
+    if folder is None:
+        run.assist(job, path)
+        return Path(), None
+    run.reopen(job, folder, resumption)
+    return carry_out(job, folder)
+
+
+def reader_of(run: Path) -> Reader:
+    """What the method of a run reads of the settings."""
+    from ipo.resume import recorded_method
+    from ipo.run_folder import read_run, require_run
+    from ipo.scope import method_reader
+
+    require_run(run)
+    return method_reader(recorded_method(run, read_run(run)))
+
+
+def require_search(path: Path) -> None:
+    """Raise `RunError` for the folder of a run that is no search."""
+    if reader_of(path).name != SEARCH:
+        raise RunError("not a run of `ipo optimize`", where=str(path), remedy="See: ipo baseline --resume")
+
+
+def carry_out(job: Job, folder: RunFolder) -> tuple[Path, Result]:
+    """Run in an open folder, which is closed in the end, with progress on standard error."""
+    from ipo import run
+
+    say(describe(job))
+    search = job.options if isinstance(job.options, SearchSettings) else None
+    with folder:
+        try:
+            with Watch(search.steps) if search else nullcontext(lambda _: None) as watch:
+                return folder.path, run.run(job, folder, watch)
+        except DivergedError:
+            raise
+        except BaseException:
+            command = "optimize" if search else "baseline"
+            say(f"Go on with: ipo {command} --resume {shlex.quote(str(folder.path))}")
+            raise
+
+
+def describe(job: Job) -> str:
+    """What is about to run, in a few lines."""
+    from ipo.propose import named_by_first_prompts
+    from ipo.report import classes_of
+
+    task, options, llm = job.protocol.task, job.options, job.means.llm
+    classes = classes_of({"classes": job.protocol.classes, "class_count": len(task.classnames)})
+    found = f"{classes}, {counted(len(task.train), 'training image')}, split {job.protocol.source.split_source}"
+    method = "" if job.method.name == SEARCH else f"{job.method.name} on "
+    lines = [
+        f"{method}{task.dataset}: {found}",
+        f"CLIP {task.clip.fingerprint.name}" + (f"; LLM {llm.name}" if llm else ""),
+    ]
+    if isinstance(options, SearchSettings):
+        if named := named_by_first_prompts(options, task.classnames):
+            lines.append(f"a first prompt names a class, and so may proposals: {', '.join(named)}")
+    elif chosen := options.model_dump(mode="json"):
+        lines.append(", ".join(f"{key}={value}" for key, value in chosen.items()))
+    if job.settings.offline:
+        lines.append("offline: stand-ins from package registries, not the models of the paper")
+    return "\n".join(lines)
+
+
+def show(result: Result | None, folder: Path, as_json: bool) -> None:
+    """The result on standard output, as JSON or for people; nothing in a process that has none."""
+    from ipo.result import to_json
+
+    if result is None:
+        return
+    if as_json:
+        print_json(to_json(result))
+    else:
+        print_result(result, folder)
+    complain(result, folder)
+
+
+def complain(result: Result, folder: Path) -> None:
+    """Show what an LLM said that was of no use. Raises `LLMError` where the search gave up without one proposal."""
+    useless = result.unusable
+    if useless is None:
+        return
+    for reply in useless.replies:
+        said = " ".join(reply.text.split()) or "(nothing)"
+        say(f"rejected ({reply.reason}): {said}")
+    steps = "step" if useless.steps == 1 else f"{useless.steps} steps"
+    what = f"no proposal of the last {steps} could be used"
+    remedy = f"Try another model, or another --template; all it said: ipo history {shlex.quote(str(folder))} --rejects"
+    if useless.gave_up and useless.steps == useless.of:
+        raise LLMError(f"{what}, so the result is that of the first prompts", where=result.llm, remedy=remedy)
+    say(f"warning: {what}. {remedy}")
+
+
+def print_result(result: Result, folder: Path) -> None:
+    """What was found, the results table and where to read more, on standard output."""
+    from ipo.cli.result_table import result_table
+    from ipo.report import HISTORY_PAGE, REPORT_PAGE, RESULT_PAGE, WEAK_MODEL_NOTES
+
+    console = output()
+    if result.best:
+        console.print(printable(f"Stopped: {result.stopped}."))
+        console.print(f"Best prompt (training accuracy {100 * result.best.score.accuracy:.1f}%):", style="bold")
+        console.print(f"  {printable(result.best.text)}", style="bold")
+    print(result_table(result))
+    for line in _findings(result):
+        console.print(printable(line), soft_wrap=True)
+    if result.model in WEAK_MODEL_NOTES:
+        console.print(WEAK_MODEL_NOTES[result.model])
+    pages = ("History", HISTORY_PAGE) if result.best else ("Result", RESULT_PAGE)
+    for name, page in (pages, ("Report", REPORT_PAGE)):
+        console.print(f"{name}: {printable(str(folder / page))}", soft_wrap=True)
+
+
+def _findings(result: Result) -> list[str]:
+    """What a method found beside its accuracy, a line each."""
+    if result.ensemble:
+        members = result.ensemble.prompts
+        return ["Ensemble:", *(f"  {text}" for text in members)] if len(members) > 1 else []
+    lines = []
+    for figures in result.predictors.values():
+        if figures.prompts:
+            more = f" and {len(figures.prompts) - 1} more" if len(figures.prompts) > 1 else ""
+            lines.append(f"Prompt: {figures.prompts[0]}{more}")
+    if "reading" in result.figures:
+        lines.append(f"Nearest words: {result.figures['reading']['sentence']}")
+    for name in ("energy_gap", "feature_distortion"):
+        if name in result.figures:
+            lines.append(f"{name.replace('_', ' ')}: {result.figures[name]:.4g}")
+    return [*lines, f"Fitted in {result.seconds:.0f} s"]

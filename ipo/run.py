@@ -1,0 +1,234 @@
+"""One run of any method, the search among them: prepare, start or reopen, fit, test once, and report.
+
+Nothing is written before all models and data are there, so a run that cannot start leaves nothing behind.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from ipo import __version__
+from ipo.captions import NO_CAPTIONS, make_captions, pick_captions, read_captions
+from ipo.check import check
+from ipo.clip.contents import dataset_hash
+from ipo.clip.features import feature_store
+from ipo.clip.load import load_clip
+from ipo.config import Section, Settings
+from ipo.data.listing import Listing, read_listing
+from ipo.data.splits import relative
+from ipo.errors import RunError
+from ipo.facts import listing_facts, task_facts, test_hashes
+from ipo.llm.base import Usage
+from ipo.llm.load import load_llm
+from ipo.methods import FitRun, Fitted, Means, Method, find_method, save_tensors
+from ipo.registry import asks_llm
+from ipo.report import report_stop, write_reports
+from ipo.result import Result, write_result
+from ipo.resume import Resumption, changed_values, note_resumption, require_same
+from ipo.run_folder import RunFolder
+from ipo.run_path import CAPTIONS_FILE
+from ipo.scope import method_reader, unread
+from ipo.task import BaseToNew, BaseToNewResult, evaluate_base_to_new, load_task, task_texts, verdicts
+from ipo.tracker import Tracker
+
+LEARNED_FILE = "learned.safetensors"
+
+
+@dataclass(frozen=True)
+class Job:
+    """A method with its options, what it is handed, and the task and test sets that it is for."""
+
+    method: Method
+    options: Section
+    settings: Settings
+    listing: Listing
+    protocol: BaseToNew
+    means: Means
+
+    def facts(self) -> dict[str, Any]:
+        """What `run.json` records of the method, the models and the data: what has to be the same later."""
+        own = {} if self.method.section else {"options": self.options.model_dump(mode="json")}
+        llm, captions = self.means.llm, self.means.captions
+        asked = {"llm": llm.name, "captioner": captions.captioner} if llm else {}
+        task = task_facts(self.listing, self.protocol)
+        return {"method": self.method.name, **own, **task, **asked, "offline": self.settings.offline}
+
+    def data_facts(self) -> dict[str, Any]:
+        """What it records of the data beside: how many classes, and which content."""
+        protocol = self.protocol
+        return {"class_count": len(protocol.task.classnames), "dataset_hash": dataset_hash(protocol.source)}
+
+    @property
+    def training_images(self) -> list[str]:
+        """Where each training image lies below the folder of the dataset."""
+        return [relative(item.path, self.protocol.source.root) for item in self.protocol.task.train.items]
+
+
+def prepare(
+    name: str, settings: Settings, own: Mapping[str, Any] | None = None, resumption: Resumption | None = None
+) -> Job:
+    """Check all that needs no model, then read listings, load models, and make image features and captions.
+
+    `own` are options of the method. Writes to the cache folder only. A run that is gone on with has to have the same
+    listing; it keeps the captions in its folder, and nobody is asked for any.
+    """
+    check(method_reader(name), settings, without=("captions.captioner",) if resumption else ())
+    method = find_method(name)
+    method.options_of(settings, settings.data.dataset, own)
+    listing = read_listing(settings)
+    if resumption:
+        require_same(resumption, listing_facts(listing))
+    listing.require_openable(skip_unreadable=settings.data.skip_unreadable)
+    options = method.options_of(settings, listing.dataset.name, own)
+    clip = load_clip(settings.clip, offline=settings.offline)
+    method.check(task_texts(listing, settings, clip), options)
+    means = Means()
+    if asks_llm(name):
+        captioned = settings.captions.captioner != "none"
+        means = Means(load_llm(settings.llm, offline=settings.offline), settings.llm, captioned)
+        method.ready(options, means)
+    store = feature_store(settings.clip, clip, skip_unreadable=settings.data.skip_unreadable)
+    job = Job(method, options, settings, listing, load_task(settings, clip, store, listing), means)
+    return replace(job, means=_with_captions(job, resumption)) if means.llm else job
+
+
+def _with_captions(job: Job, resumption: Resumption | None) -> Means:
+    """What the method is handed, with the captions of the training images."""
+    settings, llm, means = job.settings, job.means.llm, job.means
+    assert llm is not None
+    if resumption:
+        captions = read_captions(resumption.path / CAPTIONS_FILE, resumption.run, job.training_images)
+    else:
+        captions = make_captions(settings, [item.path for item in job.protocol.task.train.items])
+    budget = settings.captions.token_budget
+    most = llm.caption_tokens if budget is None else budget
+    shown = pick_captions(captions.texts, most, llm.token_count, settings.seed)
+    return replace(means, captions=captions, shown_captions=tuple(shown))
+
+
+def start(job: Job, path: Path) -> RunFolder:
+    """A new run folder."""
+    captions = job.means.captions
+    texts, spent = dict[str, str](), dict[str, Any]()
+    if job.means.llm:
+        spent = {"caption_usage": asdict(captions.spent)}
+    if captions != NO_CAPTIONS:
+        texts[CAPTIONS_FILE] = captions.rows(job.training_images)
+    passed_over = unread(method_reader(job.method.name), job.settings)
+    return RunFolder.create(path, job.settings, job.facts() | job.data_facts() | spent, texts, passed_over)
+
+
+def plan(resumption: Resumption, own: Mapping[str, Any] | None = None) -> tuple[Job, Resumption]:
+    """The job of an existing run folder, to go on with it under the same method, models and data; and what changes.
+
+    Raises `RunError` and `ConfigError` where anything is another that the result depends on; changes nothing.
+    """
+    method, settings = find_method(resumption.method), resumption.settings
+    if not method.section:
+        before = resumption.run.get("options")
+        if not isinstance(before, dict):
+            what = "the options of the method are damaged"
+            raise RunError(what, where=str(resumption.path), remedy="Start a new run")
+        own = {**before, **(own or {})}
+        was, now = (
+            method.configure(settings.data.dataset, settings.data.shots, values).model_dump(mode="json")
+            for values in (before, own)
+        )
+        changes = changed_values(was, now, method.options.changeable)
+        resumption = replace(resumption, changes=(*resumption.changes, *changes))
+    job = prepare(method.name, settings, own, resumption)
+    require_same(resumption, {name: value for name, value in job.facts().items() if name != "options"})
+    method.reopen(resumption.path, job.options)
+    return job, resumption
+
+
+def reopen(job: Job, folder: RunFolder, resumption: Resumption) -> None:
+    """Note in the folder of a run that it is gone on with, and what changes."""
+    note_resumption(folder, resumption, job.facts())
+
+
+def run(job: Job, folder: RunFolder, watch: Callable[[Any], None] = lambda _: None) -> Result:
+    """Fit, or go on fitting, test once on the test images, and write the results. `watch` sees a search's steps."""
+    settings = job.settings
+    tracker = Tracker.start(settings.tracker, folder.path.name, settings.model_dump(mode="json"))
+    fit = FitRun(folder.path, means=job.means, watch=watch, follow=tracker.log)
+    try:
+        fitted = job.method.fit(job.protocol.task, job.options, fit)
+        usage, started = fitted.usage or Usage(seconds=fit.seconds), time.monotonic()
+        load_test_features(job)
+        results = evaluate_fitted(job, fitted, fit.report)
+    except BaseException as error:
+        report_stop(folder, error)
+        raise
+    finally:
+        tracker.finish()
+    if fitted.learned:
+        save_tensors(folder.path / LEARNED_FILE, fitted.learned)
+    result = _result(job, fitted, results, usage, time.monotonic() - started)
+    write_result(folder, result, verdicts(job.protocol, results))
+    folder.update(status="done")
+    write_reports(folder.path)
+    return result
+
+
+def assist(job: Job, path: Path | None) -> None:
+    """The part of a process beside the first: it shares the work of a fit, resumed from `path` or new."""
+    job.method.fit(job.protocol.task, job.options, FitRun(path, writes=False, report=lambda _: None, means=job.means))
+    load_test_features(job)
+
+
+def load_test_features(job: Job) -> None:
+    """Read all test images; a group of processes shares this work too."""
+    for held_out in job.protocol.test_sets().values():
+        len(held_out.images)
+
+
+def evaluate_fitted(job: Job, fitted: Fitted, report: Callable[[str], None]) -> dict[str, BaseToNewResult]:
+    """Every predictor on every test set that it knows the classes of; `report` tells what was left out."""
+    protocol = job.protocol.of_own_classes() if fitted.own_classes_only else job.protocol
+    left_out = job.protocol.test_sets().keys() - protocol.test_sets().keys()
+    if left_out:
+        report(f"not tested on {', '.join(sorted(left_out))}: the fit knows its own classes only")
+    return {name: evaluate_base_to_new(predictor, protocol) for name, predictor in fitted.predictors.items()}
+
+
+def _result(
+    job: Job, fitted: Fitted, results: Mapping[str, BaseToNewResult], usage: Usage, evaluation_seconds: float
+) -> Result:
+    task = job.protocol.task
+    predictors = {name: result.to_json() | {"prompts": fitted.prompts(name)} for name, result in results.items()}
+    gains = _gains(task.classnames, results[fitted.before], results[fitted.headline]) if fitted.before else []
+    return Result.model_validate(
+        {
+            **job.facts(),
+            **job.data_facts(),
+            **fitted.found,
+            "ipo": __version__,
+            "test_hashes": test_hashes(job.protocol),
+            "paper": job.method.paper,
+            "model": task.clip.fingerprint.name,
+            "shots": task.shots,
+            "headline": fitted.headline,
+            "predictors": predictors,
+            "figures": dict(fitted.figures),
+            "per_class_gain": gains,
+            "usage": asdict(usage),
+            "seconds": round(usage.seconds, 1),
+            "evaluation_seconds": round(evaluation_seconds, 1),
+            "cost": fitted.cost,
+        }
+    )
+
+
+def _gains(classnames: Sequence[str], before: BaseToNewResult, after: BaseToNewResult) -> list[dict[str, Any]]:
+    """Recall of each class of the fit under two predictors, largest gain first."""
+    rows = [
+        {"class": name, "first": old, "best": new, "gain": new - old}
+        for name, old, new in zip(classnames, before.base.recall, after.base.recall, strict=True)
+        if old is not None and new is not None
+    ]
+    return sorted(rows, key=lambda row: -row["gain"])

@@ -1,0 +1,162 @@
+"""The search as a method: it is fitted by asking an LLM for prompts, and what it found predicts as prompts do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import asdict
+from pathlib import Path
+
+from ipo.check import template_can_be_filled
+from ipo.config import SearchSettings
+from ipo.errors import ConfigError, PromptError
+from ipo.evaluate import Predictor, PromptPredictor
+from ipo.history import History
+from ipo.llm.prices import require_price
+from ipo.methods import FitRun, Fitted, Means, Method, find_method
+from ipo.optimize import Search, optimize, total_cost, unusable
+from ipo.prompt import Prompt
+from ipo.record import Record
+from ipo.registry import SEARCH
+from ipo.select import POOL, greedy_ensemble
+from ipo.task import FewShotTask, TaskTexts
+
+TEXT_CACHE_FILE = "text_features.sqlite"
+CONTROLS = ("select-80", "ensemble-80")
+"""Methods without a search that stand beside an offline result, as its yardstick."""
+
+
+def check(texts: TaskTexts, settings: SearchSettings) -> None:
+    """Raise `PromptError` where a prompt that is tested in any case is too long for some class name."""
+    certain = (*settings.first_prompts, texts.hand_crafted_prompt)
+    texts.room.require(Prompt(text) for text in certain)
+    for method in _controls(settings):
+        method.check(texts, method.configure(texts.dataset, texts.shots))
+
+
+def ready(settings: SearchSettings, means: Means) -> None:
+    """Raise `ConfigError` for a template that the LLM's form of replies does not fit, and for a cost without prices."""
+    assert means.llm is not None
+    if settings.max_cost is not None:
+        require_price(means.llm.name)  # a model that its server chose has its name only now
+    template_can_be_filled(settings, means.captioned, means.llm.template, means.llm.form)
+
+
+def reopen(folder: Path, settings: SearchSettings) -> None:
+    """Raise `RunError` for damaged files, and `ConfigError` where more steps are done than the settings want."""
+    done = Record.read(settings.select, folder, settings.first_prompts).last_step
+    if done > settings.steps:
+        what = f"search.steps is {settings.steps}, but the run has done {done} steps"
+        raise ConfigError(what, where=str(folder), remedy="Give at least as many")
+
+
+def fit(task: FewShotTask, settings: SearchSettings, run: FitRun) -> Fitted:
+    """Search, or go on searching, until something stops it; then choose an ensemble among what was found."""
+    llm, spent = run.means.llm, run.means.captions.spent
+    assert llm is not None
+    if run.folder is not None:
+        task.clip.use_text_cache(run.folder / TEXT_CACHE_FILE)
+        record = Record.resume(settings.select, run.folder, settings.first_prompts, spent)
+    else:
+        record = Record(settings.select, captions=spent)
+    search = Search(
+        settings=settings,
+        sampling=run.means.sampling,
+        clip=task.clip,
+        llm=llm,
+        images=task.train,
+        classnames=task.classnames,
+        room=task.room,
+        captions=run.means.shown_captions,
+        seed=task.seed,
+    )
+
+    def follow(state: Record) -> None:
+        run.watch(state)
+        run.follow(max(0, state.last_step), step_figures(state))
+
+    reason = optimize(search, record, follow)
+    usage = record.usage()
+    history, left_out = _testable(record.history, task)
+    best = history.best()
+    members, score = greedy_ensemble(history, task.clip, task.train, task.classnames, settings.ensemble)
+    found = {SEARCH: [best.text], f"{SEARCH}-ensemble": [entry.text for entry in members]}
+    return Fitted(
+        predictors=_predictors(task, settings, found),
+        found={
+            "stopped": reason,
+            "unusable": unusable(record.history, settings.give_up),
+            "best": best.to_json(),
+            **({"untestable": left_out} if left_out else {}),
+            "ensemble": {"prompts": found[f"{SEARCH}-ensemble"], "score": asdict(score)},
+        },
+        chosen=SEARCH,
+        before="first",
+        usage=usage,
+        cost=total_cost(llm.name, usage),
+    )
+
+
+def step_figures(record: Record) -> dict[str, float]:
+    """The figures of a search after its last step, for an experiment tracker."""
+    history, usage, best = record.history, record.usage(), record.history.best().score
+    assert best is not None
+    return {
+        "best_training_accuracy": best.accuracy,
+        "best_training_loss": best.loss,
+        "scored": len(history.scored()),
+        "rejected": len(history.rejects()),
+        "tokens": usage.tokens,
+        "seconds": usage.seconds,
+    }
+
+
+def _predictors(task: FewShotTask, settings: SearchSettings, found: dict[str, list[str]]) -> dict[str, Predictor]:
+    """What is tested: the prompts that the search set out from, those that it found, and the controls."""
+    prompts = {"first": [settings.first_prompts[0]], "hand-crafted": [task.hand_crafted_prompt], **found}
+    predictors: dict[str, Predictor] = {
+        name: PromptPredictor(task.clip, tuple(Prompt(text) for text in texts)) for name, texts in prompts.items()
+    }
+    for method in _controls(settings):
+        fitted = method.fit(task, method.configure(task.dataset, task.shots), FitRun())
+        predictors[method.name] = fitted.predictors[fitted.headline]
+    return predictors
+
+
+def _controls(settings: SearchSettings) -> Iterable[Method]:
+    return map(find_method, CONTROLS if settings.controls else ())
+
+
+def _testable(history: History, task: FewShotTask) -> tuple[History, list[str]]:
+    """The best prompts that can be tested, and the better ones that cannot.
+
+    Of those there are none today. Runs of earlier versions may hold some, too long for a new or target name.
+    """
+    kept, left_out = history.empty(), list[str]()
+    for entry in history.ranked():
+        if _is_testable(entry.text, task):
+            kept.append([entry])
+        else:
+            left_out.append(entry.text)
+        if len(kept) == POOL:
+            break
+    return kept, left_out
+
+
+def _is_testable(text: str, task: FewShotTask) -> bool:
+    try:
+        return task.room.prompt_excess(Prompt(text)) is None
+    except PromptError:
+        return False
+
+
+METHOD = Method(
+    name=SEARCH,
+    summary="search by an LLM for a prompt that people can read",
+    options=SearchSettings,
+    fit=fit,
+    paper="IPO: Interpretable Prompt Optimization for Vision-Language Models, arXiv 2410.15397",
+    check=check,
+    ready=ready,
+    reopen=reopen,
+    section="search",
+)

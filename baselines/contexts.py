@@ -17,7 +17,7 @@ from ipo.errors import ConfigError, PromptError
 from ipo.lengths import TextRoom
 from ipo.prompt import CLASS_PLACEHOLDER, Prompt
 from ipo.screen import counted
-from ipo.task import FewShotTask, TaskTexts
+from ipo.task import TaskTexts
 
 from .augment import Augment
 from .training import SgdOptions, seeded_generator

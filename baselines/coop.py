@@ -18,7 +18,7 @@ from ipo.clip.base import ClipModel
 from ipo.errors import ConfigError
 from ipo.evaluate import ImageSet
 from ipo.methods import FitRun, Fitted, Method
-from ipo.task import FewShotTask
+from ipo.task import FewShotTask, TaskTexts
 
 from .augment import TrainingFeatures
 from .contexts import ContextOptions, Position, encode_context, first_context, require_context_fits

@@ -11,6 +11,7 @@ from ipo.errors import ConfigError
 from ipo.llm.prices import cost
 from ipo.paper import PAPER_SETTINGS
 from ipo.run_folder import settings_toml
+from ipo.scope import method_reader
 
 
 def test_unknown_keys_are_errors_that_name_the_key(tmp_path):
@@ -127,12 +128,15 @@ def test_paper_setting_is_that_of_the_paper():
 def test_paper_setting_needs_a_word_on_the_captioner_but_with_16_shots_where_it_had_none(assigned, captioner, tmp_path):
     if captioner is None:
         with pytest.raises(ConfigError, match=r"--captioner.*MiniCPM-V-2.*none"):
-            make_settings("optimize", None, assigned, {}, paper=True)
+            make_settings(method_reader("ipo"), None, assigned, {}, paper=True)
     else:
-        assert make_settings("optimize", None, assigned, {}, paper=True).captions.captioner == captioner
+        assert make_settings(method_reader("ipo"), None, assigned, {}, paper=True).captions.captioner == captioner
         (tmp_path / "own.toml").write_text(f'[captions]\ncaptioner = "{captioner}"\n')
-        assert make_settings("optimize", tmp_path / "own.toml", [], {}, paper=True).captions.captioner == captioner
-    assert make_settings("optimize", None, [], {}).search.keep_first is False
+        assert (
+            make_settings(method_reader("ipo"), tmp_path / "own.toml", [], {}, paper=True).captions.captioner
+            == captioner
+        )
+    assert make_settings(method_reader("ipo"), None, [], {}).search.keep_first is False
 
 
 def test_every_setting_is_documented():
@@ -154,19 +158,21 @@ def test_no_stored_setting_depends_on_the_working_folder(tmp_path, monkeypatch):
         "llm.spec=llm",
         "captions.captioner=hf:captioner",
     ]
-    own = make_settings("optimize", Path("settings.toml"), [*assigned, "search.template=own.j2"], {})
+    own = make_settings(method_reader("ipo"), Path("settings.toml"), [*assigned, "search.template=own.j2"], {})
     assert (own.data.root, own.data.names) == (tmp_path / "data", tmp_path / "names.json")
     assert (own.data.dataset, own.data.targets) == (f"csv:{tmp_path}/a.csv", (f"folder:{tmp_path}/b@c", "pacs"))
     assert (own.clip.model, own.llm.spec) == (f"local-dir:{tmp_path}/clip", f"{tmp_path}/llm")
     assert (own.captions.captioner, own.search.template) == (f"hf:{tmp_path}/captioner", f"{tmp_path}/own.j2")
     flags = {"data": data_flags("wds:shards/{0..3}.tar", Path("data"), None, targets=["folder:d", "pacs@photo"])}
     flags["llm"] = {"spec": "local-llama"}
-    given = make_settings("optimize", None, ["search.template=ipo.j2", "captions.captioner=hf:org/model"], flags)
+    given = make_settings(
+        method_reader("ipo"), None, ["search.template=ipo.j2", "captions.captioner=hf:org/model"], flags
+    )
     assert (given.data.dataset, given.data.root) == (f"wds:{tmp_path}/shards/{{0..3}}.tar", tmp_path / "data")
     assert given.data.targets == (f"folder:{tmp_path}/d", "pacs@photo")
     assert (given.llm.spec, given.search.template) == ("local-llama", "ipo.j2")
     assert given.captions.captioner == "hf:org/model"
-    assert make_settings("optimize", None, [], {}) == load_settings()
+    assert make_settings(method_reader("ipo"), None, [], {}) == load_settings()
 
 
 def test_places_in_settings_do_not_depend_on_the_working_folder(tmp_path, monkeypatch):

@@ -82,6 +82,7 @@ def test_a_name_that_two_packages_claim_is_an_error(tmp_path, monkeypatch):
 
 def test_a_path_among_the_options_does_not_depend_on_the_working_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "own.txt").write_text("a <CLASS>.")
     assert find_method("zero-shot").configure("dtd", 1, {"prompts": "own.txt"}).prompts == tmp_path / "own.txt"
 
 

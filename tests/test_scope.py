@@ -14,7 +14,7 @@ from ipo.toml import parse_toml
 
 DEFAULTS = flat(Settings().model_dump(mode="json"))
 GIVEN = {"base_url": "http://h/v1", "template": "own.j2", "dataset": "photos", "names": "n.json", "root": "data"}
-GIVEN |= {"targets": ["pacs"], "domains": ["photo"]}
+GIVEN |= {"targets": ["pacs"], "domains": ["photo"], "controls": True}
 """Values for settings that have none by default; a 1 does for the others."""
 
 
@@ -27,7 +27,7 @@ def test_what_is_not_read_is_refused_whoever_sets_it(reader):
     assert len(names) > 40
     for name in names:
         if not reader.reads(name):
-            value = DEFAULTS[name] or GIVEN.get(name.rpartition(".")[2], 1)
+            value = GIVEN.get(name.rpartition(".")[2], 1 if DEFAULTS[name] is None else DEFAULTS[name] or True)
             with pytest.raises(ConfigError, match=f"`{reader.name}` does not read the setting '{name}'"):
                 make_settings(reader, None, [], nested({name: value}))
 

@@ -72,7 +72,6 @@ def verify(
         console.print(printable(f"{dataset}: {note}"))
     compared = sum(not verdict.note for verdict in verdicts)
     console.print(
-        f"{compared - len(wrong)} of {compared} comparable figures agree; "
-        f"{counted(len(names), 'dataset')} here."
+        f"{compared - len(wrong)} of {compared} comparable figures agree; {counted(len(names), 'dataset')} here."
     )
     raise typer.Exit(1 if wrong else 0)

@@ -19,6 +19,7 @@ from PIL import Image
 from torch import Tensor
 
 from ipo import run as running
+from ipo.clip.load import load_clip
 from ipo.clip.text_cache import open_text_cache
 from ipo.config import Settings, load_settings
 from ipo.errors import IpoError
@@ -131,7 +132,12 @@ def draw(folder: Path) -> Path:
 def stand_in(patch: pytest.MonkeyPatch) -> None:
     """Small models in the place of all that a run would load."""
     patch.setattr("ipo.run.load_llm", lambda *_, **__: SeededLLM())
-    patch.setattr("ipo.run.load_clip", lambda *_, **__: RememberingClip())
+    patch.setattr(
+        "ipo.run.load_clip",
+        lambda chosen, **offline: (
+            load_clip(chosen, **offline) if chosen.model.startswith("local-dir:") else RememberingClip()
+        ),
+    )
     patch.setattr("ipo.captions.made.make_captioner", lambda *_, **__: SeededLLM())
 
 

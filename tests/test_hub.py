@@ -9,7 +9,7 @@ from _thread import interrupt_main
 from collections import namedtuple
 from collections.abc import Iterator
 from pathlib import Path
-from threading import Timer
+from threading import Event, Thread
 
 import pytest
 from huggingface_hub import HfApi, close_session
@@ -172,7 +172,7 @@ def test_a_model_that_is_not_there_or_is_of_another_kind(server: Hub) -> None:
 @pytest.mark.parametrize("part", ["api/models", "resolve/main/model.safetensors"])
 def test_a_hub_that_stalls_is_given_up(server: Hub, monkeypatch: pytest.MonkeyPatch, fault: str, part: str) -> None:
     monkeypatch.setattr(hub, "ANSWER_SECONDS", 0.5)
-    monkeypatch.setattr(hub, "STALL_SECONDS", 1.5)
+    monkeypatch.setattr(hub, "STALL_SECONDS", 0.7)
     setattr(server, fault, part)
     started = time.monotonic()
     line = failing()
@@ -185,16 +185,19 @@ def test_an_interrupt_leaves_no_part_of_a_file_behind(server: Hub, monkeypatch, 
     monkeypatch.setattr("huggingface_hub.constants.DOWNLOAD_CHUNK_SIZE", 1)
     server.dripping = "resolve/main/model.safetensors"
     parts: list[Path] = []
+    pause = Event()  # a sleep takes no time here
 
     def interrupt() -> None:
-        parts.extend((tmp_path / "cache").rglob("*.incomplete"))
+        while not (server.requests(server.dripping) and parts):
+            pause.wait(0.02)
+            parts[:] = (tmp_path / "cache").rglob("*.incomplete")
         interrupt_main()
 
-    timer = Timer(1.0, interrupt)
-    timer.start()
+    thread = Thread(target=interrupt, daemon=True)
+    thread.start()
     with pytest.raises(KeyboardInterrupt):
         fetch()
-    timer.join()
+    thread.join(10)
     assert len(parts) == 1
     assert list((tmp_path / "cache").rglob("*.incomplete")) == []
 

@@ -226,10 +226,10 @@ def test_random_phrases_depend_on_the_seed_alone() -> None:
 
 def test_a_grammar_is_there_in_a_moment() -> None:
     lists = word_lists()
-    started = time.perf_counter()
+    started = time.process_time()
     for seed in range(8):
         LLMatcher(tiny_llm().token_table, grammar(lists.sample(SHOWN, random.Random(seed)))).compute_bitmask()
-    assert time.perf_counter() - started < 8 * 0.3
+    assert time.process_time() - started < 8 * 0.3
 
 
 def test_what_is_in_sight_can_be_said_again_and_what_is_new_can_always() -> None:

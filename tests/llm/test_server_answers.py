@@ -184,10 +184,10 @@ def test_a_key_that_is_a_common_word_garbles_no_answer(monkeypatch: pytest.Monke
 def test_reading_a_body_takes_no_time_that_grows_faster_than_the_body(size: int) -> None:
     for piece in ("<", "<a", "data:", "data: {", '{"error":', "[", '"', "\\", "<title>", " ", "\n", "\ud7ff"):
         body = (piece * (size // len(piece))).encode()
-        started = time.monotonic()
+        started = time.process_time()
         read_answer(body)
         own_words(body)
-        assert time.monotonic() - started < 2, piece
+        assert time.process_time() - started < 2, piece
 
 
 # Thoughts that take the room.

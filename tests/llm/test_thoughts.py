@@ -125,10 +125,10 @@ HARD = {
 @pytest.mark.parametrize("form", ["line", "sides", "free"])
 @pytest.mark.parametrize("name", HARD)
 def test_no_reply_takes_long_to_read(name: str, form: str) -> None:
-    started = time.monotonic()
+    started = time.process_time()
     with pytest.raises(PromptError):
         read_prompt(HARD[name], form)
-    assert time.monotonic() - started < 1
+    assert time.process_time() - started < 1
 
 
 @pytest.mark.parametrize("end", [ANSWER, f"<think>{'{' * 500}</think>{ANSWER}", f"{'{x} ' * 50}{ANSWER}"])

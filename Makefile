@@ -9,15 +9,14 @@ WRONG = $(shell $(SETUP) check "$(PYTHON)")
 .PHONY: demo test lint format newest lowest lock python venv clean
 
 demo: venv
-	$(BIN)/python -m ipo datasets prepare stamps
+	$(BIN)/python -m ipo datasets prepare looks
 	@if [ -f runs/demo/run.json ]; then \
 		echo "runs/demo exists: going on with it (remove the folder to start anew)"; \
 		$(BIN)/python -m ipo optimize --resume runs/demo; \
 	else \
-		$(BIN)/python -m ipo optimize --dataset stamps --classes base --llm local-llama --offline --captioner describe \
-			--steps 8 --out runs/demo; \
+		$(BIN)/python -m ipo optimize --dataset looks --domains drawing --target looks@photo --classes all \
+			--llm local-llama --offline --captioner describe --steps 8 --out runs/demo; \
 	fi
-	$(BIN)/python -m ipo history runs/demo --top 10
 
 test: venv
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal

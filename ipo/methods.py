@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -121,6 +121,8 @@ class FitRun:
     """Where a line for the user goes, such as the time that the fit will take."""
     means: Means = Means()
     watch: Callable[[Any], None] = lambda _: None
+    trying: Callable[[Sequence[str]], None] = lambda _: None
+    """Told of the prompts that a search is about to score."""
     """Shown the state of a search after every step."""
     follow: Callable[[int, Mapping[str, float]], None] = lambda *_: None
     """Given figures by their names at a step or epoch, for an experiment tracker."""

@@ -44,8 +44,16 @@ class Search:
     seed: int
 
 
-def optimize(search: Search, record: Record, watch: Callable[[Record], None] = lambda _: None) -> str:
-    """Run, or go on with, a search until something stops it; the reason is returned. `watch` is called every step."""
+def optimize(
+    search: Search,
+    record: Record,
+    watch: Callable[[Record], None] = lambda _: None,
+    trying: Callable[[Sequence[str]], None] = lambda _: None,
+) -> str:
+    """Run, or go on with, a search until something stops it; the reason is returned.
+
+    `watch` is called after every step, `trying` with the prompts that are about to be scored.
+    """
     if record.last_step < 0:
         record.history.append(_first_entries(search))
     watch(record)
@@ -56,7 +64,7 @@ def optimize(search: Search, record: Record, watch: Callable[[Record], None] = l
         if replies is None:
             replies = _ask(search, record, step, shown)
         started = time.monotonic()
-        record.history.append(_judge(search, record.history, step, shown, replies))
+        record.history.append(_judge(search, record.history, shown, replies, trying))
         record.log_scoring(step, time.monotonic() - started)
         watch(record)
     return reason
@@ -173,13 +181,19 @@ def _ask(search: Search, record: Record, step: int, shown: Sequence[HistoryEntry
 
 
 def _judge(
-    search: Search, history: History, step: int, shown: Sequence[HistoryEntry], replies: Sequence[Reply]
+    search: Search,
+    history: History,
+    shown: Sequence[HistoryEntry],
+    replies: Sequence[Reply],
+    trying: Callable[[Sequence[str]], None],
 ) -> list[HistoryEntry]:
     """One history entry a reply: scored if it holds a prompt that is fit and new, else rejected with the reason."""
     checks = Checks.of(search.settings, search.room, search.classnames, search.llm)
     verdicts = accept(replies, history.keys(), checks)
     prompts = [verdict for verdict in verdicts if isinstance(verdict, Prompt)]
+    trying([prompt.text for prompt in prompts])
     scores = iter(score_candidates(search.clip, prompts, search.images, search.classnames))
+    step = max((entry.step for entry in history), default=-1) + 1
     parent = shown[-1].id if shown else None
     entries = []
     for index, verdict in enumerate(verdicts, start=len(history)):

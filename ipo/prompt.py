@@ -13,6 +13,8 @@ from ipo.errors import PromptError
 from ipo.files import EXACT, checked
 
 CLASS_PLACEHOLDER = "<CLASS>"
+PLAIN_PROMPT = "a photo of a <CLASS>."
+"""What everyone tries first: a search has to be better than this."""
 _ROUNDING = 1e-6
 _INVISIBLE = (
     r"\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e"

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from functools import partial
@@ -17,13 +18,26 @@ from ipo.llm.parse import read_prompt
 from ipo.llm.phrases import content_key
 from ipo.meta_prompt import build_messages
 from ipo.naming import named_classes
-from ipo.prompt import CLASS_PLACEHOLDER, Prompt
+from ipo.prompt import CLASS_PLACEHOLDER, HistoryEntry, Prompt
 from ipo.words import odd_signs, unfit_words, unknown_words
 
 RejectKind = Literal[
     "no reply", "cut off", "no prompt", "duplicate", "too long", "names a class", "unfit", "not English", "unlikely",
     "no score",
 ]  # fmt: skip
+REJECT_WORDS: Mapping[str, str] = {
+    "no reply": "nothing came back",
+    "cut off": "it ran into the limit of tokens",
+    "no prompt": "no sentence with one class slot",
+    "duplicate": "proposed before",
+    "too long": "longer than CLIP reads",
+    "names a class": "it says which class it is",
+    "unfit": "words that nobody wants read out",
+    "not English": "words that no English list has",
+    "unlikely": "the language model itself finds such a sentence improbable",
+    "no score": "CLIP's figures for it are not finite",
+}
+"""What each kind of reject means, for people."""
 MOST_CHARACTERS = 500
 """Longest proposal, as in the reference code."""
 LIKELIHOOD_TEMPLATE = "continue.j2"
@@ -52,6 +66,11 @@ class Reject:
     def reason(self) -> str:
         """The reason in words, as the history keeps it."""
         return f"{self.kind}: {self.detail}" if self.detail else self.kind
+
+
+def reject_counts(rejects: Iterable[HistoryEntry]) -> dict[str, int]:
+    """How many rejects there are of each kind."""
+    return dict(Counter((entry.reason or "").partition(":")[0] for entry in rejects))
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -11,11 +10,13 @@ from typing import Any
 
 from ipo.charts import Chart, make_chart
 from ipo.compare.names import target_names
+from ipo.compare.verdict import verdict
 from ipo.errors import IpoError
 from ipo.files import parse_rows, read_text, write_atomic
 from ipo.history import History
 from ipo.methods import curve_row
-from ipo.prompt import HistoryEntry
+from ipo.prompt import HistoryEntry, text_key
+from ipo.propose import REJECT_WORDS, reject_counts
 from ipo.record import HISTORY_FILE
 from ipo.render import render
 from ipo.result import Figures, Predictor, Result, read_result, to_json
@@ -28,6 +29,7 @@ RESULT_PAGE = "result.md"
 REPORT_PAGE = "report.html"
 CURVES_FILE = "curves.jsonl"
 NAMES = {
+    "photo": '"a photo of a"',
     "first": "first prompt",
     "hand-crafted": "hand-crafted prompt",
     "ipo": "ipo, best prompt",
@@ -36,6 +38,15 @@ NAMES = {
     "ensemble-80": "mean of 80 prompts",
 }
 """How tables call the predictors of a result."""
+_LEGEND = (
+    ("base", "base: the classes that the search saw; new: the others. Each compete among themselves only."),
+    ("H", "H: the harmonic mean of the accuracies on base and new classes."),
+    ("first", "first prompt: what the search began with."),
+    ("hand-crafted", "hand-crafted prompt: the one that papers use for this dataset."),
+    ("ipo-ensemble", "ensemble: several prompts, averaged."),
+    ("select-80", "80 prompts: those that OpenAI wrote for CLIP; the best one by the training images, or their mean."),
+)
+"""What words of a results table mean, by the heading or predictor that brings them."""
 WEAK_MODEL_NOTES = {
     "mini": "mini, the offline stand-in, is not CLIP: wording matters to it, most of all on drawings, but what helps "
     "it says little about what helps CLIP.",
@@ -99,11 +110,24 @@ def _harmonic(figures: Predictor) -> str:
     return "-" if figures.H is None else _interval(figures.H, low, high)
 
 
+def legend(result: Result) -> list[str]:
+    """A line for each word of a results table that needs one."""
+    words = {*result_columns(result), *result.predictors}
+    return [line for word, line in _LEGEND if word in words]
+
+
+def rejects_in_words(counts: Mapping[str, int]) -> list[str]:
+    """`unlikely: 3 (the language model itself ...)`, the most frequent kind first."""
+    meanings = {kind: f" ({words})" for kind, words in REJECT_WORDS.items()}
+    ordered = sorted(counts.items(), key=lambda item: -item[1])
+    return [f"{kind}: {count}{meanings.get(kind, '')}" for kind, count in ordered]
+
+
 def _without_twins(rows: Sequence[ResultRow]) -> Iterator[ResultRow]:
     """The rows, with one in the place of those that have the same prompts; it bears all their names."""
     twins: dict[object, list[ResultRow]] = {}
     for row in rows:
-        twins.setdefault(row.prompts or row.name, []).append(row)
+        twins.setdefault(tuple(map(text_key, row.prompts)) or row.name, []).append(row)
     for same in twins.values():
         yield replace(same[0], name=" = ".join(row.name for row in same))
 
@@ -119,6 +143,8 @@ def write_reports(folder: Path) -> Path:
         "result": result,
         "columns": result_columns(result) if result else [],
         "rows": result_rows(result) if result else [],
+        "legend": legend(result) if result else [],
+        "verdict": verdict(result) if result else [],
         "note": WEAK_MODEL_NOTES.get(run.get("clip", {}).get("name"), ""),
         "config": "\n".join(map(printable, read_text(folder / CONFIG_FILE).split("\n"))),
         "history": None,
@@ -127,9 +153,9 @@ def write_reports(folder: Path) -> Path:
     if (folder / HISTORY_FILE).exists():
         history = History.read(read_settings(folder).search.select, folder / HISTORY_FILE)
         history.entries = [shown_entry(entry) for entry in history.entries]
-        reasons = Counter((entry.reason or "").partition(":")[0] for entry in history.rejects())
+        reasons = rejects_in_words(reject_counts(history.rejects()))
         values |= {"best": _best(history, result), "untestable": result.untestable if result else []}
-        values |= {"history": history, "reasons": reasons.most_common(), "charts": history_charts(history)}
+        values |= {"history": history, "reasons": reasons, "charts": history_charts(history)}
         write_atomic(folder / HISTORY_PAGE, render("history.md.j2", **values) + "\n")
     elif result:
         write_atomic(folder / RESULT_PAGE, render("result.md.j2", **values) + "\n")

@@ -109,6 +109,21 @@ class Gain(_Part):
     gain: Finite
 
 
+class Difference(_Part):
+    """Of two accuracies on the same images, with its 95% interval."""
+
+    value: Finite
+    low: Finite
+    high: Finite
+
+
+class Comparison(_Part):
+    """What the best prompt of a search is better by than a plain one, on each test set where it can be told."""
+
+    prompt: str
+    differences: dict[str, Difference]
+
+
 class _Said(_Part):
     reason: str
     text: str
@@ -163,6 +178,10 @@ class Result(_Part):
     best: Best | None = None
     untestable: list[str] = []
     ensemble: Ensemble | None = None
+    rejects: dict[str, NonNegativeInt] = {}
+    """How many proposals were not scored, by the kind of reason."""
+    comparisons: list[Comparison] | None = None
+    """Of the best prompt with the plain ones; None where that was not asked."""
     per_class_gain: list[Gain] = []
     usage: _Usage | None = None
     seconds: Annotated[Finite, Field(ge=0)]

@@ -17,6 +17,7 @@ from ipo.check import check
 from ipo.clip.contents import dataset_hash
 from ipo.clip.features import feature_store
 from ipo.clip.load import load_clip
+from ipo.compare.verdict import compare_best
 from ipo.config import Section, Settings
 from ipo.data.listing import Listing, read_listing
 from ipo.data.splits import relative
@@ -151,11 +152,19 @@ def reopen(job: Job, folder: RunFolder, resumption: Resumption) -> None:
     note_resumption(folder, resumption, job.facts())
 
 
-def run(job: Job, folder: RunFolder, watch: Callable[[Any], None] = lambda _: None) -> Result:
-    """Fit, or go on fitting, test once on the test images, and write the results. `watch` sees a search's steps."""
+def run(
+    job: Job,
+    folder: RunFolder,
+    watch: Callable[[Any], None] = lambda _: None,
+    trying: Callable[[Sequence[str]], None] = lambda _: None,
+) -> Result:
+    """Fit, or go on fitting, test once on the test images, and write the results.
+
+    `watch` sees a search's steps, `trying` the prompts that are about to be scored.
+    """
     settings = job.settings
     tracker = Tracker.start(settings.tracker, folder.path.name, settings.model_dump(mode="json"))
-    fit = FitRun(folder.path, means=job.means, watch=watch, follow=tracker.log)
+    fit = FitRun(folder.path, means=job.means, watch=watch, trying=trying, follow=tracker.log)
     try:
         fitted = job.method.fit(job.protocol.task, job.options, fit)
         usage, started = fitted.usage or Usage(seconds=fit.seconds), time.monotonic()
@@ -168,8 +177,11 @@ def run(job: Job, folder: RunFolder, watch: Callable[[Any], None] = lambda _: No
         tracker.finish()
     if fitted.learned:
         save_tensors(folder.path / LEARNED_FILE, fitted.learned)
+    correct = verdicts(job.protocol, results)
     result = _result(job, fitted, results, usage, time.monotonic() - started)
-    write_result(folder, result, verdicts(job.protocol, results))
+    if fitted.chosen:
+        result = result.model_copy(update={"comparisons": compare_best(correct, result)})
+    write_result(folder, result, correct)
     folder.update(status="done")
     write_reports(folder.path)
     return result

@@ -9,14 +9,16 @@ import os
 import re
 import sys
 from html.parser import HTMLParser
+from typing import get_args
 
 import pytest
 
 from ipo.charts import make_chart
 from ipo.cli.console import print_json
 from ipo.cli.running import print_result
-from ipo.report import classes_of, curve_charts, result_rows, write_reports
-from ipo.result import Result
+from ipo.propose import REJECT_WORDS, RejectKind
+from ipo.report import classes_of, curve_charts, legend, rejects_in_words, result_rows, write_reports
+from ipo.result import Result, read_result
 from tests.processes import run_process
 from tests.test_cli import write_history
 
@@ -94,6 +96,45 @@ def test_predictors_with_the_same_prompts_are_one_row():
         "ft",
         "best of 80 prompts",
     ]
+
+
+def made(**more):
+    return Result.model_validate(result(**more))
+
+
+def test_no_two_rows_of_a_table_differ_only_in_a_final_stop_or_case():
+    said = {"first": predictor(["a <CLASS>."]), "select-80": predictor(["A <CLASS>"])}
+    assert [row.name for row in result_rows(made(predictors=said))] == ["first prompt = best of 80 prompts"]
+
+
+def test_the_legend_explains_the_words_of_the_table_and_no_others():
+    halves = " ".join(legend(made(classes="base")))
+    assert all(word in halves for word in ("base:", "new:", "H:", "hand-crafted", "ensemble"))
+    assert "80" not in halves
+    assert "H:" not in " ".join(legend(made()))
+    assert legend(made(predictors={"coop": predictor(None)})) == []
+
+
+def test_every_kind_of_reject_is_explained():
+    assert set(REJECT_WORDS) == set(get_args(RejectKind))
+    lines = rejects_in_words({"duplicate": 1, "unlikely": 3, "of old": 2})
+    assert [line.partition(":")[0] for line in lines] == ["unlikely", "of old", "duplicate"]
+    assert lines[0].startswith("unlikely: 3 (the language model itself")
+    assert lines[1] == "of old: 2"
+
+
+def test_pages_and_the_screen_show_the_verdict_and_the_address_of_the_report(tmp_path, capsys):
+    difference = {"value": 0.2, "low": 0.1, "high": 0.3}
+    comparisons = [{"prompt": "a <CLASS>.", "differences": {"base": difference}}]
+    folder = write_run(tmp_path / "my run", comparisons=comparisons, rejects={"unlikely": 2})
+    sentence = "+20.0 points, 95% interval [+10.0, +30.0]: better, by more than chance explains."
+    assert sentence in write_reports(folder).read_text()
+    assert "better, by more than chance explains" in (folder / "history.md").read_text()
+    print_result(read_result(folder), folder)
+    screen = " ".join(capsys.readouterr().out.split())
+    assert sentence in screen
+    assert "2 proposals not scored: unlikely: 2 (the language model itself" in screen
+    assert f"Report: {(folder / 'report.html').as_uri()}" in screen
 
 
 @pytest.mark.parametrize(

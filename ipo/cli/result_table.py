@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import sys
+import textwrap
 
 from ipo.cli.console import screen_width
 from ipo.compare.formats import screen_table
 from ipo.compare.tables import Column
-from ipo.report import result_columns, result_rows
+from ipo.report import legend, result_columns, result_rows
 from ipo.result import Result
+
+_NO_BOUND = 1 << 16
 
 
 def result_table(result: Result) -> str:
@@ -17,5 +20,7 @@ def result_table(result: Result) -> str:
     columns = [Column("", tuple(row.name for row in rows), is_label=True)]
     for index, heading in enumerate(result_columns(result)):
         columns.append(Column(heading, tuple(row.figures[index] for row in rows)))
-    table = screen_table(columns, [""] * len(rows), screen_width(), sys.stdout.encoding or "utf-8")
-    return f"Test accuracy, % [95% interval]\n{table}"
+    width = screen_width()
+    table = screen_table(columns, [""] * len(rows), width, sys.stdout.encoding or "utf-8")
+    words = [textwrap.fill(line, width or _NO_BOUND, subsequent_indent="  ") for line in legend(result)]
+    return "\n".join(["Test accuracy, % [95% interval]", table, *words])

@@ -94,8 +94,9 @@ def carry_out(job: Job, folder: RunFolder) -> tuple[Path, Result]:
     search = job.options if isinstance(job.options, SearchSettings) else None
     with folder:
         try:
-            with Watch(search.steps) if search else nullcontext(lambda _: None) as watch:
-                return folder.path, run.run(job, folder, watch)
+            with Watch(search.steps) if search else nullcontext() as watch:
+                told = (watch, watch.trying) if watch else ()
+                return folder.path, run.run(job, folder, *told)
         except DivergedError:
             raise
         except BaseException:
@@ -159,11 +160,15 @@ def complain(result: Result, folder: Path) -> None:
 def print_result(result: Result, folder: Path) -> None:
     """What was found, the results table and where to read more, on standard output."""
     from ipo.cli.result_table import result_table
-    from ipo.report import HISTORY_PAGE, REPORT_PAGE, RESULT_PAGE, WEAK_MODEL_NOTES
+    from ipo.compare.verdict import verdict
+    from ipo.report import HISTORY_PAGE, REPORT_PAGE, RESULT_PAGE, WEAK_MODEL_NOTES, rejects_in_words
 
     console = output()
     if result.best:
         console.print(printable(f"Stopped: {result.stopped}."))
+        if result.rejects:
+            said = "; ".join(rejects_in_words(result.rejects))
+            console.print(printable(f"{counted(sum(result.rejects.values()), 'proposal')} not scored: {said}."))
         console.print(f"Best prompt (training accuracy {100 * result.best.score.accuracy:.1f}%):", style="bold")
         console.print(f"  {printable(result.best.text)}", style="bold")
     print(result_table(result))
@@ -171,9 +176,11 @@ def print_result(result: Result, folder: Path) -> None:
         console.print(printable(line), soft_wrap=True)
     if result.model in WEAK_MODEL_NOTES:
         console.print(WEAK_MODEL_NOTES[result.model])
+    for sentence in verdict(result):
+        console.print(printable(sentence), style="bold")
     pages = ("History", HISTORY_PAGE) if result.best else ("Result", RESULT_PAGE)
-    for name, page in (pages, ("Report", REPORT_PAGE)):
-        console.print(f"{name}: {printable(str(folder / page))}", soft_wrap=True)
+    console.print(f"{pages[0]}: {printable(str(folder / pages[1]))}", soft_wrap=True)
+    console.print(f"Report: {printable((folder / REPORT_PAGE).absolute().as_uri())}", soft_wrap=True)
 
 
 def _findings(result: Result) -> list[str]:

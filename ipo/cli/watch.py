@@ -1,22 +1,39 @@
-"""Progress of a search on standard error."""
+"""Progress of a search on standard error: a live picture on a terminal, a line a step elsewhere."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.text import Text
 
-from ipo.screen import say
+from ipo.screen import printable, say
 
 if TYPE_CHECKING:
+    from ipo.prompt import HistoryEntry
     from ipo.record import Record
+
+_LINES = 8
+"""Candidates that are shown at once."""
+
+
+class _Bar(Progress):
+    """A bar with some lines of text below it, each cut at the width of the terminal."""
+
+    below: Sequence[str] = ()
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        """The bar, then the lines."""
+        yield from super().get_renderables()
+        yield from (Text(line, no_wrap=True, overflow="ellipsis") for line in self.below)
 
 
 class Watch:
-    """Progress of a search on standard error: a live bar on a terminal, a line a step elsewhere."""
+    """What a search is at: how far it is, the best so far, and the prompts that are tried with their accuracy."""
 
     def __init__(self, steps: int) -> None:
         self.steps = steps
@@ -31,7 +48,7 @@ class Watch:
             TextColumn("left"),
             TimeRemainingColumn(elapsed_when_finished=False),
         )
-        self.bar = Progress(*columns, console=console, disable=not self.live)
+        self.bar = _Bar(*columns, console=console, disable=not self.live)
         self.task = self.bar.add_task("scoring the first prompts", total=self.steps)
         self.started = time.monotonic()
 
@@ -42,7 +59,12 @@ class Watch:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.bar.below = ()
         self.bar.stop()
+
+    def trying(self, prompts: Sequence[str]) -> None:
+        """Show the prompts that are being scored."""
+        self._show(f"      ?  {prompt}" for prompt in prompts)
 
     def __call__(self, record: Record) -> None:
         """Show the state after a step."""
@@ -50,8 +72,22 @@ class Watch:
         proposed = len([entry for entry in history if entry.step > 0])
         accepted = len([entry for entry in history.scored() if entry.step > 0])
         share = f"{100 * accepted / proposed:.0f}%" if proposed else "-"
-        assert best.score is not None
-        text = f"best {100 * best.score.accuracy:.1f}%  accepted {share}  tokens {usage.tokens:,}"
+        text = f"best {_accuracy(best)}  accepted {share}  tokens {usage.tokens:,}"
         self.bar.update(self.task, completed=record.last_step, description=text)
+        tried = [entry for entry in history.ranked() if entry.step == record.last_step]
+        self._show(f"  {_accuracy(entry)}  {entry.text}" for entry in tried)
         if not self.live:
-            say(f"step {record.last_step}/{self.steps}  {text}  {time.monotonic() - self.started:.0f} s")
+            took = f"{time.monotonic() - self.started:.0f} s"
+            found = f"  tried: {_accuracy(tried[0])} {printable(tried[0].text)}" if tried else ""
+            say(f"step {record.last_step}/{self.steps}  {text}  {took}{found}")
+
+    def _show(self, lines: Iterable[str]) -> None:
+        shown = [printable(line) for line in lines]
+        more = [f"         and {len(shown) - _LINES} more"] if len(shown) > _LINES else []
+        self.bar.below = [*shown[:_LINES], *more]
+        self.bar.refresh()
+
+
+def _accuracy(entry: HistoryEntry) -> str:
+    assert entry.score is not None
+    return f"{100 * entry.score.accuracy:.1f}%"

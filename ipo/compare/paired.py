@@ -6,13 +6,13 @@ fit would have changed stands beside it, as the standard deviation over seeds.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ipo.compare.trials import Trial
 from ipo.metrics import harmonic_mean, mean_and_spread
 
 RESAMPLES = 2000
@@ -21,7 +21,28 @@ RESAMPLES = 2000
 _CHUNK = 1 << 22
 """Weights of images that are held at once."""
 
-Pair = tuple[Trial, Trial]
+
+class Tested(Protocol):
+    """One predictor of one run, as far as it is compared: a `Trial` is one."""
+
+    @property
+    def seed(self) -> int:
+        """Of the run."""
+
+    @property
+    def correct(self) -> Mapping[str, str]:
+        """For each test set one character an image: `1` where it was right."""
+
+    @property
+    def images(self) -> Mapping[str, tuple[str, ...]]:
+        """Paths of those images."""
+
+    @property
+    def test_hashes(self) -> Mapping[str, str]:
+        """For each test set, a hash of its images, as far as known."""
+
+
+Pair = tuple[Tested, Tested]
 Accuracies = NDArray[np.float64]
 """Accuracies (S, 1 + RESAMPLES) by seed: on the test images as they are, then on each resampling."""
 
@@ -37,14 +58,14 @@ class Difference:
     """Population standard deviation of the difference over seeds; None for one seed."""
 
 
-def pair_up(group: Sequence[Trial], reference: Sequence[Trial]) -> list[Pair]:
+def pair_up(group: Sequence[Tested], reference: Sequence[Tested]) -> list[Pair]:
     """The trials of both that have a seed in common."""
     partners = {trial.seed: trial for trial in reference}
     return [(trial, partners[trial.seed]) for trial in group if trial.seed in partners]
 
 
 def paired_differences(
-    group: Sequence[Trial], reference: Sequence[Trial], seed: int = 0, resamples: int = RESAMPLES
+    group: Sequence[Tested], reference: Sequence[Tested], seed: int = 0, resamples: int = RESAMPLES
 ) -> dict[str, Difference]:
     """Mean differences over the seeds that both have, with intervals from resampling the test images they share.
 

@@ -14,7 +14,13 @@ from ipo.result import Result, read_result, read_verdicts
 from ipo.run_path import CONFIG_FILE
 
 SEARCH_METHOD = "ipo"
-CONTROL_FACTS = {"first": ("search.first_prompts",), "hand-crafted": (), "select-80": (), "ensemble-80": ()}
+CONTROL_FACTS = {
+    "photo": (),
+    "first": ("search.first_prompts",),
+    "hand-crafted": (),
+    "select-80": (),
+    "ensemble-80": (),
+}
 """The controls beside a search, and the settings of it that they depend on."""
 
 _SEARCH_SECTIONS = ("llm", "captions", "search")

@@ -14,13 +14,16 @@ from ipo.history import History
 from ipo.llm.prices import require_price
 from ipo.methods import FitRun, Fitted, Means, Method, find_method
 from ipo.optimize import Search, optimize, total_cost, unusable
-from ipo.prompt import Prompt
+from ipo.prompt import PLAIN_PROMPT, Prompt, text_key
+from ipo.propose import reject_counts
 from ipo.record import Record
 from ipo.registry import SEARCH
 from ipo.select import POOL, greedy_ensemble
 from ipo.task import FewShotTask, TaskTexts
 
 TEXT_CACHE_FILE = "text_features.sqlite"
+PLAIN = "photo"
+"""What the predictor of the plain prompt is called, where it is neither the first nor the hand-crafted one."""
 CONTROLS = ("select-80", "ensemble-80")
 """Methods without a search that stand beside an offline result, as its yardstick."""
 
@@ -74,7 +77,7 @@ def fit(task: FewShotTask, settings: SearchSettings, run: FitRun) -> Fitted:
         run.watch(state)
         run.follow(max(0, state.last_step), step_figures(state))
 
-    reason = optimize(search, record, follow)
+    reason = optimize(search, record, follow, run.trying)
     usage = record.usage()
     history, left_out = _testable(record.history, task)
     best = history.best()
@@ -84,6 +87,7 @@ def fit(task: FewShotTask, settings: SearchSettings, run: FitRun) -> Fitted:
         predictors=_predictors(task, settings, found),
         found={
             "stopped": reason,
+            "rejects": reject_counts(record.history.rejects()),
             "unusable": unusable(record.history, settings.give_up),
             "best": best.to_json(),
             **({"untestable": left_out} if left_out else {}),
@@ -113,6 +117,9 @@ def step_figures(record: Record) -> dict[str, float]:
 def _predictors(task: FewShotTask, settings: SearchSettings, found: dict[str, list[str]]) -> dict[str, Predictor]:
     """What is tested: the prompts that the search set out from, those that it found, and the controls."""
     prompts = {"first": [settings.first_prompts[0]], "hand-crafted": [task.hand_crafted_prompt], **found}
+    said = {text_key(texts[0]) for texts in (prompts["first"], prompts["hand-crafted"])}
+    if text_key(PLAIN_PROMPT) not in said and _is_testable(PLAIN_PROMPT, task):
+        prompts = {PLAIN: [PLAIN_PROMPT], **prompts}
     predictors: dict[str, Predictor] = {
         name: PromptPredictor(task.clip, tuple(Prompt(text) for text in texts)) for name, texts in prompts.items()
     }

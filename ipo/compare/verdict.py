@@ -1,0 +1,92 @@
+"""What a search found, in a sentence: its best prompt against the plain ones, on the same test images."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ipo.compare.names import target_names
+from ipo.compare.paired import paired_differences
+from ipo.prompt import text_key
+from ipo.registry import SEARCH
+from ipo.result import Comparison, Difference, Result
+
+REFERENCES = ("photo", "first", "hand-crafted")
+"""The predictors of a search that its best prompt is measured against, where they are there."""
+_MAIN = ("H", "base")
+
+
+@dataclass(frozen=True)
+class Answers:
+    """Whether one prompt was right on each test image: one character an image, for each test set."""
+
+    seed: int
+    correct: Mapping[str, str]
+    images: Mapping[str, tuple[str, ...]]
+    test_hashes: Mapping[str, str]
+
+
+def compare_best(correct: Mapping[str, Any], result: Result) -> list[Comparison]:
+    """The best prompt's paired differences to each plain prompt of a search, from the content of `correct.json`.
+
+    Prompts that say the same are one.
+    """
+    images = {split: tuple(paths) for split, paths in correct["images"].items() if paths}
+
+    def answers(name: str) -> Answers:
+        return Answers(result.seed, {split: bits for split, bits in correct[name].items() if bits}, images, {})
+
+    said = {text_key(_sentence(result, SEARCH))}
+    found: list[Comparison] = []
+    for name in REFERENCES:
+        text = _sentence(result, name)
+        if text and text_key(text) not in said:
+            said.add(text_key(text))
+            differences = paired_differences([answers(SEARCH)], [answers(name)])
+            kept = {split: Difference(value=d.value, low=d.low, high=d.high) for split, d in differences.items()}
+            found.append(Comparison(prompt=text, differences=kept))
+    return found
+
+
+def _sentence(result: Result, name: str) -> str:
+    """The prompt of a predictor; empty where there is none."""
+    predictor = result.predictors.get(name)
+    return predictor.prompts[0] if predictor and predictor.prompts else ""
+
+
+def verdict(result: Result) -> list[str]:
+    """The verdict on a search in sentences; nothing for other methods and runs of earlier versions."""
+    if result.comparisons is None or result.best is None:
+        return []
+    found = list(_sentences(result.best.text, result))
+    if result.best.step == 0:
+        found.insert(0, f'No proposal was better on the training images than "{result.best.text}"')
+    return [f"{sentence}." for sentence in found]
+
+
+def _sentences(best: str, result: Result) -> Iterator[str]:
+    comparisons = result.comparisons or []
+    for comparison in comparisons:
+        differences = comparison.differences
+        main = next((name for name in _MAIN if name in differences), None)
+        if main is not None:
+            count = result.predictors[SEARCH].base.n
+            where = f"on {count} test images" if main == "base" else "in H, over base and new classes"
+            yield f'"{best}" against "{comparison.prompt}" {where}: {_words(differences[main])}'
+    for target, name in target_names(result.targets).items():
+        for comparison in comparisons[:1]:
+            if target in comparison.differences:
+                yield f'On {name}, against "{comparison.prompt}": {_words(comparison.differences[target])}'
+
+
+def _words(difference: Difference) -> str:
+    """`+12.5 points, 95% interval [+6.1, +18.9]: better, by more than chance explains`."""
+    value, low, high = (100 * share for share in (difference.value, difference.low, difference.high))
+    if low > 0:
+        meaning = "better, by more than chance explains"
+    elif high < 0:
+        meaning = "worse, by more than chance explains"
+    else:
+        meaning = "no difference beyond chance was seen"
+    return f"{value:+.1f} points, 95% interval [{low:+.1f}, {high:+.1f}]: {meaning}"

@@ -18,7 +18,7 @@ from ipo.data.folders import is_dropping
 from ipo.data.load import require_known, require_there, target_parts
 from ipo.errors import ConfigError, RunError
 from ipo.llm.base import ReplyForm
-from ipo.llm.load import remote_name, require_llm
+from ipo.llm.load import remote_name, reply_form, require_llm
 from ipo.llm.prices import require_price
 from ipo.meta_prompt import build_messages
 from ipo.prompt import HistoryEntry, Prompt, Score
@@ -78,8 +78,8 @@ def clip_is_known(settings: Settings) -> None:
 def llm_is_known(settings: Settings) -> None:
     """The LLM has a name, files or a key, and the template fits it."""
     preset = require_llm(settings.llm, offline=settings.offline)
-    form: ReplyForm = preset.form if preset.spec.startswith("openai:") else "line"
     captioned = settings.captions.captioner != "none"
+    form = reply_form(preset, settings.llm)
     template_can_be_filled(settings.search, captioned, preset.template or "ipo.j2", form)
 
 

@@ -16,7 +16,7 @@ from ipo.config import LLMSettings, SearchSettings
 from ipo.evaluate import NOT_FINITE, ImageSet, score_candidates, score_prompts
 from ipo.history import History
 from ipo.lengths import TextRoom
-from ipo.llm.base import LLM, RemoteLLM, Reply, Usage
+from ipo.llm.base import LLM, PHRASE_FORMS, RemoteLLM, Reply, Usage
 from ipo.llm.prices import cost
 from ipo.meta_prompt import build_messages
 from ipo.prompt import HistoryEntry, Prompt
@@ -166,7 +166,7 @@ def _ask(search: Search, record: Record, step: int, shown: Sequence[HistoryEntry
         "max_tokens": search.sampling.max_tokens,
         "seed": step_seed(search.seed, step),
     }
-    if search.llm.form == "phrase":
+    if search.llm.form in PHRASE_FORMS:
         terms["unnamed"] = unnamed_classes(search.settings, search.classnames)
     if isinstance(search.llm, RemoteLLM):
         came = dict(record.begin(step, messages))

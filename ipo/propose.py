@@ -13,7 +13,7 @@ from typing import Literal
 from ipo.config import SearchSettings
 from ipo.errors import PromptError
 from ipo.lengths import TextRoom
-from ipo.llm.base import LLM, LikelihoodModel, Reply
+from ipo.llm.base import LLM, PHRASE_FORMS, LikelihoodModel, Reply
 from ipo.llm.parse import read_prompt
 from ipo.llm.phrases import content_key
 from ipo.meta_prompt import build_messages
@@ -127,7 +127,7 @@ def accept(replies: Sequence[Reply], seen: AbstractSet[str], checks: Checks) -> 
         verdict = parse_reply(reply)
         if isinstance(verdict, Prompt):
             verdict = check(verdict, keys, checks)
-        if isinstance(verdict, Prompt) and reply.form == "phrase" and content_key(verdict.text) in said:
+        if isinstance(verdict, Prompt) and reply.form in PHRASE_FORMS and content_key(verdict.text) in said:
             verdict = Reject(verdict.text, "duplicate", "the words of an earlier one, but for order and function words")
         if isinstance(verdict, Prompt):
             keys.add(verdict.key())

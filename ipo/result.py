@@ -168,6 +168,8 @@ class Result(_Part):
     device: str = ""
     llm: str = ""
     captioner: str = ""
+    phrases: str = ""
+    """Digest of the word lists that phrases were made of."""
     offline: bool = False
     headline: str = ""
     """The predictor that stands for the method."""

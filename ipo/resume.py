@@ -145,6 +145,7 @@ def release(version: object) -> tuple[str, ...]:
 
 EXPLAINED = {
     "split_hash": "the files or labels of the dataset, or their division into splits, are others",
+    "phrases": "the word lists of phrases, or the use of them, are others",
     "class_names": "the names of the classes are others",
     "training_content": "training images were replaced or changed",
     "target_splits": "the files, labels or class names of a target are others",

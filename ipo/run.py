@@ -23,8 +23,9 @@ from ipo.data.listing import Listing, read_listing
 from ipo.data.splits import relative
 from ipo.errors import RunError
 from ipo.facts import listing_facts, task_facts, test_hashes
-from ipo.llm.base import Usage
+from ipo.llm.base import PHRASE_FORMS, Usage
 from ipo.llm.load import load_llm
+from ipo.llm.phrases import word_lists
 from ipo.methods import FitRun, Fitted, Means, Method, find_method, save_tensors
 from ipo.registry import asks_llm
 from ipo.report import report_stop, write_reports
@@ -55,6 +56,8 @@ class Job:
         own = {} if self.method.section else {"options": self.options.model_dump(mode="json")}
         llm, captions = self.means.llm, self.means.captions
         asked = {"llm": llm.name, "captioner": captions.captioner} if llm else {}
+        if llm and llm.form in PHRASE_FORMS:
+            asked["phrases"] = word_lists().digest
         task = task_facts(self.listing, self.protocol)
         return {"method": self.method.name, **own, **task, **asked, "offline": self.settings.offline}
 

@@ -60,6 +60,7 @@ class RunFacts(BaseModel):
     clip: dict[str, Any] = {}
     llm: str = ""
     captioner: str = ""
+    phrases: str = ""
     caption_usage: Spent = UNPAID
     seed: int = 0
     offline: bool = False

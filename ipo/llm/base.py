@@ -10,10 +10,12 @@ from typing import ClassVar, Literal, Protocol, runtime_checkable
 
 from ipo.files import EXACT
 
-ReplyForm = Literal["line", "phrase", "sides", "free"]
+ReplyForm = Literal["line", "phrase", "phrase object", "sides", "free"]
 """How a reply holds its proposal: `line`, the whole text is a prompt by grammar; `phrase`, the same by the grammar of
-phrases; `sides`, a JSON object with the text `before` and `after` the class slot was asked for; `free`, anything, with
-the prompt between <INS> and </INS>."""
+phrases; `phrase object`, a JSON object whose `phrase` is one was asked for; `sides`, a JSON object with the text
+`before` and `after` the class slot was; `free`, anything, with the prompt between <INS> and </INS>."""
+PHRASE_FORMS: frozenset[ReplyForm] = frozenset(("phrase", "phrase object"))
+"""Forms of which two replies with the same words in another order are one proposal."""
 
 
 CAPTION_TOKENS = 2000
@@ -150,6 +152,7 @@ class RemoteLLM(Protocol):
         max_tokens: int,
         seed: int,
         have: Mapping[int, Reply] = NOTHING_YET,
+        unnamed: Sequence[str] = (),
     ) -> Iterator[tuple[int, Reply]]:
         """The place (0 to `n` - 1) and the reply of each request as it comes; places that `have` holds are not asked.
 

@@ -11,7 +11,7 @@ from typing import Literal
 
 from ipo.config import LLMSettings
 from ipo.errors import ConfigError, ModelError, UnknownName
-from ipo.llm.base import CAPTION_TOKENS, LLM, Style
+from ipo.llm.base import CAPTION_TOKENS, LLM, ReplyForm, Style
 from ipo.llm.gguf import require_gguf
 from ipo.llm.phrases import word_lists
 from ipo.llm.presets import Preset, presets
@@ -88,6 +88,14 @@ def grammar_of(preset: Preset, settings: LLMSettings) -> Literal["free", "phrase
     return preset.grammar if settings.grammar == "auto" else settings.grammar
 
 
+def reply_form(preset: Preset, settings: LLMSettings) -> ReplyForm:
+    """The form of reply that a model is asked for."""
+    phrases = grammar_of(preset, settings) == "phrase"
+    if preset.spec.startswith(REMOTE):
+        return "phrase object" if phrases else preset.form
+    return "phrase" if phrases else "line"
+
+
 def _preset(settings: LLMSettings, offline: bool) -> Preset:
     """The row of a preset name, after its offline or GPU replacement; or a row made of the spec itself."""
     row, known = _row(settings.spec, offline), presets()
@@ -127,7 +135,8 @@ def _load_remote(preset: Preset, settings: LLMSettings, offline: bool) -> LLM:
 
     base_url = _base_url(preset, settings, offline)
     settings = settings.model_copy(update={"base_url": base_url, "top_p": settings.top_p or preset.top_p})
-    return OpenAILLM(preset.spec.removeprefix(REMOTE), settings, preset.form, preset.template or "ipo.j2")
+    form = reply_form(preset, settings)
+    return OpenAILLM(preset.spec.removeprefix(REMOTE), settings, form, preset.template or "ipo.j2")
 
 
 def _base_url(preset: Preset, settings: LLMSettings, offline: bool) -> str | None:

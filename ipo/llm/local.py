@@ -37,7 +37,6 @@ class LocalLLM(ABC):
         self.lists: WordLists | None = None
         if style.grammar == "phrase":
             self.form, self.lists = "phrase", word_lists()
-            self.name = f"{name}, phrases {self.lists.digest}"
 
     def generate(
         self,

@@ -35,7 +35,7 @@ def read_prompt(text: str, form: ReplyForm) -> Prompt:
 
 def begins(text: str, form: ReplyForm) -> bool:
     """Whether a reply, cut off or not, has come to its proposal."""
-    return {"line": "", "phrase": "", "sides": "{", "free": "<INS>"}[form] in text
+    return {"line": "", "phrase": "", "phrase object": "{", "sides": "{", "free": "<INS>"}[form] in text
 
 
 def well_formed(text: str) -> str:
@@ -67,6 +67,16 @@ def _from_sides(text: str) -> Prompt:
     if after[:1].isalnum():
         after = f" {after}"
     return Prompt.from_sides(before, after)
+
+
+def _from_object(text: str) -> Prompt:
+    objects = _objects(text)
+    found = {str(one["phrase"]) for one in objects if isinstance(one.get("phrase"), str)}
+    if len(found) > 1:
+        raise PromptError(f"{len(found)} proposals in one reply")
+    if not found:
+        raise PromptError("no text `phrase`" if objects else "no JSON object")
+    return Prompt(" ".join(well_formed(found.pop()).split()))
 
 
 def _only_pair(text: str) -> tuple[str, str]:
@@ -103,4 +113,10 @@ def _objects(text: str) -> list[dict[str, Any]]:
     return found
 
 
-_READERS = {"line": _from_line, "phrase": _from_line, "sides": _from_sides, "free": _from_tags}
+_READERS = {
+    "line": _from_line,
+    "phrase": _from_line,
+    "phrase object": _from_object,
+    "sides": _from_sides,
+    "free": _from_tags,
+}

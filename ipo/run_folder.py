@@ -10,7 +10,6 @@ import platform
 import time
 from collections.abc import Collection, Mapping
 from contextlib import suppress
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +17,13 @@ from filelock import FileLock, Timeout
 from pydantic import BaseModel, ConfigDict
 
 from ipo import __version__
+from ipo.clip.specs import by_its_name_now, model_now
 from ipo.config import Settings, load_settings
 from ipo.disk import reason_of
 from ipo.errors import RunError
 from ipo.files import checked, read_json, sweep, write_atomic, write_json
 from ipo.llm.base import UNPAID, Spent
+from ipo.packages import installed_versions
 from ipo.run_path import (
     CONFIG_FILE,
     LOCK_FILE,
@@ -38,10 +39,6 @@ from ipo.run_path import (
 from ipo.toml import to_toml
 
 RESULT_FILE = "result.json"
-_PACKAGES = (
-    "torch", "torchvision", "open_clip_torch", "transformers", "tokenizers", "timm", "openai", "llguidance",
-    "llama_cpp_python", "accelerate", "numpy", "pillow",
-)  # fmt: skip
 
 
 class RunFacts(BaseModel):
@@ -143,11 +140,6 @@ class RunFolder:
         require_run(path)
         return cls(path)
 
-    @property
-    def settings(self) -> Settings:
-        """The settings that the run was started with."""
-        return read_settings(self.path)
-
     def read(self, name: str) -> dict[str, Any]:
         """A JSON file of the folder. Raises `RunError` where it is missing or damaged."""
         return read_run(self.path) if name == RUN_FILE else read_run_json(self.path, name)
@@ -192,9 +184,18 @@ def require_run(path: Path) -> None:
         raise RunError(f"no run here: {RUN_FILE} {reason}", where=str(path), remedy=remedy) from error
 
 
-def read_settings(folder: Path) -> Settings:
-    """The settings that a run was started with, without locking it."""
-    return load_settings(folder / CONFIG_FILE)
+def read_settings(folder: Path, given: Mapping[str, Any] | None = None) -> Settings:
+    """The settings that a run was started with, and nested ones `given` above them, without locking it."""
+    settings = load_settings(folder / CONFIG_FILE, given)
+    return settings.model_copy(update={"clip": model_now(settings.clip, recorded_model(folder))})
+
+
+def recorded_model(folder: Path) -> str | None:
+    """The CLIP model that a run was scored with, by the name that it has now; None where that cannot be read."""
+    try:
+        return str(read_run_json(folder, RUN_FILE)["clip"]["name"])
+    except (RunError, LookupError, TypeError):
+        return None
 
 
 def read_run(folder: Path) -> dict[str, Any]:
@@ -210,7 +211,7 @@ def read_run(folder: Path) -> dict[str, Any]:
 def read_run_json(folder: Path, name: str) -> dict[str, Any]:
     """A JSON file of a run folder, without locking it. Raises `RunError` where it is missing or damaged."""
     try:
-        return read_json(folder / name, _json_object)
+        return by_its_name_now(read_json(folder / name, _json_object))
     except FileNotFoundError:
         raise RunError(
             f"{name} is missing", where=str(folder), remedy="Is this the folder of a finished run?"
@@ -232,17 +233,6 @@ def settings_toml(settings: Settings, unread: Collection[str] = ()) -> str:
         if name not in unread and value != {}:
             values[name] = value
     return to_toml(values)
-
-
-def installed_versions() -> dict[str, str]:
-    """Versions of the libraries that a run computes with."""
-    found = {}
-    for package in _PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found
 
 
 def _now() -> str:

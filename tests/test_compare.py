@@ -10,6 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from ipo.cli.main import app
+from ipo.clip.specs import CONSE_WEIGHTS
 from ipo.compare.formats import FORMATS, as_csv, as_latex, as_markdown, as_text, with_words
 from ipo.compare.names import AVERAGE, name_methods
 from ipo.compare.paired import paired_differences
@@ -278,6 +279,22 @@ def test_runs_of_ipo_and_of_baselines_are_read_alike(tmp_path):
     assert read_trials(ipo)[0].facts["search.history"] == 0
     (found,) = read_trials(coop)
     assert (found.base, found.new, found.facts["epochs"], found.sentences) == (0.5, None, 3, ("a <CLASS>.",))
+
+
+def test_old_runs_of_mini_stand_beside_new_ones_of_mini_conse(tmp_path):
+    marks = {"preprocessing": "p", "precision": "float32"}
+    for name, weights, folder in (
+        ("mini", CONSE_WEIGHTS, "old"),
+        ("mini-conse", CONSE_WEIGHTS, "same"),
+        ("mini", "0", "new"),
+    ):
+        clip = {"name": name, "weights": weights, **marks}
+        write_run(tmp_path / folder, "coop", ["coop"], seed=len(folder), options={}, model=name, clip=clip)
+    old, same, new = (read_trials(tmp_path / folder)[0] for folder in ("old", "same", "new"))
+    assert names([old, same]) == ["coop", "coop"]
+    assert names([old, new]) == ["coop (model=mini-conse)", "coop (model=mini)"]
+    assert [row.seeds for row in compare([old, same])] == [(3, 4)]
+    assert "mini-conse" in CliRunner().invoke(app, ["compare", str(tmp_path)]).output
 
 
 def test_fits_on_two_domains_are_two_datasets(tmp_path):

@@ -12,10 +12,13 @@ from html.parser import HTMLParser
 from typing import get_args
 
 import pytest
+from typer.testing import CliRunner
 
 from ipo.charts import make_chart
 from ipo.cli.console import print_json
+from ipo.cli.main import app
 from ipo.cli.running import print_result
+from ipo.clip.specs import CONSE_WEIGHTS
 from ipo.propose import REJECT_WORDS, RejectKind
 from ipo.report import classes_of, curve_charts, legend, rejects_in_words, result_rows, write_reports
 from ipo.result import Result, read_result
@@ -232,3 +235,18 @@ def test_json_on_the_screen_is_json_and_steers_no_terminal(monkeypatch, encoding
     assert json.loads(printed) == value
     assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u202e]", printed)
     assert ("é" in printed) == (encoding != "ascii")
+
+
+def test_an_old_run_of_mini_is_told_by_the_name_that_its_model_has_now(tmp_path):
+    folder = write_run(tmp_path / "run")
+    for name in ("run.json", "result.json"):
+        content = json.loads((folder / name).read_text())
+        content["clip"] = {"name": "mini", "weights": CONSE_WEIGHTS, "preprocessing": "p", "precision": "float32"}
+        (folder / name).write_text(json.dumps(content))
+    write_reports(folder)
+    for name in ("history.md", "report.html"):
+        text = (folder / name).read_text(encoding="utf-8")
+        assert "mini-conse" in text
+        assert not re.search(r"mini(?!-conse)[\s,;.]", text)
+    shown = CliRunner().invoke(app, ["history", str(folder)]).output
+    assert re.search(r"\d scored by mini-conse, \d rejected", shown)

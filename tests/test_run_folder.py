@@ -2,16 +2,17 @@ import json
 
 import pytest
 
+from ipo.clip.specs import CONSE_WEIGHTS
 from ipo.config import load_settings
 from ipo.errors import RunError
-from ipo.run_folder import RunFolder, read_run_json
+from ipo.run_folder import RunFolder, read_run, read_run_json, read_settings
 from ipo.run_path import new_run_path, require_free
 
 
 def test_a_new_folder_tells_settings_versions_and_status(tmp_path):
     settings = load_settings(overrides={"seed": 5})
     with RunFolder.create(tmp_path / "run", settings, {"dataset": "stamps"}) as folder:
-        assert folder.settings == settings
+        assert read_settings(folder.path) == settings
         run = folder.read("run.json")
         assert run["dataset"] == "stamps"
         assert run["status"] == "running"
@@ -90,3 +91,31 @@ def test_run_paths_are_clean_and_free(tmp_path):
     first.mkdir()
     assert new_run_path(tmp_path, "folder:my photos", "gpt-4o", "seed1").name == first.name + "-2"
     assert json.dumps(first.name).isascii()
+
+
+def a_run(path, weights, model="mini"):
+    settings = load_settings(overrides={"offline": True, "clip": {"model": model}})
+    clip = {"name": model, "weights": weights, "preprocessing": "p", "precision": "float32"}
+    RunFolder.create(path, settings, {"clip": clip}).close()
+    return path
+
+
+@pytest.mark.parametrize(
+    ("weights", "model", "now"),
+    [(CONSE_WEIGHTS, "mini", "mini-conse"), ("0", "mini", "mini"), (CONSE_WEIGHTS, "mini-conse", "mini-conse"),
+     (CONSE_WEIGHTS, "ViT-B-32/openai", "ViT-B-32/openai")],
+)  # fmt: skip
+def test_a_run_is_read_with_the_name_that_its_model_has_now(tmp_path, weights, model, now):
+    run = a_run(tmp_path / "run", weights, model)
+    assert read_run(run)["clip"]["name"] == now
+    assert read_settings(run).clip.model == now
+    assert read_settings(run, {"clip": {"model": "other/tag"}}).clip.model == "other/tag"
+    with RunFolder.open(run) as folder:
+        folder.update(status="done")
+    assert json.loads((run / "run.json").read_text())["clip"]["name"] == now
+
+
+@pytest.mark.parametrize("record", [{"model": "mini"}, {"model": "mini", "clip": None}])
+def test_a_result_without_a_fingerprint_is_older_than_the_new_mini(tmp_path, record):
+    (tmp_path / "result.json").write_text(json.dumps(record))
+    assert read_run_json(tmp_path, "result.json")["model"] == "mini-conse"

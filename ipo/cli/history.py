@@ -34,7 +34,8 @@ def history(
     from ipo.history import History
     from ipo.record import HISTORY_FILE
     from ipo.report import history_rows, shown_entry
-    from ipo.run_folder import read_settings
+    from ipo.run_folder import read_settings, recorded_model
+    from ipo.screen import printable
 
     path = run / HISTORY_FILE
     if not os.path.lexists(path):
@@ -60,4 +61,7 @@ def history(
                 f"{100 * score.accuracy:.2f}", interval, f"{score.loss:.4f}", str(entry.step), Text(entry.text)
             )
     output().print(table)
-    print(f"{len(record.scored())} scored, {len(record.rejects())} rejected")
+    model = recorded_model(run)
+    print(
+        f"{len(record.scored())} scored{f' by {printable(model)}' if model else ''}, {len(record.rejects())} rejected"
+    )

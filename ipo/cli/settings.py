@@ -12,8 +12,7 @@ from ipo.errors import ConfigError
 from ipo.llm.presets import presets
 from ipo.paper import PAPER_SETTINGS, require_captioner
 from ipo.render import is_shipped
-from ipo.run_folder import require_run
-from ipo.run_path import CONFIG_FILE
+from ipo.run_folder import read_settings, require_run
 from ipo.scope import CONDITIONS, Reader, flat, nested, unread
 from ipo.toml import read_toml
 
@@ -50,7 +49,7 @@ def resumed_settings(reader: Reader, run: Path, assignments: list[str] | None, f
     """The settings of a run with those that were given above them; whether these may change, is not looked at."""
     require_run(run)
     given = merge(options.without_unset(flags), parse_assignments(assignments or ()))
-    settings = load_settings(run / CONFIG_FILE, given)
+    settings = read_settings(run, given)
     for key, reason in unread(reader, settings).items():
         if key in flat(given):
             raise not_read(reader, key, reason)

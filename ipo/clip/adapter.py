@@ -2,8 +2,8 @@
 
 Experts k read the object on both sides. The image says how far it is a matter for each expert (by the statistics of its
 early layers, which carry style), and so does the text; an expert's evidence counts as far as both choose it:
-`score = (<e, e'> + sum_k sqrt(g_k g'_k) <f_k, f'_k>) / 2`. So wording and look interact; a score of style alone would
-be the same for every class and change nothing.
+`score = (1 - s) <e, e'> + s sum_k sqrt(g_k g'_k) <f_k, f'_k>` with the experts' share s, a half in training. So wording
+and look interact; a score of style alone would be the same for every class and change nothing.
 Shape legend: B images, N texts, P pooled features, S style statistics, W sentence width, A adapter width, K experts.
 """
 
@@ -23,6 +23,8 @@ from ipo.errors import ModelError
 
 STYLE_BLOCKS = (0, 1, 2, 4)
 """Blocks of the network after which the style is read, and after the stem."""
+EVEN = 0.5
+"""Share of the experts in a score as it is trained."""
 _INPUT_BOUND = 5.0
 """Standard deviations beyond which an input feature is cut."""
 
@@ -62,13 +64,13 @@ class ImageAdapter(nn.Module):
         self.plain = nn.Linear(pooled + text, plain)
         self.expert = nn.Linear(pooled + text, expert * experts)
 
-    def forward(self, pooled: Tensor, style: Tensor, conse: Tensor) -> Tensor:
+    def forward(self, pooled: Tensor, style: Tensor, conse: Tensor, share: float = EVEN) -> Tensor:
         """The learned feature (B, A)."""
         seen = (torch.cat([pooled, style], dim=1) - self.get_buffer("mean")) / self.get_buffer("deviation")
         seen = seen.clamp(-_INPUT_BOUND, _INPUT_BOUND)
         gate = self.gate(self.dropout(seen)).softmax(dim=-1)
         content = self.dropout(torch.cat([seen[:, : self.pooled], conse * self.scale], dim=1))
-        return gated(self.plain(content), self.expert(content), gate)
+        return gated(self.plain(content), self.expert(content), gate, share)
 
 
 class TextAdapter(nn.Module):
@@ -81,39 +83,43 @@ class TextAdapter(nn.Module):
         self.linear, self.plain = nn.Linear(text, plain), _mlp(text, hidden, plain)
         self.expert = _mlp(text, hidden, expert * experts)
 
-    def forward(self, text: Tensor) -> Tensor:
+    def forward(self, text: Tensor, share: float = EVEN) -> Tensor:
         """The learned features (N, A)."""
         text = text * self.scale
-        return gated(self.linear(text) + self.plain(text), self.expert(text), self.gate(text).softmax(dim=-1))
+        gate = self.gate(text).softmax(dim=-1)
+        return gated(self.linear(text) + self.plain(text), self.expert(text), gate, share)
 
 
 def _mlp(width: int, hidden: int, out: int) -> nn.Sequential:
     return nn.Sequential(nn.Linear(width, hidden), nn.GELU(), nn.Dropout(0.1), nn.Linear(hidden, out))
 
 
-def gated(plain: Tensor, expert: Tensor, gate: Tensor) -> Tensor:
-    """Plain evidence (N, D) and the experts' (N, K * E), weighted by a gate (N, K): (N, D + K * E), unit length."""
-    parts = normalize(expert.view(*gate.shape, -1), dim=-1) * gate.sqrt().unsqueeze(-1)
-    return torch.cat([normalize(plain, dim=-1), parts.flatten(-2)], dim=-1) / 2**0.5
+def gated(plain: Tensor, expert: Tensor, gate: Tensor, share: float) -> Tensor:
+    """Plain evidence (N, D) and the experts' (N, K * E), weighted by a gate (N, K): (N, D + K * E), unit length.
+
+    The experts have this `share` of it, between 0 and 1.
+    """
+    parts = normalize(expert.view(*gate.shape, -1), dim=-1) * (share * gate).sqrt().unsqueeze(-1)
+    return torch.cat([normalize(plain, dim=-1) * math.sqrt(1 - share), parts.flatten(-2)], dim=-1)
 
 
 class Adapter(nn.Module):
     """Both sides; several of them, trained from other seeds, speak with one voice by the mean of their scores."""
 
-    def __init__(self, sides: list[tuple[ImageAdapter, TextAdapter]], weight: float) -> None:
+    def __init__(self, sides: list[tuple[ImageAdapter, TextAdapter]], weight: float, share: float = EVEN) -> None:
         super().__init__()
         self.images = nn.ModuleList(image for image, _ in sides)
         self.texts = nn.ModuleList(text for _, text in sides)
-        self.weight = weight
+        self.weight, self.share = weight, share
 
     def image(self, pooled: Tensor, style: Tensor, conse: Tensor) -> Tensor:
         """The feature of images (B, D) of unit length: ConSE and what was learnt."""
-        return self._joined(conse, [side(pooled, style, conse) for side in self.images])
+        return self._joined(conse, [side(pooled, style, conse, self.share) for side in self.images])
 
     def text(self, centred: Tensor) -> Tensor:
         """The feature (..., D) of centred sentence embeddings (..., W)."""
         flat = centred.flatten(0, -2)
-        return self._joined(flat, [side(flat) for side in self.texts]).view(*centred.shape[:-1], -1)
+        return self._joined(flat, [side(flat, self.share) for side in self.texts]).view(*centred.shape[:-1], -1)
 
     def _joined(self, base: Tensor, learned: list[Tensor]) -> Tensor:
         share = math.sqrt(self.weight / len(learned))
@@ -130,7 +136,7 @@ class Adapter(nn.Module):
 def save_adapter(path: Path, adapter: Adapter, sizes: dict[str, int]) -> None:
     """Weights in half precision, and what it takes to build the nets again."""
     weights = {name: value.detach().half().contiguous() for name, value in adapter.state_dict().items()}
-    facts = {"sizes": sizes, "sides": len(adapter.images), "weight": adapter.weight}
+    facts = {"sizes": sizes, "sides": len(adapter.images), "weight": adapter.weight, "share": adapter.share}
     # One entry: safetensors writes several in an order that changes from one process to the next.
     save_file(weights, path, metadata={"adapter": json.dumps(facts)})
 
@@ -141,7 +147,8 @@ def load_adapter(path: Path) -> Adapter:
         with safe_open(path, framework="pt") as file:
             facts = json.loads(file.metadata()["adapter"])
             weights = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118
-        adapter = Adapter([new_sides(**facts["sizes"]) for _ in range(facts["sides"])], facts["weight"])
+        sides = [new_sides(**facts["sizes"]) for _ in range(facts["sides"])]
+        adapter = Adapter(sides, facts["weight"], facts["share"])
         adapter.load_state_dict(weights)
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
         raise ModelError(f"not the weights of mini: {error}", where=str(path), remedy="Install ipo again") from error

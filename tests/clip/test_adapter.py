@@ -20,19 +20,20 @@ def sides(seed):
     return image.eval(), text.eval()
 
 
-def test_an_experts_evidence_counts_as_far_as_both_sides_choose_it():
+@pytest.mark.parametrize("share", [0.5, 0.8])
+def test_an_experts_evidence_counts_as_far_as_both_sides_choose_it(share):
     torch.manual_seed(0)
     plain, other = torch.randn(2, 5), torch.randn(3, 5)
     mine, theirs = torch.randn(2, 6), torch.randn(3, 6)
     gate, choice = torch.randn(2, 2).softmax(-1), torch.randn(3, 2).softmax(-1)
-    scores = gated(plain, mine, gate) @ gated(other, theirs, choice).T
+    scores = gated(plain, mine, gate, share) @ gated(other, theirs, choice, share).T
     for i in range(2):
         for j in range(3):
-            by_hand = torch.cosine_similarity(plain[i], other[j], dim=0)
+            by_hand = (1 - share) * torch.cosine_similarity(plain[i], other[j], dim=0)
             for k, piece in enumerate((slice(0, 3), slice(3, 6))):
                 weight = (gate[i, k] * choice[j, k]).sqrt()
-                by_hand = by_hand + weight * torch.cosine_similarity(mine[i, piece], theirs[j, piece], dim=0)
-            assert torch.isclose(scores[i, j], by_hand / 2, atol=1e-6)
+                by_hand = by_hand + share * weight * torch.cosine_similarity(mine[i, piece], theirs[j, piece], dim=0)
+            assert torch.isclose(scores[i, j], by_hand, atol=1e-6)
 
 
 def test_features_are_of_unit_length_and_two_seeds_speak_with_their_mean():
@@ -41,7 +42,7 @@ def test_features_are_of_unit_length_and_two_seeds_speak_with_their_mean():
     text = normalize(text)
 
     def learned(weight, *chosen):
-        adapter = Adapter(list(chosen), weight)
+        adapter = Adapter(list(chosen), weight, share=0.7)
         image, words = adapter.image(pooled, style, conse), adapter.text(text)
         assert torch.allclose(image.norm(dim=1), torch.ones(4))
         assert image.shape[1] == words.shape[1] == 16 + adapter.width
@@ -71,10 +72,10 @@ def test_seeing_is_the_network_itself_and_its_style_is_mean_and_deviation():
 
 
 def test_weights_come_back_in_half_precision_and_a_damaged_file_is_an_error(tmp_path):
-    adapter, path = Adapter([sides(0), sides(1)], 1.5), tmp_path / "weights"
+    adapter, path = Adapter([sides(0), sides(1)], 1.5, share=0.7), tmp_path / "weights"
     save_adapter(path, adapter, SIZES)
     again = load_adapter(path)
-    assert again.weight == 1.5
+    assert (again.weight, again.share) == (1.5, 0.7)
     for name, value in adapter.state_dict().items():
         assert torch.equal(again.state_dict()[name], value.half().float())
     whole = path.read_bytes()

@@ -3,8 +3,10 @@
 import base64
 import io
 import json
+from types import SimpleNamespace
 
 import pytest
+import torch
 from PIL import Image
 from werkzeug import Response
 
@@ -12,6 +14,7 @@ from ipo.captions import Captioner, make_captioner, pick_captions
 from ipo.captions.api import IMAGE_SIDE, IMAGE_TOKENS, ApiDescriber, data_url
 from ipo.captions.base import MAX_CHARACTERS, clean
 from ipo.captions.local import load_local_describer
+from ipo.captions.looks import Look, Looks, read_looks
 from ipo.captions.offline import OfflineDescriber
 from ipo.clip.base import Fingerprint
 from ipo.config import CaptionSettings, ClipSettings
@@ -141,12 +144,24 @@ class TagClip:
     fingerprint = Fingerprint("tags", "0", "none")
     preprocess = staticmethod(thumbnail)
 
-    def __init__(self, labels):
-        self.labels = labels
+    def __init__(self, labels, sketched=0.0):
+        self.labels, self.sketched = labels, sketched
 
     def top_labels(self, pixels, count):
         assert pixels.shape[1:] == (3, 8, 8)
         return [self.labels[:count]] * len(pixels)
+
+    def encode_images(self, pixels):
+        return torch.tensor([[1.0, 0.0]] * len(pixels))
+
+    def encode_texts(self, texts):
+        """What is usual, and more than that for sketches of the likeliest thing."""
+        usual = {words: look.usual for look in read_looks().look for words in look.words}
+        rows = []
+        for text in texts:
+            words = text.replace(self.labels[0][0], "{}")
+            rows.append([usual[words] + (self.sketched if words == "a pencil sketch of a {}." else 0.0), 1.0])
+        return torch.tensor(rows)
 
 
 @pytest.mark.parametrize(
@@ -163,6 +178,22 @@ class TagClip:
 def test_the_offline_describer_says_how_sure_it_is(paths, labels, expected):
     captions = list(OfflineDescriber(TagClip(labels), workers=0).describe(paths))
     assert captions == [(path, f"A picture that {expected}") for path in paths]
+
+
+@pytest.mark.parametrize(("ahead", "start"), [(0.01, "A sketch"), (-0.01, "A picture")])
+def test_the_offline_describer_names_a_look_that_is_ahead_by_the_margin(paths, ahead, start):
+    # One of the two wordings of a sketch is better, so their mean is half of that ahead of what is usual.
+    clip = TagClip([("ant", 0.97), ("tick", 0.02), ("crab", 0.01)], sketched=2 * (read_looks().margin + ahead))
+    captions = list(OfflineDescriber(clip, workers=0).describe(paths))
+    assert captions == [(path, f"{start} that most resembles ant (97%).") for path in paths]
+
+
+def test_looks_are_told_image_by_image():
+    looks = Looks(margin=0.1, look=[Look(name=n, words=[f"{n} {{}}"], usual=0.0) for n in ("one", "two")])
+    vectors = {"one ant": (0.5, 0.0), "two ant": (0.0, 0.5), "one bee": (0.0, 0.5), "two bee": (0.05, 0.5)}
+    model = SimpleNamespace(encode_texts=lambda texts: torch.tensor([vectors[text] for text in texts]))
+    images = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.0, 1.0]])
+    assert looks.of(model, images, ["ant", "ant", "bee"]) == ["one", "two", None]
 
 
 def test_the_offline_describer_names_an_unreadable_image(paths):

@@ -1,4 +1,4 @@
-"""The offline describer: which objects `mini` finds an image to resemble, said no more surely than it is."""
+"""The offline describer: which objects `mini` finds an image to resemble and in which look, as surely as it is."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ipo.captions.base import short_hash
+from ipo.captions.looks import read_looks
 from ipo.clip.load import resolve_device
 from ipo.clip.mini import Mini, load_mini
 from ipo.clip.pictures import decode
@@ -24,13 +25,17 @@ _BATCH = 8
 
 
 class OfflineDescriber:
-    """Names the ImageNet labels that an image most resembles, with their probabilities."""
+    """Names the ImageNet labels that an image most resembles, with probabilities, and its look where that is plain.
+
+    It sees with `mini`, whichever model a run scores with.
+    """
 
     spent = UNPAID
 
     def __init__(self, mini: Mini, workers: int) -> None:
-        self._mini, self._workers = mini, workers
-        wording = render(TEMPLATE, labels=[{"name": str(n), "percent": 100 - n} for n in range(LABELS)])
+        self._mini, self._workers, self._looks = mini, workers, read_looks()
+        labels = [{"name": str(n), "percent": 100 - n} for n in range(LABELS)]
+        wording = render(TEMPLATE, labels=labels, look=None) + self._looks.model_dump_json()
         self.name = f"describe by mini {mini.fingerprint.key}, wording {short_hash(wording)}"
 
     def describe(self, images: Sequence[Path]) -> Iterator[tuple[Path, str]]:
@@ -38,9 +43,11 @@ class OfflineDescriber:
         decoded = zip(images, decode(images, self._mini.preprocess, self._workers), strict=True)
         while batch := list(islice(decoded, _BATCH)):
             pixels = torch.stack([_readable(path, outcome) for path, outcome in batch])
-            for (path, _), labels in zip(batch, self._mini.top_labels(pixels, LABELS), strict=True):
+            found = self._mini.top_labels(pixels, LABELS)
+            looks = self._looks.of(self._mini, self._mini.encode_images(pixels), [labels[0][0] for labels in found])
+            for (path, _), labels, look in zip(batch, found, looks, strict=True):
                 rows = [{"name": name, "percent": round(100 * probability)} for name, probability in labels]
-                yield path, render(TEMPLATE, labels=rows)
+                yield path, render(TEMPLATE, labels=rows, look=look)
 
 
 def _readable(path: Path, outcome: Tensor | str) -> Tensor:

@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import filelock
 import numpy as np
@@ -112,6 +112,8 @@ class SeededLLM:
 
     def token_count(self, text: str) -> int:
         return len(text.split())
+
+    refusals: ClassVar[dict[Path, str]] = {}
 
     def caption(self, paths: list[Path]) -> list[str]:
         return [f"a picture of {path.stem}" for path in paths]

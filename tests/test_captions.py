@@ -12,7 +12,7 @@ from werkzeug import Response
 
 from ipo.captions import Captioner, make_captioner, pick_captions
 from ipo.captions.api import IMAGE_SIDE, IMAGE_TOKENS, ApiDescriber, data_url
-from ipo.captions.base import MAX_CHARACTERS, clean
+from ipo.captions.base import MAX_CHARACTERS, Declined, clean
 from ipo.captions.local import load_local_describer
 from ipo.captions.looks import Look, Looks, read_looks
 from ipo.captions.offline import OfflineDescriber
@@ -21,6 +21,7 @@ from ipo.config import CaptionSettings, ClipSettings
 from ipo.errors import ConfigError, DataError, LLMError, ModelError, RunError, UnknownName
 from ipo.llm.base import UNPAID, Spent
 from tests.clip.picture_clip import draw_pictures, thumbnail
+from tests.llm.raw_server import head, raw_serving
 from tests.llm.server import Interrupting, serving
 from tests.llm.test_load import drop_a_weight
 from tests.tiny_llava import save_tiny_llava
@@ -356,7 +357,9 @@ def test_an_answer_without_a_text_is_no_caption(httpserver, server_url, paths, c
     httpserver.expect_request("/v1/chat/completions").respond_with_json(completion("") | {"choices": choices})
     describer = ApiDescriber("lmm", server_url)
     if choices:
-        assert list(describer.describe(paths[:1])) == [(paths[0], "")]
+        [(path, said)] = describer.describe(paths[:1])
+        assert path == paths[0]
+        assert isinstance(said, Declined)
     else:
         with pytest.raises(LLMError, match="no chat completion"):
             list(describer.describe(paths[:1]))
@@ -406,3 +409,29 @@ def test_a_local_model_looks_at_each_picture_and_answers_alike_twice(paths, tmp_
     assert all(first)
     assert not any("Describe" in answer for answer in first)
     assert list(describer.describe(paths[:2])) == first
+
+
+DECLINED = {
+    "a refusal": {"choices": [{"message": {"content": None, "refusal": "I see a person."}, "finish_reason": "stop"}]},
+    "a filter": {"choices": [{"message": {"content": None}, "finish_reason": "content_filter"}]},
+}
+
+
+@pytest.mark.parametrize(("name", "words"), [("a refusal", "I see a person."), ("a filter", "content_filter")])
+def test_the_words_in_which_a_model_declines_are_told_and_stop_no_run(name, words, paths, tmp_path, caplog):
+    bodies = [DECLINED[name], *[completion("a cat")] * 5]
+    with raw_serving(lambda number: [head() + json.dumps(bodies[number]).encode()]) as server:
+        captioner = Captioner(ApiDescriber("lmm", server.url), tmp_path / "cache")
+        captions = captioner.caption(paths)
+    assert captions == ["", *["a cat"] * 5]
+    assert words in caplog.text
+    assert list(captioner.refusals) == paths[:1]
+    assert words in captioner.refusals[paths[0]]
+
+
+def test_a_server_that_breaks_off_at_the_first_image_is_an_error_with_its_words(paths, tmp_path):
+    body = {"choices": [{"message": {"content": ""}, "error": {"message": "provider died"}, "finish_reason": "error"}]}
+    with raw_serving(lambda _: [head() + json.dumps(body).encode()]) as server:
+        captioner = Captioner(ApiDescriber("lmm", server.url), tmp_path / "cache")
+        with pytest.raises(LLMError, match="provider died"):
+            captioner.caption(paths)

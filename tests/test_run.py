@@ -49,6 +49,7 @@ class Shop(ScriptedLLM):
     def __init__(self) -> None:
         super().__init__(SCRIPT)
         self.described: list[Path] = []
+        self.refusals: dict[Path, str] = {}
 
     def caption(self, paths: list[Path]) -> list[str]:
         self.described += paths
@@ -124,6 +125,15 @@ def test_a_resumed_run_keeps_its_captions_and_asks_for_none(shop, pictures, tmp_
     contents = [messages[0].content for messages, _ in shop.asked]
     assert len(contents) == 2
     assert all(f"caption {number}" in content for content in contents for number in range(1, 7))
+
+
+def test_the_words_of_a_refused_caption_stand_in_the_run_which_can_be_gone_on_with(shop, pictures, tmp_path):
+    shop.refusals = {pictures / "train" / "blue" / "0.png": "I see a person.", Path("another.png"): "no"}
+    with pytest.raises(KeyboardInterrupt):
+        search(settings(pictures), tmp_path / "run", stop_after=1)
+    rows = [json.loads(line) for line in (tmp_path / "run" / "captions.jsonl").read_text().splitlines()]
+    assert [row["refusal"] for row in rows if "refusal" in row] == ["I see a person."]
+    assert resume(tmp_path / "run")["captioner"] == "scripted"
 
 
 def test_what_captions_took_is_part_of_the_usage_and_cost_of_a_resumed_run_too(shop, pictures, tmp_path):

@@ -11,7 +11,7 @@ from typing import Any
 
 import openai
 
-from ipo.captions.base import short_hash
+from ipo.captions.base import Declined, short_hash
 from ipo.data.images import load_image
 from ipo.errors import LLMError
 from ipo.llm.base import Spent
@@ -91,8 +91,10 @@ class ApiDescriber:
         return _Answer(self._caption(answer), prompt_tokens, completion_tokens)
 
     def _caption(self, answer: Answer) -> str | LLMError:
-        """The caption in an answer, without thoughts; empty where the model declines."""
+        """The caption in an answer, without thoughts; empty, or the words of its refusal, where the model declines."""
         said = answer_of(answer.text)
+        if answer.problem is not None and not answer.thoughts:
+            return Declined(self._server.reason(answer.problem)) if answer.declined else self._failure(answer.problem)
         if said is None or (answer.thoughts and not answer.text):
             return self._failure("the model's thoughts took all the tokens that it was given")
         return said[:MAX_ANSWER]

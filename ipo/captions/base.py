@@ -34,6 +34,10 @@ _TABLE = (
 _log = logging.getLogger(__name__)
 
 
+class Declined(LLMError):
+    """A model will not describe an image, in its own words; it may describe others."""
+
+
 class Describer(Protocol):
     """Puts images into words. It is shown the picture alone: neither its class, nor its file name."""
 
@@ -48,7 +52,8 @@ class Describer(Protocol):
     def describe(self, images: Sequence[Path]) -> Iterator[tuple[Path, str | LLMError]]:
         """Each image and what is said about it, in the order it comes; empty where the model declines to answer.
 
-        An error in its place says why the server refuses: the image, if it takes others, or every request.
+        An error in its place says why: `Declined` by the model, else refused by the server, which may mean the image,
+        if it takes others, or every request.
         """
 
 
@@ -60,6 +65,8 @@ class Captioner:
         self._hashes = ContentHashes(folder / "contents.json")
         self._file = folder / "captions.sqlite"
         self._key = describer.name
+        self.refusals: dict[Path, str] = {}
+        """Why there is no caption of an image, where that was said."""
 
     @property
     def name(self) -> str:
@@ -86,22 +93,20 @@ class Captioner:
             captions = self._stored(opened, list(set(hashes.values())))
             missing = {digest: path for path, digest in hashes.items() if digest not in captions}
             digests = {path: digest for digest, path in missing.items()}
-            refusals = {}
             for path, answer in track(self.describer.describe(list(digests)), "captions", len(digests)):
                 digest = digests[path]
                 if isinstance(answer, LLMError):
-                    if not captions:
+                    if not captions and not isinstance(answer, Declined):
                         raise answer
-                    refusals[path] = f" ({answer.what})"
+                    self.refusals[path] = answer.what
                     answer = ""
                 captions[digest] = clean(answer)
                 self._keep(opened, digest, captions[digest])
         declined = [path for path in dict.fromkeys(paths) if not captions[hashes[path]]]
         if declined:
-            place = f"{declined[0]}{refusals.get(declined[0], '')}"
-            _log.warning(
-                "%s gave no caption for %s, the first is %s", self.name, counted(len(declined), "image"), place
-            )
+            count, why = counted(len(declined), "image"), self.refusals.get(declined[0])
+            place = f"{declined[0]} ({why})" if why else declined[0]
+            _log.warning("%s gave no caption for %s, the first is %s", self.name, count, place)
         return [captions[hashes[path]] for path in paths]
 
     def _stored(self, opened: sqlite3.Connection, digests: Sequence[bytes]) -> dict[bytes, str]:

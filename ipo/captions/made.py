@@ -23,11 +23,15 @@ class Captions:
     texts: tuple[str, ...] = ()
     """One description an image, in the order of the training images; none without a captioner."""
     spent: Spent = UNPAID
+    refusals: tuple[str, ...] = ()
+    """Why each image has none, in the words of the model or server; empty where there is nothing to say."""
 
     def rows(self, images: Sequence[str]) -> str:
         """The file that a run keeps of them; `images` are the paths below the folder of the dataset."""
-        named = zip(images, self.texts, strict=True)
-        return json_lines({"image": image, "caption": text} for image, text in named)
+        named = zip(images, self.texts, self.refusals or [""] * len(images), strict=True)
+        return json_lines(
+            {"image": image, "caption": text} | ({"refusal": why} if why else {}) for image, text, why in named
+        )
 
 
 NO_CAPTIONS = Captions()
@@ -41,7 +45,8 @@ def make_captions(settings: Settings, images: Sequence[Path]) -> Captions:
     if settings.search.max_cost is not None and captioner.spent.model:
         require_price(captioner.spent.model)
     texts = tuple(captioner.caption(list(images)))
-    return Captions(captioner.name, texts, captioner.spent)
+    refusals = tuple(captioner.refusals.get(path, "") for path in images)
+    return Captions(captioner.name, texts, captioner.spent, refusals)
 
 
 def read_captions(file: Path, run: Mapping[str, Any], images: Sequence[str]) -> Captions:

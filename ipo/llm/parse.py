@@ -15,11 +15,20 @@ MAX_ANSWER = 20_000
 """Most characters of an answer without its thoughts; a prompt takes a fortieth."""
 _MAX_BRACES = 100
 """So many braces that open no JSON object may stand in an answer; each may be read to the end of the answer."""
+_MOST_DIGITS = 1000
 _SLOT = re.compile(
     r"[<{]{1,3}\s?(?:class|category|label|object|name|noun|subject)(?:[ _-]?name)?\s?[>}]{1,3}", re.IGNORECASE
 )
 """How models spell the class slot beside the one that was asked for."""
-_DECODER = json.JSONDecoder(strict=False)  # line breaks inside a text are no reason to lose it
+
+
+def bounded_int(digits: str) -> int:
+    """A number of JSON; Python reads no longer ones, and nobody means them."""
+    return int(digits[:_MOST_DIGITS])
+
+
+_DECODER = json.JSONDecoder(strict=False, parse_int=bounded_int)
+"""Line breaks inside a text are no reason to lose it, and neither is a number of thousands of digits."""
 
 
 def read_prompt(text: str, form: ReplyForm) -> Prompt:

@@ -332,7 +332,12 @@ def test_a_server_that_breaks_down_at_a_format_is_asked_without_it(
         assert [reply.error for reply in generate(llm, n=3)] == [None] * 3
         kinds = [request.get("response_format", {}).get("type") for request in server.requests]
     left = ["json_schema", "json_object", None][formats - 1]
-    assert kinds == [kind for kind in ("json_schema", "json_object")[: formats - 1] for _ in range(2)] + [left] * 3
+    assert kinds == [kind for kind in ("json_schema", "json_object")[: formats - 1] for _ in range(2)] + [
+        left,
+        *["json_schema"] * 2,
+        left,
+        left,
+    ]
     assert "breaks down where JSON is asked for" in caplog.text
 
 
@@ -515,3 +520,70 @@ def test_no_part_of_a_key_is_shown_or_kept_where_a_completion_holds_it(
 def test_a_page_of_html_is_no_server_that_does_not_count(caplog: pytest.LogCaptureFixture) -> None:
     failure_of("200 OK", b"<title>Log in</title>")
     assert "count" not in caplog.text
+
+
+@pytest.mark.parametrize("status", ["500 Internal Server Error", "503 Service Unavailable", "529 Overloaded"])
+@pytest.mark.parametrize("retries", [0, 2])
+def test_a_server_that_breaks_down_for_a_moment_is_asked_by_schema_all_the_same(
+    status: str, retries: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("time.sleep", lambda _: None)
+
+    def answer(number: int) -> list[bytes]:
+        return [head(status) + b"busy" if number <= retries else head() + json.dumps(completion(SIDES)).encode()]
+
+    with raw_serving(answer) as server, client(server.url, retries=retries, concurrency=1) as llm:
+        replies = generate(llm, n=3)
+        kinds = [request.get("response_format", {}).get("type") for request in server.requests]
+    assert [(reply.error, reply.text) for reply in replies] == [(None, SIDES)] * 3
+    assert kinds == ["json_schema"] * (retries + 1) + ["json_object"] + ["json_schema"] * 3
+    assert replies[0].completion_tokens == 2 * replies[1].completion_tokens, "the answer that was asked for to be sure"
+    assert "breaks down" not in caplog.text
+
+
+def test_a_server_that_says_that_it_breaks_down_at_the_schema_is_believed_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("time.sleep", lambda _: None)
+
+    def answer(number: int) -> list[bytes]:
+        if server.requests[number].get("response_format", {}).get("type") == "json_schema":
+            return [head("500 Internal Server Error") + b'{"error": "no grammar for this json_schema"}']
+        return [head() + json.dumps(completion(SIDES)).encode()]
+
+    with raw_serving(answer) as server, client(server.url, retries=0, concurrency=1) as llm:
+        generate(llm, n=2)
+        kinds = [request.get("response_format", {}).get("type") for request in server.requests]
+    assert kinds == ["json_schema", "json_object", "json_object"]
+
+
+def test_a_server_that_is_busy_when_it_is_asked_again_proves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("time.sleep", lambda _: None)
+    bodies = [head("503 Busy"), head() + json.dumps(completion(SIDES)).encode(), head("429 Too Many Requests")]
+
+    def answer(number: int) -> list[bytes]:
+        return [bodies[number] if number < 3 else bodies[1]]
+
+    with raw_serving(answer) as server, client(server.url, retries=0, concurrency=1) as llm:
+        assert [reply.error for reply in generate(llm, n=2)] == [None, None]
+        kinds = [request.get("response_format", {}).get("type") for request in server.requests]
+    assert kinds == ["json_schema", "json_object", "json_schema", "json_schema"]
+
+
+LONG = "9" * 5000
+
+
+@pytest.mark.parametrize("more", [f'"created": {LONG}', f'"n": -{LONG}', f'"x": {{"y": [{LONG}]}}', f'"z": 1e{LONG}'])
+def test_a_number_of_thousands_of_digits_loses_no_answer(more: str) -> None:
+    body = f"{json.dumps(completion(SIDES))[:-1]}, {more}}}"
+    assert read_answer(body.encode()).text == SIDES
+    assert own_words(f'{{"error": "no room", {more}}}'.encode()) == "no room"
+    assert read_prompt(f"{SIDES[:-1]}, {more}}}", "sides") == read_prompt(SIDES, "sides")
+
+
+def test_tokens_of_thousands_of_digits_are_not_believed() -> None:
+    body = json.dumps(completion(SIDES, prompt_tokens=7, completion_tokens=8)).replace("7", LONG).encode()
+    with raw_serving(lambda _: [head() + body]) as server, client(server.url) as llm:
+        [reply] = generate(llm)
+    assert reply.text == SIDES
+    assert 0 < reply.prompt_tokens < 10**6

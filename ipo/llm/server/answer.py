@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from ipo.llm.parse import well_formed
+from ipo.llm.parse import bounded_int, well_formed
 from ipo.prompt import visible
 
 MAX_CHARACTERS = 300_000
@@ -18,6 +18,7 @@ _LOOK = 4000
 """So much of a body that is no completion is looked at."""
 _CUT = frozenset({"length", "max_tokens", "max_length", "max_output_tokens", "token_limit", "model_length"})
 _FILTERED = frozenset({"content_filter", "safety", "prohibited_content", "blocklist", "recitation"})
+_DECODER = json.JSONDecoder(strict=False, parse_int=bounded_int)
 _TEXT_PARTS = (None, "text", "output_text")
 _PART_FIELDS = ("text", "thinking", "reasoning", "summary")
 _THOUGHTS = ("reasoning_content", "reasoning", "thinking", "reasoning_details")
@@ -33,6 +34,8 @@ class Answer:
     finish: Literal["stop", "length", "filtered"] = "stop"
     problem: str | None = None
     is_completion: bool = True
+    declined: bool = False
+    """Whether it is the model that gives no text, and not the server that breaks off."""
     usage: tuple[object, object] = (None, None)
     """Prompt and completion tokens as the server gives them: anything."""
 
@@ -70,13 +73,13 @@ def _without_text(answer: Answer, message: dict[str, Any], finish: str) -> Answe
     refusal = message.get("refusal")
     words = refusal if isinstance(refusal, str) else "only thoughts" if answer.thoughts else finish
     problem = None if message.get("content") == "" and not answer.thoughts else f"no text came back ({words[:_LOOK]})"
-    return Answer("", answer.thoughts, answer.finish, problem, usage=answer.usage)
+    return Answer("", answer.thoughts, answer.finish, problem, declined=True, usage=answer.usage)
 
 
 def load_json(body: bytes) -> Any:
     """The JSON value of a body; None where it is none, or nested deeper than anything can be read."""
     try:
-        return json.loads(body.decode("utf-8-sig", "replace"), strict=False)
+        return _DECODER.decode(body.decode("utf-8-sig", "replace"))
     except (ValueError, RecursionError):
         return None
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import random
-import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
@@ -14,13 +13,14 @@ from typing import Any
 import openai
 
 from ipo.config import LLMSettings
-from ipo.errors import LLMError, PromptError
+from ipo.errors import LLMError
 from ipo.llm.base import CAPTION_TOKENS, NOTHING_YET, Message, Reply, ReplyForm
-from ipo.llm.parse import begins, read_prompt
+from ipo.llm.parse import begins
 from ipo.llm.phrases import pattern, word_lists
 from ipo.llm.server.answer import Answer, line
 from ipo.llm.server.client import Server, as_they_come, estimated_tokens
-from ipo.llm.server.dialect import PROBE, Dialect, names_an_option
+from ipo.llm.server.dialect import PROBE, Dialect, names_an_option, names_the_format
+from ipo.llm.server.tries import MALFORMED, is_whole, keeps_to, last_of, worth_repeating
 from ipo.llm.thoughts import answer_of, thinks_aloud
 
 _SEED_RANGE = 2**31
@@ -28,8 +28,6 @@ _SEED_STEP = 7919
 _MODELS_SECONDS = 10.0
 _MOST_TRIES = 8
 """Requests for one reply while the room for thoughts is found."""
-MALFORMED = "malformed"
-"""Finish reason of an answer that came but is none, such as a page of HTML."""
 THOUGHTS = "thoughts"
 """Finish reason of an answer whose thoughts took all the tokens that it was given."""
 
@@ -119,9 +117,9 @@ class OpenAILLM:
     def _ask(self, chat: Any, options: dict[str, Any], seed: int) -> Reply:
         """One reply, asked for again as often as the settings allow while what comes back does not parse."""
         tries = [self._with_room(chat, options, seed)]
-        while len(tries) <= self._settings.retries and _worth_repeating(tries[-1]):
+        while len(tries) <= self._settings.retries and worth_repeating(tries[-1]):
             tries.append(self._with_room(chat, options, (seed + _SEED_STEP * len(tries)) % _SEED_RANGE))
-        return _last_of(tries)
+        return last_of(tries)
 
     def _with_room(self, chat: Any, options: dict[str, Any], seed: int) -> Reply:
         """One reply, asked for with more room as long as its thoughts take all there is; the room is remembered."""
@@ -133,7 +131,7 @@ class OpenAILLM:
                 tries.append(self._probe(chat, options, seed))
             if tries[-1].finish_reason != THOUGHTS or not self._gives_more_room(dialect):
                 break
-        return _last_of(tries)
+        return last_of(tries)
 
     def _gives_more_room(self, dialect: Dialect) -> bool:
         """Whether there is more room for thoughts than in `dialect`; made here, or by a request beside this one."""
@@ -151,16 +149,17 @@ class OpenAILLM:
         self._probed = True
         roomy = replace(self._dialect, thinking=PROBE)
         reply, _ = self._once(chat, options, seed, roomy)
-        if reply.finish_reason == THOUGHTS or (reply.error is None and (_is_whole(reply) or thinks_aloud(reply.text))):
+        if reply.finish_reason == THOUGHTS or (reply.error is None and (is_whole(reply) or thinks_aloud(reply.text))):
             self._dialect = replace(self._dialect, thinking=PROBE)
         return reply
 
     def _once(self, chat: Any, options: dict[str, Any], seed: int, dialect: Dialect) -> tuple[Reply, Dialect]:
         """One reply, after as many refusals as the dialect has options to give up, and the dialect that it came by.
 
-        What a refusal names is given up for good; a refusal that may have another cause changes this reply alone.
+        What a refusal names is given up for good; a refusal that may have another cause changes this reply alone. So
+        does a breakdown at the first request of all, unless the server breaks down at the same request again.
         """
-        started, certain = time.monotonic(), True
+        started, certain, whole = time.monotonic(), True, dialect
         broken: openai.InternalServerError | None = None
         while True:
             request = dialect.request(options | {"seed": seed})
@@ -183,13 +182,32 @@ class OpenAILLM:
             except openai.OpenAIError as error:
                 return self._failed(error, started), dialect
             else:
+                bound = dialect.token_bound(options["max_tokens"])
+                replies = [self._read(answer, chat, started, bound)]
                 if broken is not None:
-                    self._dialect = dialect
-                    _log.warning(
-                        "%s breaks down where JSON is asked for; it is no longer (%s)", self.name, broken.status_code
-                    )
-                reply = self._read(answer, chat, started, dialect.token_bound(options["max_tokens"]))
-                return self._checked(reply, options.get("pattern")), dialect
+                    again = self._past(broken, chat, whole.request(options | {"seed": seed}))
+                    if again is None:
+                        self._dialect = dialect
+                    else:  # it was no breakdown at the format; what that answer took is counted
+                        replies[:0] = [
+                            self._read(one, chat, started, whole.token_bound(options["max_tokens"])) for one in again
+                        ]
+                return self._checked(last_of(replies), options.get("pattern")), dialect
+
+    def _past(self, broken: openai.InternalServerError, chat: Any, request: dict[str, Any]) -> list[Answer] | None:
+        """What the server says to a request that it broke down at; None where it breaks down again, or at the format.
+
+        Any server may break down for a moment, and without the format many a model writes worse.
+        """
+        if not names_the_format(broken.response.text):
+            try:
+                return [self._server.ask(self.model, chat, **request)]
+            except openai.InternalServerError:
+                pass
+            except openai.OpenAIError:
+                return []
+        _log.warning("%s breaks down where JSON is asked for; it is no longer (%s)", self.name, broken.status_code)
+        return None
 
     def _read(self, answer: Answer, chat: Any, started: float, bound: int) -> Reply:
         """The reply in an answer that may take `bound` tokens: one that holds no text is an error."""
@@ -212,7 +230,7 @@ class OpenAILLM:
         """The reply, or an error where a whole one is no phrase of the grammar that the server was given."""
         if expression is None or reply.error is not None or reply.finish_reason != "stop":
             return reply
-        if _keeps_to(reply, expression):
+        if keeps_to(reply, expression):
             return reply
         self._remedy = (
             "Ask a server that keeps to a `pattern` in a JSON schema, or start anew with --set llm.grammar=free"
@@ -240,37 +258,3 @@ def _is_cut_in_thoughts(answer: Answer, bound: int) -> bool:
     said = answer.usage[1]
     cut = answer.finish == "length" or (isinstance(said, int) and said >= bound and answer_of(answer.text) is None)
     return cut and (not answer.text or bool(answer.thoughts) or thinks_aloud(answer.text))
-
-
-def _last_of(tries: Sequence[Reply]) -> Reply:
-    """The last of several tries, with what all of them took."""
-    return replace(
-        tries[-1],
-        prompt_tokens=sum(reply.prompt_tokens for reply in tries),
-        completion_tokens=sum(reply.completion_tokens for reply in tries),
-        seconds=round(sum(reply.seconds for reply in tries), 4),
-    )
-
-
-def _is_whole(reply: Reply) -> bool:
-    """Whether a reply, not cut off, holds a prompt."""
-    try:
-        read_prompt(reply.text, reply.form)
-    except PromptError:
-        return False
-    return reply.finish_reason == "stop"
-
-
-def _keeps_to(reply: Reply, expression: str) -> bool:
-    """Whether a reply holds a prompt in the language of a regular expression."""
-    try:
-        return re.fullmatch(expression, read_prompt(reply.text, reply.form).text) is not None
-    except PromptError:
-        return False
-
-
-def _worth_repeating(reply: Reply) -> bool:
-    """Whether an answer came that holds no prompt. A request that failed was repeated by the SDK already."""
-    if reply.error is not None:
-        return reply.finish_reason == MALFORMED
-    return not _is_whole(reply)

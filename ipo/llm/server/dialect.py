@@ -117,6 +117,11 @@ def phrase_schema(pattern: str) -> dict[str, Any]:
     return {**_PHRASE_SCHEMA, "properties": {"phrase": {"type": "string", "pattern": f"^{pattern}$"}}}
 
 
+def names_the_format(message: str) -> bool:
+    """Whether what a server says is about the response format."""
+    return any(name in message for name in _FORMAT)
+
+
 def names_an_option(message: str) -> bool:
     """Whether a refusal says which option is at fault, so that the server need not be asked with it again."""
     return any(name in message for name in ("max_completion_tokens", *_OPTIONAL, *_FORMAT))

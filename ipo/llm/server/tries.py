@@ -1,0 +1,48 @@
+"""Several tries at one reply: whether another is worth it, and what all of them took."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+
+from ipo.errors import PromptError
+from ipo.llm.base import Reply
+from ipo.llm.parse import read_prompt
+
+MALFORMED = "malformed"
+"""Finish reason of an answer that came but is none, such as a page of HTML."""
+
+
+def last_of(tries: Sequence[Reply]) -> Reply:
+    """The last of several tries, with what all of them took."""
+    return replace(
+        tries[-1],
+        prompt_tokens=sum(reply.prompt_tokens for reply in tries),
+        completion_tokens=sum(reply.completion_tokens for reply in tries),
+        seconds=round(sum(reply.seconds for reply in tries), 4),
+    )
+
+
+def is_whole(reply: Reply) -> bool:
+    """Whether a reply, not cut off, holds a prompt."""
+    try:
+        read_prompt(reply.text, reply.form)
+    except PromptError:
+        return False
+    return reply.finish_reason == "stop"
+
+
+def keeps_to(reply: Reply, expression: str) -> bool:
+    """Whether a reply holds a prompt in the language of a regular expression."""
+    try:
+        return re.fullmatch(expression, read_prompt(reply.text, reply.form).text) is not None
+    except PromptError:
+        return False
+
+
+def worth_repeating(reply: Reply) -> bool:
+    """Whether an answer came that holds no prompt. A request that failed was repeated by the SDK already."""
+    if reply.error is not None:
+        return reply.finish_reason == MALFORMED
+    return not is_whole(reply)

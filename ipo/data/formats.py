@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import ctypes
 import io
 import warnings
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import cache
 from importlib.util import find_spec
 from typing import BinaryIO
 
-from PIL import Image
+from PIL import Image, _imaging
 
 from ipo.packages import extra_remedy
 
@@ -55,9 +57,21 @@ def suffix_of(data: bytes) -> str:
 
 @cache
 def _readable() -> tuple[str, ...]:
+    _silence_libtiff()
     if not HEIF_INSTALLED:
         return tuple(FORMATS)
     import pillow_heif
 
     pillow_heif.register_heif_opener()
     return (*FORMATS, "HEIF")
+
+
+def _silence_libtiff() -> None:
+    """Of the decoders libtiff alone writes lines of its own to the screen; what is wrong, Pillow says anyway.
+
+    Its function is looked up in Pillow's module, whose library it is; where it cannot be found there, the lines stay.
+    """
+    with suppress(OSError, AttributeError):
+        silence = ctypes.CDLL(_imaging.__file__).TIFFSetErrorHandler
+        silence.argtypes, silence.restype = [ctypes.c_void_p], ctypes.c_void_p
+        silence(None)

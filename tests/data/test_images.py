@@ -349,3 +349,21 @@ def test_a_picture_of_a_phone_names_the_extra_that_reads_it(tmp_path):
     (tmp_path / "a.jpg").write_bytes(b"\0\0\0\x1cftypheic" + bytes(100))
     with pytest.raises(DataError, match=r"pip install 'ipo-prompts\[heic\]'"):
         load_image(tmp_path / "a.jpg")
+
+
+def test_damaged_pictures_write_no_line_of_their_own_to_the_screen(tmp_path, capfd):
+    random = np.random.default_rng(0)
+    picture, kinds = Image.new("L", (40, 40), 200), {"tiff_lzw": "L", "tiff_deflate": "L", "jpeg": "L", "group4": "1"}
+    damaged = 0
+    for compression, mode in kinds.items():
+        whole = io.BytesIO()
+        picture.convert(mode).save(whole, "TIFF", compression=compression)
+        for _ in range(50):
+            data = np.frombuffer(whole.getvalue(), dtype=np.uint8).copy()
+            data[random.integers(0, len(data), 5)] = random.integers(0, 256, 5)
+            try:
+                images.decode_image(data.tobytes(), tmp_path / "x.tif")
+            except DataError:
+                damaged += 1
+    assert damaged > 20
+    assert capfd.readouterr() == ("", "")

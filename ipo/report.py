@@ -10,6 +10,7 @@ from typing import Any
 
 from ipo.charts import Chart, make_chart
 from ipo.compare.names import target_names
+from ipo.compare.trials import read_toml, with_domains
 from ipo.compare.verdict import verdict
 from ipo.errors import IpoError
 from ipo.files import parse_rows, read_text, write_atomic
@@ -135,6 +136,7 @@ def _without_twins(rows: Sequence[ResultRow]) -> Iterator[ResultRow]:
 def write_reports(folder: Path) -> Path:
     """Write the pages of a run, finished or not, and return the path of `report.html`."""
     run = shown(read_run(folder))
+    run["dataset"] = printable(with_domains(run["dataset"], read_toml(folder)))
     result = shown_result(read_result(folder)) if (folder / RESULT_FILE).exists() else None
     values: dict[str, Any] = {
         "run": run,

@@ -130,9 +130,9 @@ def test_pages_and_the_screen_show_the_verdict_and_the_address_of_the_report(tmp
     difference = {"value": 0.2, "low": 0.1, "high": 0.3}
     comparisons = [{"prompt": "a <CLASS>.", "differences": {"base": difference}}]
     folder = write_run(tmp_path / "my run", comparisons=comparisons, rejects={"unlikely": 2})
-    sentence = "+20.0 points, 95% interval [+10.0, +30.0]: better, by more than chance explains."
+    sentence = "beyond chance: +20.0 points, 95% interval [+10.0, +30.0]."
     assert sentence in write_reports(folder).read_text()
-    assert "better, by more than chance explains" in (folder / "history.md").read_text()
+    assert "beyond chance: +20.0 points" in (folder / "history.md").read_text()
     print_result(read_result(folder), folder)
     screen = " ".join(capsys.readouterr().out.split())
     assert sentence in screen

@@ -48,16 +48,14 @@ def judged(correct, predictors, step=3, targets=()):
 def test_the_best_prompt_is_measured_against_the_first_and_the_hand_crafted_one():
     sentences = judged(*answered(first=60, hand_crafted=79, ipo=80))
     assert len(sentences) == 2
-    assert sentences[0].startswith(f'"{BEST}" against "{PLAIN}" on 100 test images: +20.0 points, 95% interval [+')
-    assert sentences[0].endswith("better, by more than chance explains.")
-    assert f'against "{OTHER}"' in sentences[1]
-    assert sentences[1].endswith("no difference beyond chance was seen.")
+    better = f'On 100 test images "{BEST}" does better than "{PLAIN}", beyond chance: +20.0 points, 95% interval [+'
+    assert sentences[0].startswith(better)
+    assert f'"{BEST}" and "{OTHER}" differ by no more than chance explains: +1.0 points' in sentences[1]
 
 
 def test_a_worse_prompt_is_called_worse():
     (sentence,) = judged(*answered(first=80, ipo=60))
-    assert "-20.0 points" in sentence
-    assert sentence.endswith("worse, by more than chance explains.")
+    assert f'"{BEST}" does worse than "{PLAIN}", beyond chance: -20.0 points' in sentence
 
 
 def test_the_interval_is_that_of_pairs_and_the_same_every_time():
@@ -89,15 +87,19 @@ def test_halves_are_judged_by_their_harmonic_mean():
         correct[name]["new"] = correct[name]["base"]
     correct["images"]["new"] = IMAGES
     (sentence,) = judged(correct, predictors)
-    assert "in H, over base and new classes: +20.0 points" in sentence
+    assert sentence.startswith("On the test images of base and new classes (H)")
+    assert "beyond chance: +20.0 points" in sentence
 
 
 def test_another_domain_has_a_sentence_of_its_own():
     correct, predictors = answered(first=60, ipo=80)
     correct["images"]["looks@photo"] = IMAGES
+    for name in ("first", "ipo"):
+        predictors[name]["targets"] = {"looks@photo": predictors[name]["base"]}
     correct["first"]["looks@photo"], correct["ipo"]["looks@photo"] = bits(70), bits(69)
     sentences = judged(correct, predictors, targets=["looks@photo"])
-    assert sentences[1].startswith(f'On looks@photo, against "{PLAIN}": -1.0 points')
+    assert sentences[1].startswith("On 100 images of looks@photo")
+    assert "differ by no more than chance explains: -1.0 points" in sentences[1]
 
 
 def test_runs_of_earlier_versions_have_no_verdict():

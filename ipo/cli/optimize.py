@@ -45,7 +45,7 @@ def optimize(
 
       ipo optimize --dataset caltech101 --llm local-llama --steps 40
 
-      ipo optimize --dataset stamps --offline
+      ipo optimize --dataset looks --domains drawing --classes all --offline
 
       ipo optimize --resume runs/caltech101-local-llama-16shot-seed1
 

@@ -107,6 +107,7 @@ def carry_out(job: Job, folder: RunFolder) -> tuple[Path, Result]:
 
 def describe(job: Job) -> str:
     """What is about to run, in a few lines."""
+    from ipo.compare.trials import with_domains
     from ipo.propose import named_by_first_prompts
     from ipo.report import classes_of
 
@@ -115,7 +116,7 @@ def describe(job: Job) -> str:
     found = f"{classes}, {counted(len(task.train), 'training image')}, split {job.protocol.source.split_source}"
     method = "" if job.method.name == SEARCH else f"{job.method.name} on "
     lines = [
-        f"{method}{task.dataset}: {found}",
+        f"{method}{with_domains(task.dataset, job.settings.model_dump(mode='json'))}: {found}",
         f"CLIP {task.clip.fingerprint.name}" + (f"; LLM {llm.name}" if llm else ""),
     ]
     if isinstance(options, SearchSettings):

@@ -92,12 +92,10 @@ def _trial(
     settings: dict[str, Any],
 ) -> Trial:
     figures, data = result.predictors[name], _section(settings, "data")
-    domains = data.get("domains")
-    named = "+".join(map(str, domains)) if isinstance(domains, list) else ""
     drawn = bool(_DRAWN.search(result.split_source))
     return Trial(
         predictor=name,
-        dataset=f"{result.dataset}@{named}" if named else result.dataset,
+        dataset=with_domains(result.dataset, settings),
         seed=result.seed,
         facts=_facts(result, name, settings),
         base=figures.base.accuracy,
@@ -146,6 +144,13 @@ def read_toml(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise RunError(f"cannot read {CONFIG_FILE}: {reason}", where=str(folder)) from error
+
+
+def with_domains(dataset: str, settings: dict[str, Any]) -> str:
+    """A dataset with the domains of the fit where it was on some of them: `pacs@photo`."""
+    domains = _section(settings, "data").get("domains")
+    named = "+".join(map(str, domains)) if isinstance(domains, list) else ""
+    return f"{dataset}@{named}" if named else dataset
 
 
 def _section(settings: dict[str, Any], name: str) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from ipo.compare.paired import paired_differences
 from ipo.prompt import text_key
 from ipo.registry import SEARCH
 from ipo.result import Comparison, Difference, Result
+from ipo.screen import counted
 
 REFERENCES = ("photo", "first", "hand-crafted")
 """The predictors of a search that its best prompt is measured against, where they are there."""
@@ -37,10 +38,10 @@ def compare_best(correct: Mapping[str, Any], result: Result) -> list[Comparison]
     def answers(name: str) -> Answers:
         return Answers(result.seed, {split: bits for split, bits in correct[name].items() if bits}, images, {})
 
-    said = {text_key(_sentence(result, SEARCH))}
+    said = {text_key(_prompt(result, SEARCH))}
     found: list[Comparison] = []
     for name in REFERENCES:
-        text = _sentence(result, name)
+        text = _prompt(result, name)
         if text and text_key(text) not in said:
             said.add(text_key(text))
             differences = paired_differences([answers(SEARCH)], [answers(name)])
@@ -49,7 +50,7 @@ def compare_best(correct: Mapping[str, Any], result: Result) -> list[Comparison]
     return found
 
 
-def _sentence(result: Result, name: str) -> str:
+def _prompt(result: Result, name: str) -> str:
     """The prompt of a predictor; empty where there is none."""
     predictor = result.predictors.get(name)
     return predictor.prompts[0] if predictor and predictor.prompts else ""
@@ -72,21 +73,19 @@ def _sentences(best: str, result: Result) -> Iterator[str]:
         main = next((name for name in _MAIN if name in differences), None)
         if main is not None:
             count = result.predictors[SEARCH].base.n
-            where = f"on {count} test images" if main == "base" else "in H, over base and new classes"
-            yield f'"{best}" against "{comparison.prompt}" {where}: {_words(differences[main])}'
+            where = counted(count, "test image") if main == "base" else "the test images of base and new classes (H)"
+            yield _sentence(where, best, comparison.prompt, differences[main])
     for target, name in target_names(result.targets).items():
         for comparison in comparisons[:1]:
             if target in comparison.differences:
-                yield f'On {name}, against "{comparison.prompt}": {_words(comparison.differences[target])}'
+                where = f"{counted(result.predictors[SEARCH].targets[target].n, 'image')} of {name}"
+                yield _sentence(where, best, comparison.prompt, comparison.differences[target])
 
 
-def _words(difference: Difference) -> str:
-    """`+12.5 points, 95% interval [+6.1, +18.9]: better, by more than chance explains`."""
+def _sentence(where: str, best: str, other: str, difference: Difference) -> str:
+    """`On 152 test images "X" does better than "Y", beyond chance: +12.5 points, 95% interval [+6.1, +18.9]`."""
     value, low, high = (100 * share for share in (difference.value, difference.low, difference.high))
-    if low > 0:
-        meaning = "better, by more than chance explains"
-    elif high < 0:
-        meaning = "worse, by more than chance explains"
-    else:
-        meaning = "no difference beyond chance was seen"
-    return f"{value:+.1f} points, 95% interval [{low:+.1f}, {high:+.1f}]: {meaning}"
+    figures = f"{value:+.1f} points, 95% interval [{low:+.1f}, {high:+.1f}]"
+    if low <= 0 <= high:
+        return f'On {where} "{best}" and "{other}" differ by no more than chance explains: {figures}'
+    return f'On {where} "{best}" does {"better" if low > 0 else "worse"} than "{other}", beyond chance: {figures}'

@@ -115,6 +115,7 @@ REFUSED = [
     (["datasets", "draw", "dtd", "--split-file", "full"], "it is a folder, not a file"),
     (["datasets", "draw", "photos", "--split-file", "gone.json"], "--split-file is for datasets"),
     ([*SEARCH, "--set", "search.steps=true"], "a number is wanted"),
+    (["history", "full"], "no history.jsonl here"),
     (["optimize", "--resume", "full"], "no run here"),
     (["baseline", "--resume", "full"], "no run here"),
 ]

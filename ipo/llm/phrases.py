@@ -55,6 +55,7 @@ class Aspect(Section):
 
     before: Words = ()
     after: Words = ()
+    alone: bool = False
 
 
 class Kind(Section):
@@ -83,7 +84,9 @@ class WordLists(Section):
     def changed(self, change: Callable[[str, Words], Words]) -> WordLists:
         """The lists after `change`, which is given the name of each and its entries."""
         aspects = {
-            name: Aspect(before=change("before", aspect.before), after=change("after", aspect.after))
+            name: aspect.model_copy(
+                update={"before": change("before", aspect.before), "after": change("after", aspect.after)}
+            )
             for name, aspect in self.aspect.items()
         }
         kinds = {
@@ -234,8 +237,9 @@ def _random_phrase(lists: WordLists, draws: random.Random) -> str:
     said = [named[place] for place in chosen if place < len(named)]
     words = [draws.choice(lists.aspect[name].before) for name in said]
     thing = draws.choice([word for word in lists.things if word not in words]) if len(chosen) > len(said) else ""
-    endings = [ending for name in kind.aspects if name not in said for ending in lists.aspect[name].after]
     place = _perhaps(lists.places, draws) if kind.places else ""
+    open_aspects = [lists.aspect[name] for name in kind.aspects if name not in said]
+    endings = [ending for aspect in open_aspects if not (place and aspect.alone) for ending in aspect.after]
     ending = _perhaps(endings, draws)
     behind = f"{place}, {ending}" if place and ending else place or ending
     return _sentence(" ".join([*words, draws.choice(kind.media)]), thing, behind, draws)

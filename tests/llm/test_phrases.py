@@ -91,6 +91,7 @@ def test_the_grammar_writes_what_people_write(text: str) -> None:
         "a photo of a <CLASS> in a garden in a forest.",
         "a photo of a <CLASS> seen from above, in a garden.",
         "a photo of a <CLASS>, seen from above.",
+        "a cartoon of a <CLASS> in a garden, on a poster.",
         "an icon of a <CLASS> in a forest.",
         "a photo of a <CLASS> taken by.",
     ],
@@ -108,12 +109,23 @@ def entries() -> list[str]:
 
 def test_there_are_some_hundred_words_of_each_sort_and_all_pass_what_proposals_must_pass() -> None:
     lists = word_lists()
-    assert len(lists.places) > 100
+    assert len(lists.places) > 90
     assert sum(len(kind.media) for kind in lists.kind.values()) > 150
     assert sum(len(aspect.before) for aspect in lists.aspect.values()) > 300
     assert sum(len(aspect.after) for aspect in lists.aspect.values()) > 250
     for word in entries():
         assert unknown_words(word) == unfit_words(word) == odd_signs(word) == [], word
+
+
+def test_no_phrase_says_a_word_twice_before_the_class_and_no_ending_the_word_of_the_medium() -> None:
+    lists = word_lists()
+    for name, kind in lists.kind.items():
+        aspects = [lists.aspect[one] for one in kind.aspects]
+        before = [word for aspect in aspects for word in aspect.before]
+        assert len(set(before)) == len(before), name
+        said = {word for text in kind.media for word in text.split()} - {"picture"}
+        for words in [*before, *(after for aspect in aspects for after in aspect.after)]:
+            assert not said & set(words.split()), f"{name}: {words}"
 
 
 SOUNDED = {"unique": "a", "unusual": "an", "ugly": "an", "one": "a", "hour": "an", "x-ray": "an", "35mm photo": "a"}
@@ -162,6 +174,7 @@ def _reads_as(name: str, medium: str, thing: str, behind: str) -> bool:
     if place and not (kind.places and place in lists.places):
         return False
     owners = [one for one in kind.aspects if ending in lists.aspect[one].after]
+    owners = [one for one in owners if not (place and lists.aspect[one].alone)]
     return any(
         len(one) + bool(thing) <= 2 and (not ending or any(owner not in one for owner in owners)) for one in said
     )
@@ -218,10 +231,8 @@ def test_random_phrases_depend_on_the_seed_alone() -> None:
     assert random_phrases(30, seed=3)[:20] == first
     assert random_phrases(20, seed=4) != first
     kinds = [kind.media for kind in word_lists().kind.values()]
-    drawn = [
-        next((i for i, media in enumerate(kinds) if any(f" {m} of " in text for m in media)), 0) for text in many()
-    ]
-    assert all(drawn.count(index) > 100 for index in range(len(kinds)))
+    for media in kinds:
+        assert sum(not media or any(f" {medium} of " in text for medium in media) for text in many()) > 60
 
 
 def test_a_grammar_is_there_in_a_moment() -> None:

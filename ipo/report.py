@@ -136,7 +136,7 @@ def _without_twins(rows: Sequence[ResultRow]) -> Iterator[ResultRow]:
 def write_reports(folder: Path) -> Path:
     """Write the pages of a run, finished or not, and return the path of `report.html`."""
     run = shown(read_run(folder))
-    run["dataset"] = printable(with_domains(run["dataset"], read_toml(folder)))
+    run["dataset"] = printable(with_domains(run.get("dataset", ""), read_toml(folder)))
     result = shown_result(read_result(folder)) if (folder / RESULT_FILE).exists() else None
     values: dict[str, Any] = {
         "run": run,

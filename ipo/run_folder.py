@@ -53,6 +53,7 @@ class RunFacts(BaseModel):
     split_source: str = ""
     split_hash: str = ""
     classes: str = ""
+    class_count: int = 0
     training_images: int = 0
     clip: dict[str, Any] = {}
     llm: str = ""

@@ -288,7 +288,7 @@ def test_paths_are_printed_as_they_are(shop, pictures, tmp_path, monkeypatch, ca
     command.print_result(result, path)
     shown = capsys.readouterr().out
     assert "run[old]/history.md" in shown
-    assert "run[old]/report.html" in shown
+    assert f"Report: {(tmp_path / 'run[old]' / 'report.html').as_uri()}" in shown
     shop.asked.clear()
     shop.steps = [SCRIPT[0], []]
     with pytest.raises(AssertionError):

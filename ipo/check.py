@@ -12,18 +12,17 @@ from pathlib import Path
 from ipo.cache import cache_folder
 from ipo.captions.load import require_captioner
 from ipo.clip.specs import LOCAL, require_clip_spec
-from ipo.config import OFFLINE_CLIP, SearchSettings, Settings
+from ipo.config import OFFLINE_CLIP, SearchOptions, Settings
 from ipo.data.classnames import read_map
 from ipo.data.folders import is_dropping
 from ipo.data.load import require_known, require_there, target_parts
 from ipo.errors import ConfigError, RunError
-from ipo.llm.base import ReplyForm
 from ipo.llm.load import remote_name, reply_form, require_llm
 from ipo.llm.prices import require_price
-from ipo.meta_prompt import build_messages
-from ipo.prompt import HistoryEntry, Prompt, Score
+from ipo.prompt import Prompt
 from ipo.run_path import require_free
 from ipo.scope import Reader
+from ipo.search.strategy import choose, try_out
 from ipo.tracker import require_installed
 
 Check = Callable[[Settings], object]
@@ -76,22 +75,18 @@ def clip_is_known(settings: Settings) -> None:
 
 
 def llm_is_known(settings: Settings) -> None:
-    """The LLM has a name, files or a key, and the template fits it."""
+    """The LLM has a name, files or a key, and the strategy can ask it: its template fits."""
+    options = SearchOptions(search=settings.search, strategy=settings.strategy)
+    if not choose(settings.strategy).asks_llm:
+        return
     preset = require_llm(settings.llm, offline=settings.offline)
-    captioned = settings.captions.captioner != "none"
     form = reply_form(preset, settings.llm)
-    template_can_be_filled(settings.search, captioned, preset.template or "ipo.j2", form)
+    try_out(options, settings.captions.captioner != "none", preset.template or "ipo.j2", form)
 
 
-def template_can_be_filled(settings: SearchSettings, captioned: bool, template: str, form: ReplyForm) -> None:
-    """The template of the meta-prompt, `template` where the settings name none, can be filled in as at the first step.
-
-    Raises `ConfigError` naming the file and the line or the variable.
-    """
-    score = Score(accuracy=0.5, loss=1.0, low=0.0, high=1.0, margin=0.0, fold_accuracy=0.5, fold_loss=1.0)
-    first = [HistoryEntry(index, 0, text, score=score) for index, text in enumerate(settings.first_prompts)]
-    captions = ["a picture"] if captioned else []
-    build_messages(settings.template or template, first[: settings.history], captions, form)
+def strategy_is_known(settings: Settings) -> None:
+    """There is such a strategy, and it has such options."""
+    choose(settings.strategy)
 
 
 def captioner_is_known(settings: Settings) -> None:
@@ -148,6 +143,7 @@ CHECKS: tuple[tuple[str, Check], ...] = (
     ("data.names", names_can_be_read),
     ("clip.model", clip_is_known),
     ("search.first_prompts", first_prompts_are_prompts),
+    ("strategy.name", strategy_is_known),
     ("llm.spec", llm_is_known),
     ("captions.captioner", captioner_is_known),
     ("search.max_cost", prices_are_known),

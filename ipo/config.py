@@ -195,12 +195,35 @@ class SearchSettings(Section):
     """Stop after so many steps in a row without one proposal that could be used; 0 never does."""
     max_proposals: PositiveInt | None = None
     """Stop after so many proposals."""
+    max_scored: PositiveInt | None = None
+    """Stop after so many prompts that were scored."""
     max_tokens: PositiveInt | None = None
     """Stop after so many LLM tokens, prompt and reply together, and those of captions by an API."""
     max_cost: float | None = Field(default=None, gt=0)
     """Stop after so many US dollars by the price table."""
     max_minutes: float | None = Field(default=None, gt=0)
     """Stop after so many minutes."""
+
+
+class StrategySettings(Section):
+    """What one step of the search shows and asks; each strategy has options of its own here."""
+
+    model_config = ConfigDict(extra="allow")
+
+    name: str = "ipo"
+    """The strategy; see `ipo optimize --strategies`."""
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The options that were set, which the strategy checks."""
+        return dict(self.model_extra or {})
+
+
+class SearchOptions(Section):
+    """All that a search is asked to do."""
+
+    search: SearchSettings
+    strategy: StrategySettings
 
 
 class Settings(Section):
@@ -211,6 +234,7 @@ class Settings(Section):
     llm: LLMSettings = LLMSettings()
     captions: CaptionSettings = CaptionSettings()
     search: SearchSettings = SearchSettings()
+    strategy: StrategySettings = StrategySettings()
     seed: NonNegativeInt = 1
     """The one seed; every random choice of the run derives from it."""
     tracker: TrackerName = "none"

@@ -188,21 +188,21 @@ class Method:
     """Raises an `IpoError` where the options cannot work with the LLM; called before anybody is asked for captions."""
     reopen: Callable[[Path, Any], None] = lambda *_: None
     """Raises an `IpoError` where a fit cannot go on with the files in a run folder; changes nothing."""
-    section: str = ""
-    """The section of the settings that holds its options, in the place of options of its own."""
+    asks_llm: Callable[[Any], bool] = lambda _: True
+    """Of a method of `ipo.llm_methods`: whether it asks the LLM under these options; otherwise it is handed none."""
+    of_settings: Callable[[Settings], Section] | None = None
+    """How its options are read from the settings, where they stand there in the place of options of its own."""
 
     def options_of(self, settings: Settings, dataset: str, own: Mapping[str, Any] | None = None) -> Section:
-        """Its options for a dataset: those of its section, or the published ones with `own` above them.
+        """Its options for a dataset: those in the settings, or the published ones with `own` above them.
 
-        Raises `ConfigError` for options of its own where it has a section.
+        Raises `ConfigError` for options of its own where they stand in the settings.
         """
-        if not self.section:
+        if self.of_settings is None:
             return self.configure(dataset, settings.data.shots, own)
         if own:
-            key = next(iter(own))
-            raise ConfigError(f"'{key}' is no setting", remedy=f"Is it {self.section}.{key}?")
-        options: Section = getattr(settings, self.section)
-        return options
+            raise ConfigError(f"'{next(iter(own))}' is no setting", remedy="Write it as section.key=value")
+        return self.of_settings(settings)
 
     def configure(self, dataset: str, shots: int, overrides: Mapping[str, Any] | None = None) -> Section:
         """The published options with `overrides` above them; paths in them no longer depend on the working folder.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from typing import Any, ClassVar
@@ -129,7 +130,11 @@ class Score:
 
 @dataclass(frozen=True)
 class HistoryEntry:
-    """One candidate of a run: scored, or rejected with a reason. `parent` is the id of the best prompt shown for it."""
+    """One candidate of a run: scored, or rejected with a reason.
+
+    `parent` is the id of the entry that it descends from, for IPO the best prompt shown; `parents` are the ids of all,
+    where there are several.
+    """
 
     id: int
     step: int
@@ -137,8 +142,17 @@ class HistoryEntry:
     parent: int | None = None
     score: Score | None = None
     reason: str | None = None
+    parents: tuple[int, ...] | None = None
 
     __pydantic_config__: ClassVar = EXACT
+
+    @classmethod
+    def child(
+        cls, index: int, step: int, text: str, lineage: Sequence[int], score: Score | None, reason: str | None
+    ) -> HistoryEntry:
+        """The entry of a candidate that descends from the entries with the ids of `lineage`, the nearest first."""
+        parent = lineage[0] if lineage else None
+        return cls(index, step, text, parent, score, reason, tuple(lineage) if len(lineage) > 1 else None)
 
     def to_json(self) -> dict[str, Any]:
         """The entry as one line of `history.jsonl`, without the fields that it lacks."""
@@ -152,6 +166,10 @@ class HistoryEntry:
             raise ValueError("it needs either a score or a reason")
         if entry.parent is not None and not 0 <= entry.parent < entry.id:
             raise ValueError(f"'parent': {entry.parent} is no entry before this one")
+        if entry.parents is not None and (len(entry.parents) < 2 or entry.parents[0] != entry.parent):
+            raise ValueError("'parents' are several, and the first is 'parent'")
+        if any(not 0 <= parent < entry.id for parent in entry.parents or ()):
+            raise ValueError("'parents' holds an id of no entry before this one")
         if entry.score is not None:
             entry.score.require_possible()
         if None in row.values():

@@ -14,16 +14,17 @@ from ipo.compare.trials import read_toml, with_domains
 from ipo.compare.verdict import verdict
 from ipo.errors import IpoError
 from ipo.files import parse_rows, read_text, write_atomic
-from ipo.history import History
 from ipo.methods import curve_row
 from ipo.prompt import HistoryEntry, text_key
-from ipo.propose import REJECT_WORDS, reject_counts
-from ipo.record import HISTORY_FILE
+from ipo.registry import SEARCH
 from ipo.render import render
 from ipo.result import Figures, Predictor, Result, read_result, to_json
 from ipo.run_folder import RESULT_FILE, RunFolder, read_run, read_settings
 from ipo.run_path import CONFIG_FILE
 from ipo.screen import counted, printable
+from ipo.search.history import History
+from ipo.search.propose import REJECT_WORDS, reject_counts
+from ipo.search.record import HISTORY_FILE
 
 HISTORY_PAGE = "history.md"
 RESULT_PAGE = "result.md"
@@ -33,18 +34,16 @@ NAMES = {
     "photo": '"a photo of a"',
     "first": "first prompt",
     "hand-crafted": "hand-crafted prompt",
-    "ipo": "ipo, best prompt",
-    "ipo-ensemble": "ipo, ensemble",
     "select-80": "best of 80 prompts",
     "ensemble-80": "mean of 80 prompts",
 }
-"""How tables call the predictors of a result."""
+"""How tables call the predictors of a result, beside those that a search found."""
 _LEGEND = (
     ("base", "base: the classes that the search saw; new: the others. Each compete among themselves only."),
     ("H", "H: the harmonic mean of the accuracies on base and new classes."),
     ("first", "first prompt: what the search began with."),
     ("hand-crafted", "hand-crafted prompt: the one that papers use for this dataset."),
-    ("ipo-ensemble", "ensemble: several prompts, averaged."),
+    ("ensemble", "ensemble: several prompts, averaged."),
     ("select-80", "80 prompts: those that OpenAI wrote for CLIP; the best one by the training images, or their mean."),
 )
 """What words of a results table mean, by the heading or predictor that brings them."""
@@ -102,8 +101,14 @@ def result_rows(result: Result) -> list[ResultRow]:
             halves += [with_interval(figures.new), _harmonic(figures)]
         targets = (with_interval(figures.targets.get(target)) for target in result.targets)
         prompts = tuple(printable(prompt) for prompt in figures.prompts or ())
-        rows.append(ResultRow(printable(NAMES.get(name, name)), (*halves, *targets), prompts))
+        rows.append(ResultRow(printable(_label(name, result)), (*halves, *targets), prompts))
     return list(_without_twins(rows))
+
+
+def _label(name: str, result: Result) -> str:
+    headline = result.headline or SEARCH  # results of earlier versions do not tell
+    found = {headline: "best prompt", f"{headline}-ensemble": "ensemble"} if result.best else {}
+    return f"{headline}, {found[name]}" if name in found else NAMES.get(name, name)
 
 
 def _harmonic(figures: Predictor) -> str:
@@ -114,6 +119,7 @@ def _harmonic(figures: Predictor) -> str:
 def legend(result: Result) -> list[str]:
     """A line for each word of a results table that needs one."""
     words = {*result_columns(result), *result.predictors}
+    words |= {"ensemble"} if any(name.endswith("-ensemble") for name in result.predictors) else set()
     return [line for word, line in _LEGEND if word in words]
 
 

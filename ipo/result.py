@@ -175,6 +175,8 @@ class Result(_Part):
     """The predictor that stands for the method."""
     predictors: Annotated[dict[str, Predictor], Field(min_length=1)]
     figures: dict[str, Any] = {}
+    strategy: str = ""
+    """Of a search."""
     stopped: str = ""
     unusable: Unusable | None = None
     best: Best | None = None

@@ -26,8 +26,8 @@ PLACES = ("data.dataset", "data.root", "data.targets", "data.names")
 """Where the data lie; the hashes of splits, class names and training images say whether they are the same."""
 
 LIMITS = (
-    "search.steps", "search.patience", "search.max_proposals", "search.max_tokens", "search.max_cost",
-    "search.max_minutes", "search.give_up",
+    "search.steps", "search.patience", "search.max_proposals", "search.max_scored", "search.max_tokens",
+    "search.max_cost", "search.max_minutes", "search.give_up",
 )  # fmt: skip
 """When a search stops: a later one goes on as an unbroken run would have done."""
 

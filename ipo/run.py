@@ -53,7 +53,7 @@ class Job:
 
     def facts(self) -> dict[str, Any]:
         """What `run.json` records of the method, the models and the data: what has to be the same later."""
-        own = {} if self.method.section else {"options": self.options.model_dump(mode="json")}
+        own = {} if self.method.of_settings else {"options": self.options.model_dump(mode="json")}
         llm, captions = self.means.llm, self.means.captions
         asked = {"llm": llm.name, "captioner": captions.captioner} if llm else {}
         if llm and llm.form in PHRASE_FORMS:
@@ -91,7 +91,7 @@ def prepare(
     clip = load_clip(settings.clip, offline=settings.offline)
     method.check(task_texts(listing, settings, clip), options)
     means = Means()
-    if asks_llm(name):
+    if asks_llm(name) and method.asks_llm(options):
         captioned = settings.captions.captioner != "none"
         means = Means(load_llm(settings.llm, offline=settings.offline), settings.llm, captioned)
         method.ready(options, means)
@@ -132,7 +132,7 @@ def plan(resumption: Resumption, own: Mapping[str, Any] | None = None) -> tuple[
     Raises `RunError` and `ConfigError` where anything is another that the result depends on; changes nothing.
     """
     method, settings = find_method(resumption.method), resumption.settings
-    if not method.section:
+    if method.of_settings is None:
         before = resumption.run.get("options")
         if not isinstance(before, dict):
             what = "the options of the method are damaged"

@@ -34,7 +34,7 @@ VERIFY = Reader("ipo verify", ("data.root", "data.skip_unreadable", "clip", "see
 def method_reader(method: str) -> Reader:
     """What a method reads of the settings beside its own options. Raises `UnknownName` where there is none such."""
     asking = ("llm", "captions") if asks_llm(method) else ()
-    searching = ("search",) if method == SEARCH else ()
+    searching = ("search", "strategy") if method == SEARCH else ()
     return Reader(method, ("data", "clip", *asking, *searching, "seed", "tracker", "offline"))
 
 

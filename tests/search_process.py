@@ -8,8 +8,8 @@ from pathlib import Path
 from ipo.config import LLMSettings, SearchSettings
 from ipo.lengths import TextRoom
 from ipo.llm.server.chat import OpenAILLM
-from ipo.optimize import Search, optimize
-from ipo.record import Record
+from ipo.search.loop import Search, optimize
+from ipo.search.record import Record
 from tests.fakes import FakeClip, image_set
 
 CLASSNAMES = ("cat", "dog", "house", "tree", "boat")

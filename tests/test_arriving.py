@@ -18,7 +18,7 @@ from ipo.captions.api import ApiDescriber
 from ipo.errors import LLMError, RunError
 from ipo.files import append_rows, read_rows
 from ipo.llm.base import Message, Reply
-from ipo.record import PENDING_FILE, Record
+from ipo.search.record import PENDING_FILE, Record
 from tests.clip.picture_clip import draw_pictures
 from tests.llm.server import FakeServer, serving
 from tests.search_process import CANDIDATES, run
@@ -119,7 +119,7 @@ def reply(text: str) -> Reply:
 def begun(folder: Path, places: tuple[int, ...] = (2, 0)) -> Record:
     """A record whose first step has got the replies of some places."""
     record = Record.resume("accuracy", folder, FIRST)
-    record.begin(1, ASK)
+    record.begin(1, 0, ASK)
     for place in places:
         record.keep(place, reply(f"reply {place}"), 1.5)
     return record
@@ -131,19 +131,19 @@ def test_replies_are_kept_by_their_place_with_what_was_asked(tmp_path: Path) -> 
     assert (question["step"], question["messages"]) == (1, [{"role": "user", "content": "Write a prompt."}])
     assert [row["index"] for row in replies] == [2, 0]
     again = Record.resume("accuracy", tmp_path, FIRST)
-    assert again.begin(1, ASK) == {2: reply("reply 2"), 0: reply("reply 0")}
+    assert again.begin(1, 0, ASK) == {2: reply("reply 2"), 0: reply("reply 0")}
 
 
 def test_a_step_that_is_whole_leaves_one_line_and_the_seconds_of_both_processes(tmp_path: Path) -> None:
     begun(tmp_path)
     again = Record.resume("accuracy", tmp_path, FIRST)
-    again.begin(1, ASK)
+    again.begin(1, 0, ASK)
     again.keep(1, reply("reply 1"), 0.5)
-    again.log_replies(1, ASK, [reply(f"reply {place}") for place in range(3)], 0.5)
+    again.log_replies(1, 0, ASK, [reply(f"reply {place}") for place in range(3)], 0.5)
     assert not (tmp_path / PENDING_FILE).exists()
     (row,) = read_rows(tmp_path / "replies.jsonl")
     assert row["seconds"] == 2.0
-    assert set(row) == {"step", "time", "seconds", "messages", "replies"}
+    assert set(row) == {"step", "ask", "time", "seconds", "messages", "replies"}
 
 
 @pytest.mark.parametrize("cut", [1, 40])
@@ -152,9 +152,9 @@ def test_a_torn_last_reply_is_asked_for_again_and_the_file_goes_on(tmp_path: Pat
     path = tmp_path / PENDING_FILE
     path.write_bytes(path.read_bytes()[:-cut])
     again = Record.resume("accuracy", tmp_path, FIRST)
-    assert set(again.begin(1, ASK)) == {2}
+    assert set(again.begin(1, 0, ASK)) == {2}
     again.keep(0, reply("reply 0"), 1.0)
-    assert set(Record.resume("accuracy", tmp_path, FIRST).begin(1, ASK)) == {0, 2}
+    assert set(Record.resume("accuracy", tmp_path, FIRST).begin(1, 0, ASK)) == {0, 2}
 
 
 @pytest.mark.parametrize("keep", [0, 10, None])
@@ -163,13 +163,13 @@ def test_a_torn_question_is_as_if_nothing_had_come(tmp_path: Path, keep: int | N
     path = tmp_path / PENDING_FILE
     path.write_bytes(path.read_bytes()[:keep] if keep is not None else path.read_bytes().splitlines(keepends=True)[0])
     again = Record.resume("accuracy", tmp_path, FIRST)
-    assert again.begin(1, ASK) == {}
+    assert again.begin(1, 0, ASK) == {}
     again.keep(0, reply("reply 0"), 1.0)
-    assert set(Record.resume("accuracy", tmp_path, FIRST).begin(1, ASK)) == {0}
+    assert set(Record.resume("accuracy", tmp_path, FIRST).begin(1, 0, ASK)) == {0}
 
 
-@pytest.mark.parametrize("other", [(2, ASK), (1, [Message("user", "Something else.")])])
-def test_replies_to_another_question_are_none(tmp_path: Path, other: tuple[int, list[Message]]) -> None:
+@pytest.mark.parametrize("other", [(2, 0, ASK), (1, 1, ASK), (1, 0, [Message("user", "Something else.")])])
+def test_replies_to_another_question_are_none(tmp_path: Path, other: tuple[int, int, list[Message]]) -> None:
     begun(tmp_path)
     again = Record.resume("accuracy", tmp_path, FIRST)
     assert again.begin(*other) == {}
@@ -179,17 +179,17 @@ def test_replies_to_another_question_are_none(tmp_path: Path, other: tuple[int, 
 def test_what_a_kill_left_behind_a_whole_step_is_removed(tmp_path: Path) -> None:
     record = begun(tmp_path)
     left = (tmp_path / PENDING_FILE).read_bytes()
-    record.log_replies(1, ASK, [reply("reply")] * 3, 1.0)
+    record.log_replies(1, 0, ASK, [reply("reply")] * 3, 1.0)
     (tmp_path / PENDING_FILE).write_bytes(left)
     again = Record.resume("accuracy", tmp_path, FIRST)
-    assert len(again.replies(1)) == 3
+    assert len(again.replies(1, 0)) == 3
     assert not (tmp_path / PENDING_FILE).exists()
 
 
 def test_a_failure_to_answer_is_not_kept(tmp_path: Path) -> None:
     record = begun(tmp_path)
     record.keep(1, Reply("", "line", "error", error="gone"), 2.0)
-    assert set(Record.resume("accuracy", tmp_path, FIRST).begin(1, ASK)) == {0, 2}
+    assert set(Record.resume("accuracy", tmp_path, FIRST).begin(1, 0, ASK)) == {0, 2}
 
 
 @pytest.mark.parametrize(

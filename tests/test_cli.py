@@ -17,7 +17,7 @@ OPTIMIZE_OPTIONS = {
     "--dataset", "--target", "--llm", "--base-url", "--clip", "--captioner", "--steps", "--candidates", "--history",
     "--select", "--template", "--temperature", "--shots", "--seed", "--classes", "--domains", "--data-root", "--device",
     "--max-tokens", "--force", "--offline", "--paper",
-    "--controls", "--no-controls", "--config", "--set", "--out", "--resume", "--json",
+    "--strategy", "--strategies", "--controls", "--no-controls", "--config", "--set", "--out", "--resume", "--json",
 }  # fmt: skip
 
 

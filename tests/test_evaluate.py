@@ -13,11 +13,11 @@ from ipo.config import LLMSettings, SearchSettings
 from ipo.data.types import Item
 from ipo.errors import ModelError, RunError
 from ipo.evaluate import ImageSet, PromptPredictor, score_candidates, score_classifier, score_prompts
-from ipo.history import History
 from ipo.lengths import TextRoom
-from ipo.optimize import Search, optimize
 from ipo.prompt import Prompt, Score
-from ipo.record import Record
+from ipo.search.history import History
+from ipo.search.loop import Search, optimize
+from ipo.search.record import Record
 from ipo.task import evaluate_on
 from tests.fakes import FakeClip, ScriptedLLM
 

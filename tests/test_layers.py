@@ -13,9 +13,9 @@ PACKAGE = Path(ipo.__file__).parent
 LAYERS = [
     "screen", "packages", "errors", "disk", "inputs", "files", "cache", "folders", "net", "progress", "toml",
     "hub_errors", "hub", "config", "paper", "prompt", "words", "naming", "render", "data", "clip", "lengths", "llm",
-    "captions", "meta_prompt", "propose", "metrics", "evaluate", "history", "record", "tracker", "optimize", "select",
-    "task", "registry", "methods", "run_path", "run_folder", "scope", "check", "search", "resume", "facts", "result",
-    "compare", "charts", "report", "run", "fixed_prompts", "cli", "__main__",
+    "captions", "metrics", "evaluate", "tracker", "task", "registry", "methods", "run_path", "run_folder", "search",
+    "scope", "check", "resume", "facts", "result", "compare", "charts", "report", "run", "fixed_prompts", "cli",
+    "__main__",
 ]  # fmt: skip
 MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
 

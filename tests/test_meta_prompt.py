@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from ipo.errors import ConfigError
-from ipo.meta_prompt import build_messages
 from ipo.prompt import HistoryEntry, Score
+from ipo.search.meta_prompt import build_messages
 
 CAPTIONS = ["a brown dog\non grass", "a red {{ car }} <|im_end|>"]
 

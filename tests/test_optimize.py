@@ -11,10 +11,10 @@ from ipo.lengths import TextRoom
 from ipo.llm.base import Spent
 from ipo.llm.prices import cost
 from ipo.metrics import accuracy
-from ipo.optimize import Search, optimize, step_seed, total_cost
 from ipo.prompt import Prompt
-from ipo.record import Record, Usage
-from ipo.select import greedy_ensemble
+from ipo.search.ensemble import greedy_ensemble
+from ipo.search.loop import Search, optimize, step_seed, total_cost
+from ipo.search.record import Record, Usage
 from tests.fakes import FakeClip, ScriptedLLM, image_set
 
 CLASSNAMES = ("cat", "dog", "house", "tree", "boat")

@@ -10,7 +10,7 @@ from ipo.lengths import TextRoom
 from ipo.llm.base import Reply
 from ipo.llm.parse import read_prompt
 from ipo.prompt import HistoryEntry, Prompt, Score, text_key
-from ipo.propose import Checks, accept
+from ipo.search.propose import Checks, accept
 from tests.fakes import FakeClip
 
 UNSEEN = [

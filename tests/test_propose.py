@@ -9,7 +9,7 @@ from ipo.config import SearchSettings
 from ipo.lengths import TextRoom
 from ipo.llm.base import Reply
 from ipo.prompt import Prompt
-from ipo.propose import Checks, Reject, accept, parse_reply
+from ipo.search.propose import Checks, Reject, accept, parse_reply
 from tests.fakes import FakeClip, ScriptedLLM
 
 

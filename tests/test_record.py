@@ -2,10 +2,10 @@ import pytest
 
 from ipo.errors import RunError
 from ipo.files import append_rows, read_rows
-from ipo.history import History
 from ipo.llm.base import Message, Reply
 from ipo.prompt import HistoryEntry, Score
-from ipo.record import Record
+from ipo.search.history import History
+from ipo.search.record import Record
 
 FIRST = ("prompt 0 <CLASS>",)
 STEP_3 = {"step": 3, "seconds": 1}
@@ -25,7 +25,7 @@ def filled(folder) -> Record:
     record.history.append([entry(0, 0, 0.5)])
     for step in (1, 2):
         replies = [Reply(f"reply {step}", "line", "stop", 10, 5, 0.5)] * 2
-        record.log_replies(step, [Message("user", f"ask {step}")], replies, 1.5)
+        record.log_replies(step, 0, [Message("user", f"ask {step}")], replies, 1.5)
         record.history.append([entry(2 * step - 1, step, 0.5 + step / 10), entry(2 * step, step, None)])
     return record
 
@@ -96,7 +96,7 @@ def test_a_torn_step_is_dropped_but_its_replies_are_kept(tmp_path, cut):
     assert again.last_step == 1
     assert [e.step for e in again.history] == [0, 1, 1]
     assert len(path.read_text().splitlines()) == 3
-    assert again.replies(2)[0].text == "reply 2"
+    assert again.replies(2, 0)[0].text == "reply 2"
 
 
 def cut_lines(path, keep):
@@ -110,7 +110,7 @@ def test_a_torn_reply_log_is_cut_back_to_whole_steps(tmp_path):
     cut_lines(tmp_path / "history.jsonl", 3)
     again = Record.resume("accuracy", tmp_path, FIRST)
     assert again.last_step == 1
-    assert again.replies(2) is None
+    assert again.replies(2, 0) is None
 
 
 def test_a_reply_log_with_a_gap_is_an_error(tmp_path):

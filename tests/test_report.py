@@ -19,9 +19,9 @@ from ipo.cli.console import print_json
 from ipo.cli.main import app
 from ipo.cli.running import print_result
 from ipo.clip.specs import CONSE_WEIGHTS
-from ipo.propose import REJECT_WORDS, RejectKind
 from ipo.report import classes_of, curve_charts, legend, rejects_in_words, result_rows, write_reports
 from ipo.result import Result, read_result
+from ipo.search.propose import REJECT_WORDS, RejectKind
 from tests.processes import run_process
 from tests.test_cli import write_history
 
@@ -45,8 +45,8 @@ def result(**more):
         "ipo-ensemble": ["b <CLASS>."],
     }
     return {
-        "method": "ipo", "dataset": "photos", "seed": 1, "shots": 1, "classes": "all", "class_count": 4,
-        "model": "mini", "seconds": 1.0, "cost": None, "targets": [], "stopped": "all 3 steps done",
+        "method": "ipo", "headline": "ipo", "dataset": "photos", "seed": 1, "shots": 1, "classes": "all",
+        "class_count": 4, "model": "mini", "seconds": 1.0, "cost": None, "targets": [], "stopped": "all 3 steps done",
         "best": {"id": 0, "step": 0, "text": "b <CLASS>.", "score": score},
         "ensemble": {"prompts": ["b <CLASS>."], "score": score},
         "predictors": {name: predictor(prompts) for name, prompts in said.items()},

@@ -9,9 +9,9 @@ import pytest
 from ipo.cli import running as command
 from ipo.errors import LLMError
 from ipo.llm.base import Reply
-from ipo.optimize import optimize, unusable
-from ipo.record import Record
 from ipo.result import read_result
+from ipo.search.loop import optimize, unusable
+from ipo.search.record import Record
 from tests.fakes import ScriptedLLM
 from tests.test_optimize import SCRIPT, make_search
 from tests.test_run import pictures, resume, search, settings, shop
@@ -110,5 +110,6 @@ def test_a_short_search_without_a_proposal_of_use_warns(useless, pictures, tmp_p
 def test_a_search_that_found_something_says_nothing(shop, pictures, tmp_path, capsys) -> None:
     result = search(settings(pictures), tmp_path / "run")
     assert result["unusable"] is None
+    capsys.readouterr()
     command.complain(read_result(tmp_path / "run"), tmp_path / "run")
     assert capsys.readouterr().err == ""

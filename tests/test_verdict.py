@@ -27,8 +27,8 @@ def answered(**right):
 
 def result(predictors, targets=(), **more):
     content = {
-        "method": "ipo", "dataset": "photos", "seed": 1, "shots": 1, "classes": "all", "model": "mini", "seconds": 1.0,
-        "cost": None, "predictors": predictors, "targets": list(targets), **more,
+        "method": "ipo", "headline": "ipo", "dataset": "photos", "seed": 1, "shots": 1, "classes": "all",
+        "model": "mini", "seconds": 1.0, "cost": None, "predictors": predictors, "targets": list(targets), **more,
     }  # fmt: skip
     return Result.model_validate(content)
 

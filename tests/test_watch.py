@@ -5,9 +5,9 @@ import io
 from rich.console import Console
 
 from ipo.cli.watch import Watch, _Bar
-from ipo.history import History
 from ipo.prompt import HistoryEntry, Score
-from ipo.record import Record
+from ipo.search.history import History
+from ipo.search.record import Record
 
 
 def entry(number, step, text, accuracy):

@@ -72,7 +72,12 @@ def test_the_wheel_holds_every_file_of_both_packages_and_no_other(wheel):
     packed = {name for name in names if not name.split("/")[0].endswith(".dist-info")}
     assert packed == files_of_the_tree()
     assert {name.split("/")[0] for name in packed} == {"ipo", "ipo_baselines"}
-    assert {"ipo/py.typed", "ipo_baselines/py.typed", "ipo/templates/ipo.j2", "ipo/wordlists/english.txt"} <= packed
+    assert {
+        "ipo/py.typed",
+        "ipo_baselines/py.typed",
+        "ipo/templates/ipo.j2",
+        "ipo/search/wordlists/english.txt",
+    } <= packed
     assert wheel.name.startswith(f"ipo_prompts-{ipo.__version__}-py3-none-any")
 
 

@@ -7,7 +7,7 @@ from open_clip.zero_shot_metadata import OPENAI_IMAGENET_TEMPLATES
 
 from ipo import words
 from ipo.errors import ConfigError
-from ipo.words import unfit_words, unknown_words
+from ipo.search.words import unfit_words, unknown_words
 
 PUBLISHED = """
 Take a high-quality photo of a. Categorize the shown in the image. Take an awe-inspiring photograph of that beautifully

@@ -31,16 +31,16 @@ def history(
 
       ipo history RUN --json | jq -r .text
     """
-    from ipo.record import HISTORY_FILE
+    from ipo.search.record import HISTORY_FILE
 
     path = run / HISTORY_FILE
     if not os.path.lexists(path):
         raise RunError(f"no {HISTORY_FILE} here", where=str(run), remedy="Give the folder of an `ipo optimize` run")
 
-    from ipo.history import History
     from ipo.report import history_rows, shown_entry
     from ipo.run_folder import read_settings, recorded_model
     from ipo.screen import printable
+    from ipo.search.history import History
 
     record = History.read(read_settings(run).search.select, path)
     entries = history_rows(record, by, top, rejects)

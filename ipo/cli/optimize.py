@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from rich.table import Table
+
 from ipo.cli import options
+from ipo.cli.console import output
 
 
 def optimize(
@@ -14,6 +17,7 @@ def optimize(
     base_url: options.BaseUrl = None,
     clip: options.Clip = None,
     captioner: options.Captioner = None,
+    strategy: options.Strategy = None,
     steps: options.Steps = None,
     max_tokens: options.MaxTokens = None,
     candidates: options.Candidates = None,
@@ -35,6 +39,7 @@ def optimize(
     out: options.Out = None,
     resume: options.Resume = None,
     force: options.Force = False,
+    list_strategies: options.Strategies = False,
     as_json: options.AsJson = False,
 ) -> None:
     """Search for a prompt: an LLM proposes, CLIP scores, the scored history goes back to the LLM.
@@ -47,15 +52,21 @@ def optimize(
 
       ipo optimize --dataset looks --domains drawing --classes all --offline
 
+      ipo optimize --dataset stamps --offline --strategy random --set strategy.source=words
+
       ipo optimize --resume runs/caltech101-local-llama-16shot-seed1
 
       ipo optimize --resume runs/caltech101-local-llama-16shot-seed1 --steps 200
     """
+    if list_strategies:
+        print_strategies()
+        return
     flags: dict[str, Any] = {
         "data": options.data_flags(dataset, data_root, domains, shots, classes, target),
         "clip": {"model": clip, "device": device},
         "llm": {"spec": llm, "base_url": base_url, "temperature": temperature},
         "captions": {"captioner": captioner},
+        "strategy": {"name": strategy},
         "search": {
             "steps": steps,
             "max_tokens": max_tokens,
@@ -83,3 +94,19 @@ def optimize(
         settings = make_settings(method_reader(SEARCH), config, assignments, flags, paper)
         folder, result = running.start_run(SEARCH, settings, [], out)
     running.show(result, folder, as_json)
+
+
+def print_strategies() -> None:
+    """All strategies with what they are, where they are from, and their options."""
+    from ipo.search.strategy import available_strategies, find_strategy
+
+    table = Table()
+    for heading in ("strategy", "what it is, and its options (--set strategy.KEY=VALUE)"):
+        table.add_column(heading, no_wrap=heading == "strategy")
+    for name in available_strategies():
+        strategy = find_strategy(name)
+        lines = [f"{strategy.summary} ({strategy.paper})" if strategy.paper else strategy.summary]
+        for key, field in strategy.options.model_fields.items():
+            lines.append(f"  {key} = {field.default!r}: {field.description or ''}")
+        table.add_row(name, "\n".join(lines))
+    output().print(table)

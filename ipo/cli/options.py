@@ -51,6 +51,11 @@ BaseUrl = Annotated[str | None, typer.Option("--base-url", help="Address of an O
 Captioner = Annotated[
     str | None, typer.Option("--captioner", help="none, describe, hf:ORG/MODEL or openai:MODEL. (default: none)")
 ]
+Strategy = Annotated[
+    str | None,
+    typer.Option("--strategy", help="What a step shows and asks; see --strategies. (default: ipo)"),
+]
+Strategies = Annotated[bool, typer.Option("--strategies", help="Show the strategies with their options.")]
 Steps = Annotated[int | None, typer.Option("--steps", min=1, help="Rounds of the loop. (default: 100)")]
 Candidates = Annotated[int | None, typer.Option("--candidates", min=1, help="Prompts asked for a step. (default: 8)")]
 MaxTokens = Annotated[

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from ipo.cli.console import output, print_json
 from ipo.cli.watch import Watch
-from ipo.config import SearchSettings, Settings, parse_assignments
+from ipo.config import SearchOptions, Settings, parse_assignments
 from ipo.errors import DivergedError, LLMError, RunError
 from ipo.registry import SEARCH
 from ipo.screen import counted, printable, say
@@ -91,7 +91,7 @@ def carry_out(job: Job, folder: RunFolder) -> tuple[Path, Result]:
     from ipo import run
 
     say(describe(job))
-    search = job.options if isinstance(job.options, SearchSettings) else None
+    search = job.options.search if isinstance(job.options, SearchOptions) else None
     with folder:
         try:
             with Watch(search.steps) if search else nullcontext() as watch:
@@ -108,8 +108,8 @@ def carry_out(job: Job, folder: RunFolder) -> tuple[Path, Result]:
 def describe(job: Job) -> str:
     """What is about to run, in a few lines."""
     from ipo.compare.trials import with_domains
-    from ipo.propose import named_by_first_prompts
     from ipo.report import classes_of
+    from ipo.search.propose import named_by_first_prompts
 
     task, options, llm = job.protocol.task, job.options, job.means.llm
     classes = classes_of({"classes": job.protocol.classes, "class_count": len(task.classnames)})
@@ -119,8 +119,8 @@ def describe(job: Job) -> str:
         f"{method}{with_domains(task.dataset, job.settings.model_dump(mode='json'))}: {found}",
         f"CLIP {task.clip.fingerprint.name}" + (f"; LLM {llm.name}" if llm else ""),
     ]
-    if isinstance(options, SearchSettings):
-        if named := named_by_first_prompts(options, task.classnames):
+    if isinstance(options, SearchOptions):
+        if named := named_by_first_prompts(options.search, task.classnames):
             lines.append(f"a first prompt names a class, and so may proposals: {', '.join(named)}")
     elif chosen := options.model_dump(mode="json"):
         lines.append(", ".join(f"{key}={value}" for key, value in chosen.items()))

@@ -41,6 +41,9 @@ def make_settings(
         decided_by_file = key in flat(file) and key in CONDITIONS and CONDITIONS[key][0] not in flat(given)
         if key in flat(given) or (reason and decided_by_file):
             raise not_read(reader, key, reason)
+    for key in flat(given):
+        if not reader.reads(key):  # options of strategies have no names that are known here
+            raise not_read(reader, key, "")
     kept = {key: value for key, value in flat(merge(file, layers)).items() if key not in passed_over}
     return absolute_places(load_settings(None, nested(kept)))
 

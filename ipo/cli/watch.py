@@ -15,7 +15,7 @@ from ipo.screen import printable, say
 
 if TYPE_CHECKING:
     from ipo.prompt import HistoryEntry
-    from ipo.record import Record
+    from ipo.search.record import Record
 
 _LINES = 8
 """Candidates that are shown at once."""

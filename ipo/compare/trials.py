@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from ipo.errors import RunError
+from ipo.registry import SEARCH
 from ipo.result import Result, read_result, read_verdicts
 from ipo.run_path import CONFIG_FILE
 
-SEARCH_METHOD = "ipo"
 CONTROL_FACTS = {
     "photo": (),
     "first": ("search.first_prompts",),
@@ -23,7 +23,10 @@ CONTROL_FACTS = {
 }
 """The controls beside a search, and the settings of it that they depend on."""
 
-_SEARCH_SECTIONS = ("llm", "captions", "search")
+ENSEMBLE = "-ensemble"
+"""How the name of the ensemble ends that a search found beside its best prompt."""
+
+_SEARCH_SECTIONS = ("llm", "captions", "search", "strategy")
 _DRAWN = re.compile(r"seeded( test)? \(\d+\)$")
 """How the source of a split ends that each seed draws anew."""
 
@@ -79,7 +82,8 @@ def read_trials(folder: Path, every: bool = False) -> list[Trial]:
     result = read_result(folder)
     images, verdicts = read_verdicts(folder, result)
     settings = read_toml(folder)
-    names = [n for n in result.predictors if every or result.method != SEARCH_METHOD or n.startswith(SEARCH_METHOD)]
+    found = (headline := result.headline or SEARCH, headline + ENSEMBLE)
+    names = [name for name in result.predictors if every or result.method != SEARCH or name in found]
     return [_trial(folder, result, name, images, verdicts[name], settings) for name in names]
 
 
@@ -170,7 +174,8 @@ def merge_twins(trials: Sequence[Trial]) -> list[Trial]:
     That is the first prompt where it is the hand-crafted one, and an ensemble of one. The one carries both names.
     """
     merged = list(trials)
-    for first, second in (("first", "hand-crafted"), ("ipo", "ipo-ensemble")):
+    searched = [(name.removesuffix(ENSEMBLE), name) for t in trials if (name := t.predictor).endswith(ENSEMBLE)]
+    for first, second in (("first", "hand-crafted"), *dict.fromkeys(searched)):
         said = {(t.folder, t.predictor): t.sentences for t in trials}
         folders = {folder for folder, predictor in said if predictor in (first, second)}
         if all(said.get((folder, first)) == said.get((folder, second)) for folder in folders):

@@ -9,7 +9,6 @@ from typing import Any
 from ipo.compare.names import target_names
 from ipo.compare.paired import paired_differences
 from ipo.prompt import text_key
-from ipo.registry import SEARCH
 from ipo.result import Comparison, Difference, Result
 from ipo.screen import counted
 
@@ -38,13 +37,13 @@ def compare_best(correct: Mapping[str, Any], result: Result) -> list[Comparison]
     def answers(name: str) -> Answers:
         return Answers(result.seed, {split: bits for split, bits in correct[name].items() if bits}, images, {})
 
-    said = {text_key(_prompt(result, SEARCH))}
+    said = {text_key(_prompt(result, result.headline))}
     found: list[Comparison] = []
     for name in REFERENCES:
         text = _prompt(result, name)
         if text and text_key(text) not in said:
             said.add(text_key(text))
-            differences = paired_differences([answers(SEARCH)], [answers(name)])
+            differences = paired_differences([answers(result.headline)], [answers(name)])
             kept = {split: Difference(value=d.value, low=d.low, high=d.high) for split, d in differences.items()}
             found.append(Comparison(prompt=text, differences=kept))
     return found
@@ -72,13 +71,13 @@ def _sentences(best: str, result: Result) -> Iterator[str]:
         differences = comparison.differences
         main = next((name for name in _MAIN if name in differences), None)
         if main is not None:
-            count = result.predictors[SEARCH].base.n
+            count = result.predictors[result.headline].base.n
             where = counted(count, "test image") if main == "base" else "the test images of base and new classes (H)"
             yield _sentence(where, best, comparison.prompt, differences[main])
     for target, name in target_names(result.targets).items():
         for comparison in comparisons[:1]:
             if target in comparison.differences:
-                where = f"{counted(result.predictors[SEARCH].targets[target].n, 'image')} of {name}"
+                where = f"{counted(result.predictors[result.headline].targets[target].n, 'image')} of {name}"
                 yield _sentence(where, best, comparison.prompt, comparison.differences[target])
 
 

@@ -6,19 +6,19 @@ from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 
-from ipo.check import template_can_be_filled
-from ipo.config import SearchSettings
+from ipo.config import SearchOptions, SearchSettings
 from ipo.errors import ConfigError, PromptError
 from ipo.evaluate import Predictor, PromptPredictor
-from ipo.history import History
 from ipo.llm.prices import require_price
 from ipo.methods import FitRun, Fitted, Means, Method, find_method
-from ipo.optimize import Search, optimize, total_cost, unusable
 from ipo.prompt import PLAIN_PROMPT, Prompt, text_key
-from ipo.propose import reject_counts
-from ipo.record import Record
 from ipo.registry import SEARCH
-from ipo.select import POOL, greedy_ensemble
+from ipo.search.ensemble import POOL, greedy_ensemble
+from ipo.search.history import History
+from ipo.search.loop import Search, estimate, optimize, total_cost, unusable
+from ipo.search.propose import reject_counts
+from ipo.search.record import Record
+from ipo.search.strategy import choose, try_out
 from ipo.task import FewShotTask, TaskTexts
 
 TEXT_CACHE_FILE = "text_features.sqlite"
@@ -28,41 +28,45 @@ CONTROLS = ("select-80", "ensemble-80")
 """Methods without a search that stand beside an offline result, as its yardstick."""
 
 
-def check(texts: TaskTexts, settings: SearchSettings) -> None:
+def check(texts: TaskTexts, options: SearchOptions) -> None:
     """Raise `PromptError` where a prompt that is tested in any case is too long for some class name."""
+    settings = options.search
     certain = (*settings.first_prompts, texts.hand_crafted_prompt)
     texts.room.require(Prompt(text) for text in certain)
     for method in _controls(settings):
         method.check(texts, method.configure(texts.dataset, texts.shots))
 
 
-def ready(settings: SearchSettings, means: Means) -> None:
+def ready(options: SearchOptions, means: Means) -> None:
     """Raise `ConfigError` for a template that the LLM's form of replies does not fit, and for a cost without prices."""
-    assert means.llm is not None
-    if settings.max_cost is not None:
+    if means.llm is None:
+        return
+    if options.search.max_cost is not None:
         require_price(means.llm.name)  # a model that its server chose has its name only now
-    template_can_be_filled(settings, means.captioned, means.llm.template, means.llm.form)
+    try_out(options, means.captioned, means.llm.template, means.llm.form)
 
 
-def reopen(folder: Path, settings: SearchSettings) -> None:
+def reopen(folder: Path, options: SearchOptions) -> None:
     """Raise `RunError` for damaged files, and `ConfigError` where more steps are done than the settings want."""
-    done = Record.read(settings.select, folder, settings.first_prompts).last_step
+    settings, first = options.search, choose(options.strategy).first(options.search)
+    done = Record.read(settings.select, folder, first).last_step
     if done > settings.steps:
         what = f"search.steps is {settings.steps}, but the run has done {done} steps"
         raise ConfigError(what, where=str(folder), remedy="Give at least as many")
 
 
-def fit(task: FewShotTask, settings: SearchSettings, run: FitRun) -> Fitted:
+def fit(task: FewShotTask, options: SearchOptions, run: FitRun) -> Fitted:
     """Search, or go on searching, until something stops it; then choose an ensemble among what was found."""
+    settings, chosen, name = options.search, choose(options.strategy), options.strategy.name
     llm, spent = run.means.llm, run.means.captions.spent
-    assert llm is not None
     if run.folder is not None:
         task.clip.use_text_cache(run.folder / TEXT_CACHE_FILE)
-        record = Record.resume(settings.select, run.folder, settings.first_prompts, spent)
+        record = Record.resume(settings.select, run.folder, chosen.first(settings), spent)
     else:
         record = Record(settings.select, captions=spent)
     search = Search(
         settings=settings,
+        chosen=chosen,
         sampling=run.means.sampling,
         clip=task.clip,
         llm=llm,
@@ -70,6 +74,7 @@ def fit(task: FewShotTask, settings: SearchSettings, run: FitRun) -> Fitted:
         classnames=task.classnames,
         room=task.room,
         captions=run.means.shown_captions,
+        image_captions=run.means.captions.texts,
         seed=task.seed,
     )
 
@@ -77,26 +82,29 @@ def fit(task: FewShotTask, settings: SearchSettings, run: FitRun) -> Fitted:
         run.watch(state)
         run.follow(max(0, state.last_step), step_figures(state))
 
+    if record.last_step < 1:
+        run.report(estimate(search))
     reason = optimize(search, record, follow, run.trying)
     usage = record.usage()
     history, left_out = _testable(record.history, task)
     best = history.best()
     members, score = greedy_ensemble(history, task.clip, task.train, task.classnames, settings.ensemble)
-    found = {SEARCH: [best.text], f"{SEARCH}-ensemble": [entry.text for entry in members]}
+    found = {name: [best.text], f"{name}-ensemble": [entry.text for entry in members]}
     return Fitted(
         predictors=_predictors(task, settings, found),
         found={
+            "strategy": name,
             "stopped": reason,
             "rejects": reject_counts(record.history.rejects()),
             "unusable": unusable(record.history, settings.give_up),
             "best": best.to_json(),
             **({"untestable": left_out} if left_out else {}),
-            "ensemble": {"prompts": found[f"{SEARCH}-ensemble"], "score": asdict(score)},
+            "ensemble": {"prompts": found[f"{name}-ensemble"], "score": asdict(score)},
         },
-        chosen=SEARCH,
+        chosen=name,
         before="first",
         usage=usage,
-        cost=total_cost(llm.name, usage),
+        cost=total_cost(llm.name if llm else "", usage),
     )
 
 
@@ -159,11 +167,12 @@ def _is_testable(text: str, task: FewShotTask) -> bool:
 METHOD = Method(
     name=SEARCH,
     summary="search by an LLM for a prompt that people can read",
-    options=SearchSettings,
+    options=SearchOptions,
     fit=fit,
     paper="IPO: Interpretable Prompt Optimization for Vision-Language Models, arXiv 2410.15397",
     check=check,
     ready=ready,
     reopen=reopen,
-    section="search",
+    asks_llm=lambda options: choose(options.strategy).asks_llm,
+    of_settings=lambda settings: SearchOptions(search=settings.search, strategy=settings.strategy),
 )

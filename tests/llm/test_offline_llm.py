@@ -10,9 +10,9 @@ from ipo.llm import load
 from ipo.llm.base import LikelihoodModel
 from ipo.llm.local import LocalLLM
 from ipo.llm.phrases import content_key, pattern, word_lists
-from ipo.meta_prompt import build_messages
 from ipo.prompt import Prompt
-from ipo.propose import LIKELIHOOD_TEMPLATE
+from ipo.search.meta_prompt import build_messages
+from ipo.search.propose import LIKELIHOOD_TEMPLATE
 
 pytestmark = pytest.mark.offline_models
 

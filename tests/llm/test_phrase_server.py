@@ -13,7 +13,7 @@ from ipo.llm.load import load_llm, require_llm
 from ipo.llm.parse import read_prompt
 from ipo.llm.phrases import content_key, pattern, word_lists
 from ipo.llm.server.chat import OpenAILLM
-from ipo.meta_prompt import build_messages
+from ipo.search.meta_prompt import build_messages
 from tests.llm.server import FakeServer, serving
 from tests.llm.test_local import ASK, tiny_llm
 

@@ -17,8 +17,8 @@ from ipo.llm.load import grammar_of, require_llm
 from ipo.llm.phrases import WordLists, content_key, grammar, pattern, random_phrases, with_article, word_lists
 from ipo.llm.presets import presets
 from ipo.prompt import Prompt, text_key
-from ipo.propose import MOST_CHARACTERS, accept
-from ipo.words import odd_signs, unfit_words, unknown_words
+from ipo.search.propose import MOST_CHARACTERS, accept
+from ipo.search.words import odd_signs, unfit_words, unknown_words
 from tests.llm.test_local import CONTINUE, tiny_llm
 from tests.test_propose import checks
 

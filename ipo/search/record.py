@@ -1,8 +1,9 @@
 """A run on disk: the history, and beside it the log of what the LLM was asked and answered. Resuming reads both.
 
-Order of writing in a step: first the replies, then the history lines. A step whose history lines are not all there
-is judged again from its logged replies. Replies that are paid for one by one are kept in a file beside the log as they
-come, until their step is whole. So a killed run loses nothing that has arrived.
+A step has one question or several, and the log a line for each. Order of writing in a step: first the replies, then
+the history lines. A step whose history lines are not all there is judged again from its logged replies. Replies that
+are paid for one by one are kept in a file beside the log as they come, until their question is answered as a whole. So
+a killed run loses nothing that has arrived.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
@@ -20,8 +21,8 @@ from ipo.config import SelectionRule
 from ipo.disk import writing
 from ipo.errors import RunError
 from ipo.files import EXACT, append_rows, checked, parse_rows, truncate_rows
-from ipo.history import History
 from ipo.llm.base import UNPAID, Message, Reply, Spent, Usage
+from ipo.search.history import History
 
 HISTORY_FILE = "history.jsonl"
 REPLIES_FILE = "replies.jsonl"
@@ -31,11 +32,13 @@ PENDING_FILE = "replies.pending.jsonl"
 
 @dataclass(frozen=True)
 class Answers:
-    """What came back in one step, and how long it took in seconds."""
+    """What came back to one question of a step, and how long it took in seconds."""
 
     step: int
     replies: tuple[Reply, ...]
     seconds: float
+    ask: int = 0
+    """Place of the question in its step; the log of earlier versions has one a step."""
 
     __pydantic_config__: ClassVar = EXACT
 
@@ -50,9 +53,10 @@ class Answers:
 
 @dataclass
 class Pending:
-    """The step that is under way: what was asked, the replies so far by their place, and the seconds until the last."""
+    """The question that is under way: what was asked, the replies so far by place, and the seconds until the last."""
 
     step: int
+    ask: int
     messages: list[dict[str, Any]]
     replies: dict[int, Reply] = field(default_factory=dict)
     seconds: float = 0.0
@@ -60,15 +64,15 @@ class Pending:
     @classmethod
     def read(cls, path: Path) -> Pending | None:
         """What a killed run left, if anything. Raises `RunError` where it is damaged."""
-        pending = cls(0, [])
+        pending = cls(0, 0, [])
         parse_rows(path, pending._add)
         return pending if pending.step else None
 
     def _add(self, row: dict[str, Any]) -> None:
         """Take in one line. Raises `ValueError` or `KeyError` for one that does not belong here."""
         if not self.step:
-            asked = _asked({"step": row["step"], "messages": row["messages"]})
-            self.step, self.messages = asked.step, list(asked.messages)
+            asked = _asked({"step": row["step"], "ask": row.get("ask", 0), "messages": row["messages"]})
+            self.step, self.ask, self.messages = asked.step, asked.ask, list(asked.messages)
             return
         kept = _kept(row)
         if kept.index in self.replies:
@@ -79,6 +83,7 @@ class Pending:
 @dataclass(frozen=True)
 class _Asked:
     step: Annotated[int, Field(ge=1)]
+    ask: Annotated[int, Field(ge=0)]
     messages: list[dict[str, str]]
 
     __pydantic_config__: ClassVar = EXACT
@@ -104,7 +109,7 @@ class Record:
     def __init__(self, rule: SelectionRule, folder: Path | None = None, captions: Spent = UNPAID) -> None:
         self.folder = folder
         self.history = History(rule, folder / HISTORY_FILE if folder else None)
-        self._asked: dict[int, Answers] = {}
+        self._asked: dict[tuple[int, int], Answers] = {}
         self._pending: Pending | None = None
         self._extra_seconds: dict[int, float] = {}
         self._captions = captions
@@ -118,11 +123,13 @@ class Record:
         record = cls(rule, folder, captions)
         record.history = History.read(rule, folder / HISTORY_FILE)
         answers = parse_rows(folder / REPLIES_FILE, Answers.from_json)
-        if [row.step for row in answers] != list(range(1, len(answers) + 1)):
+        places = [(0, 0), *((row.step, row.ask) for row in answers)]
+        if not all(_follows(*two) for two in pairwise(places)):
             raise _damage("the reply log misses steps", folder / REPLIES_FILE)
-        record._asked = {row.step: row for row in answers}
-        record._pending = Pending.read(folder / PENDING_FILE)
-        if record._pending is not None and record._pending.step > len(answers) + 1:
+        record._asked = dict(zip(places[1:], answers, strict=True))
+        record._pending = pending = Pending.read(folder / PENDING_FILE)
+        asked = pending is None or (pending.step, pending.ask) in record._asked
+        if pending is not None and not asked and not _follows(places[-1], (pending.step, pending.ask)):
             raise _damage("replies to a step were kept, and the reply log misses steps before", folder / REPLIES_FILE)
         last = record._last_whole_step(first_prompts)
         record.history.entries = [entry for entry in record.history if entry.step <= last]
@@ -145,7 +152,9 @@ class Record:
         Replies are on disk before the history goes on, so a history that is ahead of them was not left by a crash.
         """
         place = self.history.path or Path(HISTORY_FILE)
-        sizes = [len(first_prompts), *(len(row.replies) for row in self._asked.values())]
+        sizes = [len(first_prompts)] + [0] * (max((step for step, _ in self._asked), default=0))
+        for (step, _), row in self._asked.items():
+            sizes[step] += len(row.replies)
         expected = [step for step, size in enumerate(sizes) for _ in range(size)]
         steps = [entry.step for entry in self.history]
         if steps != expected[: len(steps)]:
@@ -160,17 +169,17 @@ class Record:
         """The last step whose candidates are in the history; 0 after the first prompts, -1 before them."""
         return self.history.entries[-1].step if len(self.history) else -1
 
-    def replies(self, step: int) -> list[Reply] | None:
-        """The logged replies of a step, or None where it has not been asked yet."""
-        return list(self._asked[step].replies) if step in self._asked else None
+    def replies(self, step: int, ask: int) -> list[Reply] | None:
+        """The logged replies to a question of a step, or None where it has not been asked yet."""
+        return list(self._asked[step, ask].replies) if (step, ask) in self._asked else None
 
-    def begin(self, step: int, messages: Sequence[Message]) -> Mapping[int, Reply]:
-        """The replies by place that an earlier process kept of this step, if it asked the same."""
-        asked = [asdict(message) for message in messages]
-        if self._pending is None or (self._pending.step, self._pending.messages) != (step, asked):
+    def begin(self, step: int, ask: int, messages: Sequence[Message]) -> Mapping[int, Reply]:
+        """The replies by place that an earlier process kept of this question, if it asked the same."""
+        asked, pending = [asdict(message) for message in messages], self._pending
+        if pending is None or (pending.step, pending.ask, pending.messages) != (step, ask, asked):
             self._forget_pending()
-            self._pending = Pending(step, asked)
-        return dict(self._pending.replies)
+            self._pending = pending = Pending(step, ask, asked)
+        return dict(pending.replies)
 
     def keep(self, index: int, reply: Reply, seconds: float) -> None:
         """Put one reply of the step that was begun on disk, `seconds` after asking; a failure to answer is not kept."""
@@ -180,17 +189,22 @@ class Record:
         kept = _Kept(index, round(self._pending.seconds + seconds, 3), reply)
         rows = [asdict(kept)]
         if not self._pending.replies:
-            rows.insert(0, {"step": self._pending.step, "time": _now(), "messages": self._pending.messages})
+            pending = self._pending
+            asked = {"step": pending.step, "ask": pending.ask, "time": _now(), "messages": pending.messages}
+            rows.insert(0, asked)
         if self.folder is not None:
             append_rows(self.folder / PENDING_FILE, rows)
         self._pending.replies[index] = reply
 
-    def log_replies(self, step: int, messages: Sequence[Message], replies: Sequence[Reply], seconds: float) -> None:
+    def log_replies(
+        self, step: int, ask: int, messages: Sequence[Message], replies: Sequence[Reply], seconds: float
+    ) -> None:
         """Keep what was asked and what came back, before anything is made of it. `seconds` are this process's."""
         before = self._pending.seconds if self._pending else 0.0
-        answers = Answers(step, tuple(replies), round(before + seconds, 3))
+        answers = Answers(step, tuple(replies), round(before + seconds, 3), ask)
         row = {
             "step": step,
+            "ask": ask,
             "time": _now(),
             "seconds": answers.seconds,
             "messages": [asdict(message) for message in messages],
@@ -198,7 +212,7 @@ class Record:
         }
         if self.folder is not None:
             append_rows(self.folder / REPLIES_FILE, [row])
-        self._asked[step] = answers
+        self._asked[step, ask] = answers
         self._forget_pending()
 
     def log_scoring(self, step: int, seconds: float) -> None:
@@ -209,7 +223,7 @@ class Record:
         """Totals over all steps that were asked, and what the captions took."""
         replies = [reply for row in self._asked.values() for reply in row.replies]
         return Usage(
-            steps=len(self._asked),
+            steps=len({step for step, _ in self._asked}),
             proposals=len(replies),
             prompt_tokens=sum(reply.prompt_tokens for reply in replies),
             completion_tokens=sum(reply.completion_tokens for reply in replies),
@@ -219,7 +233,7 @@ class Record:
 
     def _take_up(self, pending: Pending | None) -> None:
         """Go on with the step that was under way, in a file without a torn line; of a whole step nothing is left."""
-        if pending is None or pending.step in self._asked or not pending.replies:
+        if pending is None or (pending.step, pending.ask) in self._asked or not pending.replies:
             self._forget_pending()
             return
         self._pending = pending
@@ -232,6 +246,12 @@ class Record:
             path = self.folder / PENDING_FILE
             with writing(path):
                 path.unlink(missing_ok=True)
+
+
+def _follows(place: tuple[int, int], other: tuple[int, int]) -> bool:
+    """Whether a question, by its step and its place in it, may come after another."""
+    (step, ask), (next_step, next_ask) = place, other
+    return other == (step + 1, 0) or (next_step == step >= 1 and next_ask == ask + 1)
 
 
 def _now() -> str:

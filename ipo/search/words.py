@@ -21,6 +21,12 @@ _SIGNS = frozenset(string.digits + string.whitespace + ".,;:!?'\"()&%/+-" + "‘
 """What stands between the words of a sentence."""
 
 
+@cache
+def vocabulary() -> tuple[str, ...]:
+    """All words that are known and fit to be read, in alphabetical order."""
+    return tuple(sorted(word for word in _known() if not unfit_words(word)))
+
+
 def unknown_words(text: str) -> list[str]:
     """The words of `text` that are not in CLIP's vocabulary, nor regular forms of one that is."""
     known = _known()

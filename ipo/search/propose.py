@@ -16,10 +16,10 @@ from ipo.lengths import TextRoom
 from ipo.llm.base import LLM, PHRASE_FORMS, LikelihoodModel, Reply
 from ipo.llm.parse import read_prompt
 from ipo.llm.phrases import content_key
-from ipo.meta_prompt import build_messages
 from ipo.naming import named_classes
 from ipo.prompt import CLASS_PLACEHOLDER, HistoryEntry, Prompt
-from ipo.words import odd_signs, unfit_words, unknown_words
+from ipo.search.meta_prompt import build_messages
+from ipo.search.words import odd_signs, unfit_words, unknown_words
 
 RejectKind = Literal[
     "no reply", "cut off", "no prompt", "duplicate", "too long", "names a class", "unfit", "not English", "unlikely",
@@ -86,10 +86,10 @@ class Checks:
     likelihood: Callable[[Sequence[str]], list[float]] | None = None
 
     @classmethod
-    def of(cls, settings: SearchSettings, room: TextRoom, classnames: Sequence[str], llm: LLM) -> Checks:
+    def of(cls, settings: SearchSettings, room: TextRoom, classnames: Sequence[str], llm: LLM | None) -> Checks:
         """The checks that the settings ask for; the likelihood bound only where the LLM can tell a likelihood."""
         bound, likelihood = settings.min_likelihood, None
-        if isinstance(llm, LikelihoodModel):
+        if llm is not None and isinstance(llm, LikelihoodModel):
             bound = llm.min_likelihood if bound is None else bound
             (context,) = build_messages(LIKELIHOOD_TEMPLATE, [], [], "line")
             likelihood = partial(llm.mean_log_likelihood, context=context.content)

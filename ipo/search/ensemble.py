@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from ipo.clip.base import ClipModel
 from ipo.evaluate import ImageSet, ensemble_classifier, score_classifier, text_features
-from ipo.history import History
 from ipo.prompt import HistoryEntry, Prompt, Score
+from ipo.search.history import History
 
 POOL = 20
 """The ensemble is chosen among so many best prompts."""

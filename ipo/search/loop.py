@@ -1,6 +1,6 @@
-"""The loop: show the best prompts so far, ask for new ones, score them, remember them (IPO, arXiv 2410.15397, 3).
+"""The loop: ask for new prompts as the strategy says, score them, remember them (IPO, arXiv 2410.15397, 3).
 
-history -> meta-prompt -> LLM -> replies -> candidates -> CLIP scores -> history
+history -> strategy -> questions -> LLM -> replies -> candidates -> CLIP scores -> history
 """
 
 from __future__ import annotations
@@ -8,21 +8,22 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, field
 from typing import Any
 
 from ipo.clip.base import ClipModel
-from ipo.config import LLMSettings, SearchSettings
-from ipo.evaluate import NOT_FINITE, ImageSet, score_candidates, score_prompts
-from ipo.history import History
+from ipo.config import LLMSettings, SearchSettings, StrategySettings
+from ipo.evaluate import NOT_FINITE, ImageSet, PromptPredictor, score_candidates, score_prompts
 from ipo.lengths import TextRoom
 from ipo.llm.base import LLM, PHRASE_FORMS, RemoteLLM, Reply, Usage
 from ipo.llm.prices import cost
-from ipo.meta_prompt import build_messages
-from ipo.prompt import HistoryEntry, Prompt
-from ipo.propose import Checks, Reject, accept, unnamed_classes
-from ipo.record import Record
+from ipo.prompt import HistoryEntry, Prompt, text_key
 from ipo.screen import counted
+from ipo.search.history import History
+from ipo.search.propose import Checks, Reject, accept, unnamed_classes
+from ipo.search.record import Record
+from ipo.search.strategy import Ask, Chosen, Mistake, View, choose, imagined
 
 _EXAMPLES = 3
 _EXCERPT = 300
@@ -35,13 +36,50 @@ class Search:
     settings: SearchSettings
     sampling: LLMSettings
     clip: ClipModel
-    llm: LLM
+    llm: LLM | None
+    """None where the strategy asks nobody."""
     images: ImageSet
     classnames: tuple[str, ...]
     room: TextRoom
     """What prompts must fit."""
     captions: tuple[str, ...]
+    """As many as the LLM is shown."""
     seed: int
+    image_captions: tuple[str, ...] = ()
+    """One an image, in the order of `images`; none without a captioner."""
+    chosen: Chosen = field(default_factory=lambda: choose(StrategySettings()))
+    """The strategy, with its options."""
+
+    @property
+    def first_prompts(self) -> tuple[str, ...]:
+        """The prompts that are scored before the first step."""
+        return self.chosen.first(self.settings)
+
+    def view(self, history: History, step: int) -> View:
+        """What the strategy may look at before a step."""
+        return View(
+            step=step,
+            settings=self.settings,
+            history=history,
+            captions=self.captions,
+            classnames=self.classnames,
+            unnamed=unnamed_classes(self.settings, self.classnames),
+            form=self.llm.form if self.llm else "line",
+            template=self.settings.template or (self.llm.template if self.llm else ""),
+            seed=step_seed(self.seed, step),
+            mistakes=self.mistakes,
+        )
+
+    def mistakes(self, text: str) -> list[Mistake]:
+        """The training images that a prompt puts into a wrong class, in their order."""
+        predictor = PromptPredictor(self.clip, (Prompt(text),))
+        taken = predictor.logits(self.images, self.classnames).argmax(dim=-1).tolist()
+        captions = self.image_captions or ("",) * len(taken)
+        return [
+            Mistake(place, self.classnames[item.label], self.classnames[wrong], caption)
+            for place, (item, wrong, caption) in enumerate(zip(self.images.items, taken, captions, strict=True))
+            if wrong != item.label
+        ]
 
 
 def optimize(
@@ -59,27 +97,47 @@ def optimize(
     watch(record)
     while (reason := stop_reason(search, record)) is None:
         step = record.last_step + 1
-        shown = record.history.top(search.settings.history, search.settings.keep_first)
-        replies = record.replies(step)
-        if replies is None:
-            replies = _ask(search, record, step, shown)
+        asks = search.chosen.ask(search.view(record.history, step))
+        if not asks:
+            return f"{search.chosen.strategy.name} has nothing more to ask"
+        answers = _answers(search, record, step, asks)
         started = time.monotonic()
-        record.history.append(_judge(search, record.history, shown, replies, trying))
+        lineages = [ask.parents for ask, replies in zip(asks, answers, strict=True) for _ in replies]
+        replies = [reply for replies in answers for reply in replies]
+        record.history.append(_judge(search, record.history, replies, lineages, trying))
         record.log_scoring(step, time.monotonic() - started)
         watch(record)
     return reason
 
 
-def step_seed(seed: int, step: int) -> int:
-    """The seed of one step, from the seed of the run; the same whether or not earlier steps ran in this process."""
-    return int.from_bytes(hashlib.sha256(f"{seed}:{step}".encode()).digest()[:4], "big")
+def step_seed(seed: int, step: int, ask: int = 0) -> int:
+    """The seed of a step or of a question of it, from the seed of the run; it is the same in every process."""
+    place = f"{seed}:{step}:{ask}" if ask else f"{seed}:{step}"
+    return int.from_bytes(hashlib.sha256(place.encode()).digest()[:4], "big")
+
+
+def estimate(search: Search) -> str:
+    """What a whole run may take: proposals, and tokens where an LLM is asked, of a full history and long replies."""
+    limits, llm = search.settings, search.llm
+    texts = [*search.first_prompts, *[search.first_prompts[0]] * limits.history][: limits.history + 1]
+    asks = search.chosen.ask(search.view(imagined(limits.select, texts), 1))
+    proposals = limits.steps * sum(ask.count + len(ask.texts) for ask in asks)
+    whole = f"at most {counted(proposals, 'proposal')} in {counted(limits.steps, 'step')}"
+    if llm is None:
+        return whole
+    prompts = limits.steps * sum(llm.token_count(message.content) for ask in asks for message in ask.messages)
+    replies = proposals * search.sampling.max_tokens
+    paid = cost(llm.name, prompts, replies)
+    return f"{whole}; about {prompts:,} prompt tokens, at most {replies:,} of replies" + (
+        f", ${paid:.2f}" if paid else ""
+    )
 
 
 def stop_reason(search: Search, record: Record) -> str | None:
     """Why the run is over, or None. Limits are checked between steps."""
     limits, usage = search.settings, record.usage()
     history, done = record.history, record.last_step
-    spent = total_cost(search.llm.name, usage)
+    spent = total_cost(search.llm.name if search.llm else "", usage)
     if done >= limits.steps:
         return "the one step done" if limits.steps == 1 else f"all {limits.steps} steps done"
     if limits.patience and done - history.best().step >= limits.patience:
@@ -91,6 +149,8 @@ def stop_reason(search: Search, record: Record) -> str | None:
         return f"no proposal of the last {last} could be used ({reasons})"
     if limits.max_proposals and usage.proposals >= limits.max_proposals:
         return f"{counted(usage.proposals, 'proposal')} made"
+    if limits.max_scored and len(scored := history.scored()) >= limits.max_scored:
+        return f"{counted(len(scored), 'prompt')} scored"
     if limits.max_tokens and usage.tokens >= limits.max_tokens:
         return f"{counted(usage.tokens, 'token')} used"
     if limits.max_cost and spent is not None and spent >= limits.max_cost:
@@ -143,7 +203,7 @@ def total_cost(llm: str, usage: Usage) -> float | None:
 
 def _first_entries(search: Search) -> list[HistoryEntry]:
     """One entry a first prompt: scored, or rejected if an earlier one is nearly identical."""
-    prompts = [Prompt(text) for text in search.settings.first_prompts]
+    prompts = [Prompt(text) for text in search.first_prompts]
     places: dict[str, int] = {}
     for index, prompt in enumerate(prompts):
         places.setdefault(prompt.key(), index)
@@ -157,34 +217,57 @@ def _first_entries(search: Search) -> list[HistoryEntry]:
     ]
 
 
-def _ask(search: Search, record: Record, step: int, shown: Sequence[HistoryEntry]) -> list[Reply]:
-    messages = build_messages(search.settings.template or search.llm.template, shown, search.captions, search.llm.form)
+def _answers(search: Search, record: Record, step: int, asks: Sequence[Ask]) -> list[list[Reply]]:
+    """The replies to each question of a step: those of the log, and then what is asked now."""
+    answers: list[list[Reply]] = []
+    known = record.history.keys()
+    for place, ask in enumerate(asks):
+        replies = record.replies(step, place)
+        if replies is None:
+            replies = _ask(search, record, (step, place), ask, known)
+        known |= {text_key(reply.text) for reply in replies}
+        answers.append(replies)
+    return answers
+
+
+def _ask(search: Search, record: Record, place: tuple[int, int], ask: Ask, known: AbstractSet[str]) -> list[Reply]:
+    """Put one question of a step to the LLM, or take the proposals that come without one; what came is kept."""
+    started = time.monotonic()
+    if search.llm is None or ask.texts:
+        replies = [Reply(text, "line", "stop") for text in ask.texts]
+    else:
+        replies = _put(search, search.llm, record, place, ask, known)
+    record.log_replies(*place, ask.messages, replies, time.monotonic() - started)
+    return replies
+
+
+def _put(
+    search: Search, llm: LLM, record: Record, place: tuple[int, int], ask: Ask, known: AbstractSet[str]
+) -> list[Reply]:
+    """The LLM's replies; those that are paid for one by one are kept as they come."""
     started = time.monotonic()
     terms: dict[str, Any] = {
-        "n": search.settings.candidates,
+        "n": ask.count,
         "temperature": search.sampling.temperature,
         "max_tokens": search.sampling.max_tokens,
-        "seed": step_seed(search.seed, step),
+        "seed": step_seed(search.seed, *place),
     }
-    if search.llm.form in PHRASE_FORMS:
+    if llm.form in PHRASE_FORMS:
         terms["unnamed"] = unnamed_classes(search.settings, search.classnames)
-    if isinstance(search.llm, RemoteLLM):
-        came = dict(record.begin(step, messages))
-        for index, reply in search.llm.arriving(messages, **terms, have=dict(came)):
-            record.keep(index, reply, time.monotonic() - started)
-            came[index] = reply
-        replies = [came[index] for index in range(search.settings.candidates)]
-    else:
-        replies = search.llm.generate(messages, **terms, known=record.history.keys())
-    record.log_replies(step, messages, replies, time.monotonic() - started)
-    return replies
+    if not isinstance(llm, RemoteLLM):
+        return llm.generate(ask.messages, **terms, known=known)
+    came = dict(record.begin(*place, ask.messages))
+    for index, reply in llm.arriving(ask.messages, **terms, have=dict(came)):
+        record.keep(index, reply, time.monotonic() - started)
+        came[index] = reply
+    return [came[index] for index in range(ask.count)]
 
 
 def _judge(
     search: Search,
     history: History,
-    shown: Sequence[HistoryEntry],
     replies: Sequence[Reply],
+    lineages: Sequence[Sequence[int]],
     trying: Callable[[Sequence[str]], None],
 ) -> list[HistoryEntry]:
     """One history entry a reply: scored if it holds a prompt that is fit and new, else rejected with the reason."""
@@ -194,12 +277,11 @@ def _judge(
     trying([prompt.text for prompt in prompts])
     scores = iter(score_candidates(search.clip, prompts, search.images, search.classnames))
     step = max((entry.step for entry in history), default=-1) + 1
-    parent = shown[-1].id if shown else None
     entries = []
-    for index, verdict in enumerate(verdicts, start=len(history)):
+    for index, (verdict, lineage) in enumerate(zip(verdicts, lineages, strict=True), start=len(history)):
         score = next(scores) if isinstance(verdict, Prompt) else None
         if isinstance(verdict, Prompt) and score is None:
             verdict = Reject(verdict.text, "no score", NOT_FINITE)
         reason = verdict.reason if isinstance(verdict, Reject) else None
-        entries.append(HistoryEntry(index, step, verdict.text, parent, score, reason))
+        entries.append(HistoryEntry.child(index, step, verdict.text, lineage, score, reason))
     return entries

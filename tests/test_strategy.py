@@ -1,0 +1,159 @@
+"""What a strategy may look at and ask, how it is found, and that going on with a run of any is a replay."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from importlib.metadata import EntryPoint
+
+import pytest
+
+from ipo.config import Section, StrategySettings
+from ipo.errors import ConfigError, UnknownName
+from ipo.llm.base import Message
+from ipo.search import strategy as strategies
+from ipo.search.loop import optimize, step_seed
+from ipo.search.record import Record
+from ipo.search.strategy import Ask, Strategy, View, available_strategies, choose, find_strategy
+from tests.fakes import ScriptedLLM
+from tests.test_optimize import make_search
+
+SHIPPED = ("ipo", "random")
+PAIRS = [[f"a {a} {b} <CLASS>." for a in ("big", "small")] for b in "abcdefgh"]
+
+
+class TwoOptions(Section):
+    """Of a strategy of somebody else."""
+
+    questions: int = 2
+    """Questions a step."""
+
+
+def two_questions(view: View, options: TwoOptions) -> Sequence[Ask]:
+    """One question about the best and one about the worst prompt."""
+    ranked = view.history.ranked()
+    ends = (ranked[0], ranked[-1], ranked[len(ranked) // 2])[: options.questions]
+    return [Ask((Message("user", entry.text),), 2, tuple({entry.id: 0, ranked[0].id: 0})) for entry in ends]
+
+
+TWO = Strategy("two", "two questions a step", two_questions, TwoOptions)
+
+
+@pytest.fixture
+def two(monkeypatch) -> None:
+    """The strategy of another package."""
+    entry = EntryPoint("two", f"{__name__}:TWO", strategies.GROUP)
+    real = strategies.entry_points
+
+    def with_two(group: str, name: str | None = None) -> list[EntryPoint]:
+        found = list(real(group=group, name=name) if name else real(group=group))
+        return [*found, entry] if name in (None, "two") else found
+
+    monkeypatch.setattr(strategies, "entry_points", with_two)
+
+
+def search_with(llm: ScriptedLLM | None, name: str = "two", steps: int = 3, **options: object):
+    built = make_search(llm)
+    limits = built.settings.model_copy(update={"steps": steps})
+    return replace(built, settings=limits, chosen=choose(StrategySettings(name=name, **options)))
+
+
+def test_shipped_strategies_are_found_by_their_names_and_say_what_they_are():
+    assert set(available_strategies()) >= set(SHIPPED)
+    for name in available_strategies():
+        found = find_strategy(name)
+        assert found.name == name
+        assert found.summary
+        assert all(field.description for field in found.options.model_fields.values()), f"an option of {name}"
+
+
+def test_a_name_or_an_option_that_is_none_is_refused_with_those_that_are(two):
+    with pytest.raises(UnknownName, match="Did you mean 'random'"):
+        find_strategy("randon")
+    with pytest.raises(ConfigError, match=r"unknown key 'question'.*It has: questions"):
+        choose(StrategySettings(name="two", question=1))
+    with pytest.raises(ConfigError, match="It has: none"):
+        choose(StrategySettings(name="ipo", exemplars=1))
+
+
+def test_a_strategy_of_another_package_asks_several_questions_a_step(two):
+    llm, record = ScriptedLLM(PAIRS), Record("accuracy")
+    optimize(search_with(llm), record)
+    assert len(llm.asked) == 6
+    assert [entry.step for entry in record.history] == [0] + [step for step in (1, 2, 3) for _ in range(4)]
+    assert record.usage().steps == 3
+    assert record.usage().proposals == 12
+    several = [entry for entry in record.history if entry.parents]
+    assert several
+    assert all(entry.parents[0] == entry.parent for entry in several)
+
+
+def test_each_question_of_a_step_has_a_seed_of_its_own_and_the_first_has_the_steps():
+    seeds = [step_seed(7, 3), *(step_seed(7, 3, ask) for ask in range(3))]
+    assert seeds[0] == seeds[1]
+    assert len(set(seeds)) == 3
+
+
+@pytest.mark.parametrize("kept", range(13))
+def test_a_run_of_several_questions_that_was_killed_anywhere_goes_on_to_the_same_bytes(two, tmp_path, kept):
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    for folder in (whole, broken):
+        folder.mkdir()
+        optimize(search_with(ScriptedLLM(PAIRS)), Record("accuracy", folder))
+    lines = {name: (whole / name).read_bytes().splitlines(keepends=True) for name in ("history.jsonl", "replies.jsonl")}
+    (broken / "history.jsonl").write_bytes(b"".join(lines["history.jsonl"][:kept]))
+    asked = -(-max(kept - 1, 0) // 4) * 2  # a history that has a line of a step has all its questions before it
+    (broken / "replies.jsonl").write_bytes(b"".join(lines["replies.jsonl"][: min(asked + kept % 2, 6)]))
+    record = Record.resume("accuracy", broken, ["a photo of a <CLASS>."])
+    logged = len((broken / "replies.jsonl").read_bytes().splitlines())
+    llm = ScriptedLLM(PAIRS[logged:])
+    optimize(search_with(llm), record)
+    assert len(llm.asked) == 6 - logged
+    for name in lines:
+        rows = [[json.loads(line) for line in (place / name).read_text().splitlines()] for place in (whole, broken)]
+        for row in (row for side in rows for row in side):
+            row.pop("time", None), row.pop("seconds", None)
+        assert rows[0] == rows[1]
+    assert (broken / "history.jsonl").read_bytes() == (whole / "history.jsonl").read_bytes()
+
+
+@pytest.mark.parametrize("source", ["phrases", "words"])
+def test_random_proposals_need_no_llm_and_are_the_same_for_the_same_seed(source):
+    texts = []
+    for _ in range(2):
+        record = Record("accuracy")
+        assert optimize(search_with(None, "random", source=source), record) == "all 3 steps done"
+        texts.append([entry.text for entry in record.history])
+    assert texts[0] == texts[1]
+    assert len(set(texts[0])) == 10
+    assert record.usage().tokens == 0
+    assert all(entry.parent is None for entry in record.history)
+
+
+def test_random_proposals_of_an_llm_are_asked_for_without_a_history():
+    llm = ScriptedLLM([[*pair, f"a very {pair[0]}"] for pair in PAIRS])
+    optimize(search_with(llm, "random", source="llm"), Record("accuracy"))
+    asked = [messages[0].content for messages, _ in llm.asked]
+    assert len(set(asked)) == 1
+    assert "a photo of a <CLASS>.\nloss" not in asked[0]
+
+
+def test_a_strategy_sees_the_mistakes_of_a_prompt_on_the_training_images_alone(two):
+    search = search_with(ScriptedLLM(PAIRS))
+    mistakes = search.view(Record("accuracy").history, 1).mistakes("a photo of a <CLASS>.")
+    count = len(search.images)
+    record = Record("accuracy")
+    optimize(replace(search, settings=search.settings.model_copy(update={"steps": 1})), record)
+    right = round(record.history.entries[0].score.accuracy * count)
+    assert len(mistakes) == count - right
+    for mistake in mistakes:
+        assert search.classnames[search.images.items[mistake.image].label] == mistake.truth != mistake.taken_for
+
+
+def test_a_limit_on_scored_prompts_ends_the_search():
+    search = search_with(None, "random", steps=9)
+    record = Record("accuracy")
+    limited = replace(search, settings=search.settings.model_copy(update={"max_scored": 5}))
+    assert optimize(limited, record).endswith("prompts scored")
+    assert 5 <= len(record.history.scored()) < 5 + search.settings.candidates

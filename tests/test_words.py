@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from open_clip.zero_shot_metadata import OPENAI_IMAGENET_TEMPLATES
 
-from ipo import words
 from ipo.errors import ConfigError
+from ipo.search import words
 from ipo.search.words import unfit_words, unknown_words
 
 PUBLISHED = """

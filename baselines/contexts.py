@@ -13,8 +13,8 @@ from pydantic import PositiveInt, field_validator
 from torch import Tensor
 
 from ipo.clip.base import ClipModel
+from ipo.clip.lengths import TextRoom
 from ipo.errors import ConfigError, PromptError
-from ipo.lengths import TextRoom
 from ipo.prompt import CLASS_PLACEHOLDER, Prompt
 from ipo.screen import counted
 from ipo.task import TaskTexts

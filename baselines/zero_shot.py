@@ -12,14 +12,14 @@ from typing import Any
 import open_clip
 from pydantic import field_validator
 
+from ipo.clip.lengths import TextRoom
 from ipo.config import Section
 from ipo.errors import ConfigError, PromptError
 from ipo.evaluate import PromptPredictor, score_prompts
-from ipo.inputs import read_input
-from ipo.lengths import TextRoom
 from ipo.methods import FitRun, Fitted, Method
 from ipo.prompt import CLASS_PLACEHOLDER, Prompt
 from ipo.screen import counted
+from ipo.store.inputs import read_input
 from ipo.task import FewShotTask, TaskTexts
 
 CLIP_PAPER = "Learning Transferable Visual Models From Natural Language Supervision, arXiv 2103.00020"

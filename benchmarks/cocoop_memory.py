@@ -28,10 +28,10 @@ from common import (
 from open_clip import get_tokenizer
 from torch.nn.functional import cross_entropy, normalize
 
-from ipo.clip.contexts import context_sequences
-from ipo.clip.plain import PlainText
-from ipo.clip.tokens import Tokens
-from ipo.lengths import TextRoom
+from ipo.clip.lengths import TextRoom
+from ipo.clip.text.contexts import context_sequences
+from ipo.clip.text.plain import PlainText
+from ipo.clip.text.tokens import Tokens
 from ipo.methods import FitRun
 from ipo.task import FewShotTask
 from ipo_baselines.cocoop import METHOD, CoCoOpOptions

@@ -19,10 +19,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ipo.clip.engine import CPU_ROWS
 from ipo.clip.openclip import OpenClip, Preprocess
-from ipo.clip.packing import packs
-from ipo.clip.tokens import Tokens
+from ipo.clip.text.engine import CPU_ROWS
+from ipo.clip.text.packing import packs
+from ipo.clip.text.tokens import Tokens
 from ipo.data.images import decode_image
 from ipo.data.types import Item
 from ipo.evaluate import ImageSet

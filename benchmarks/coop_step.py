@@ -27,11 +27,11 @@ from open_clip import get_tokenizer
 from torch import Tensor
 from torch.nn.functional import cross_entropy, normalize
 
-from ipo.clip.contexts import context_sequences
 from ipo.clip.openclip import OpenClip
-from ipo.clip.packing import packs
-from ipo.clip.plain import PlainText
-from ipo.clip.tokens import Tokens
+from ipo.clip.text.contexts import context_sequences
+from ipo.clip.text.packing import packs
+from ipo.clip.text.plain import PlainText
+from ipo.clip.text.tokens import Tokens
 
 BATCH = 32
 VECTORS = 16

@@ -21,8 +21,8 @@ from pydantic import (
 )
 
 from ipo.errors import ConfigError
-from ipo.net import Address
-from ipo.toml import parse_toml, read_toml
+from ipo.net.addresses import Address
+from ipo.store.toml import parse_toml, read_toml
 
 DEFAULT_CLIP = "ViT-B-16-quickgelu/openai"
 OFFLINE_CLIP = "mini"

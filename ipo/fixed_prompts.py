@@ -12,21 +12,21 @@ from pathlib import Path
 from typing import Any, Literal
 
 import ipo.data
-from ipo.check import check
 from ipo.clip.base import ClipModel
 from ipo.clip.features import feature_store
+from ipo.clip.lengths import TextRoom
 from ipo.clip.load import load_clip
 from ipo.config import Settings
-from ipo.data.catalogue import catalogue_entry
+from ipo.data.benchmarks.catalogue import catalogue_entry
 from ipo.data.check import all_items, count_problems, require_openable
 from ipo.data.fewshot import Half, class_half
 from ipo.data.listing import named_dataset
 from ipo.data.load import dataset_states, load_dataset
 from ipo.data.types import Dataset
 from ipo.evaluate import ImageSet, PromptPredictor, evaluate_on
-from ipo.lengths import TextRoom
 from ipo.prompt import Prompt
-from ipo.scope import EVALUATE
+from ipo.runs.check import check
+from ipo.runs.scope import EVALUATE
 from ipo.task import FeatureStore
 
 TOLERANCE = 0.5

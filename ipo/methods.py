@@ -22,10 +22,10 @@ from ipo.captions import NO_CAPTIONS, Captions
 from ipo.config import LLMSettings, Section, Settings, describe_validation
 from ipo.errors import ConfigError, RunError
 from ipo.evaluate import Predictor, PromptPredictor
-from ipo.files import append_rows, checked, parse_rows, truncate_rows, write_atomic
 from ipo.llm.base import LLM, Usage
 from ipo.registry import require_method
 from ipo.screen import say
+from ipo.store.files import append_rows, checked, parse_rows, truncate_rows, write_atomic
 from ipo.task import FewShotTask, TaskTexts
 
 CURVES, CHECKPOINT = "curves.jsonl", "checkpoint.safetensors"
@@ -41,7 +41,7 @@ class Fitted:
     figures: Mapping[str, Any] = field(default_factory=dict)
     """Further figures for `result.json`."""
     found: Mapping[str, Any] = field(default_factory=dict)
-    """What a search found and how it ended, as fields of `ipo.result.Result`."""
+    """What a search found and how it ended, as fields of `ipo.runs.result.Result`."""
     own_classes_only: bool = False
     """Whether the predictors know the classes of the fit only, so that there is nothing to say about new ones."""
     chosen: str | None = None

@@ -11,7 +11,7 @@ from itertools import pairwise
 from typing import Any, ClassVar
 
 from ipo.errors import PromptError
-from ipo.files import EXACT, checked
+from ipo.store.files import EXACT, checked
 
 CLASS_PLACEHOLDER = "<CLASS>"
 PLAIN_PROMPT = "a photo of a <CLASS>."

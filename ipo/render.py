@@ -11,8 +11,8 @@ import jinja2
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from ipo.errors import ConfigError
-from ipo.inputs import read_input
 from ipo.screen import counted, printable
+from ipo.store.inputs import read_input
 
 _FAILURES = (TypeError, ValueError, ArithmeticError, LookupError, AttributeError, RecursionError)
 """What an expression in a template can raise besides Jinja's own errors; a file that is not UTF-8 is a ValueError."""

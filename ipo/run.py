@@ -13,29 +13,29 @@ from typing import Any
 
 from ipo import __version__
 from ipo.captions import NO_CAPTIONS, make_captions, pick_captions, read_captions
-from ipo.check import check
-from ipo.clip.contents import dataset_hash
 from ipo.clip.features import feature_store
+from ipo.clip.hashes import dataset_hash
 from ipo.clip.load import load_clip
 from ipo.compare.verdict import compare_best
 from ipo.config import Section, Settings
 from ipo.data.listing import Listing, read_listing
 from ipo.data.splits import relative
 from ipo.errors import RunError
-from ipo.facts import listing_facts, task_facts, test_hashes
 from ipo.llm.base import PHRASE_FORMS, Usage
 from ipo.llm.load import load_llm
 from ipo.llm.phrases import word_lists
 from ipo.methods import FitRun, Fitted, Means, Method, find_method, save_tensors
 from ipo.registry import asks_llm
-from ipo.report import report_stop, write_reports
-from ipo.result import Result, write_result
-from ipo.resume import Resumption, changed_values, note_resumption, require_same
-from ipo.run_folder import RunFolder
-from ipo.run_path import CAPTIONS_FILE
-from ipo.scope import method_reader, unread
+from ipo.report.pages import report_stop, write_reports
+from ipo.runs.check import check
+from ipo.runs.facts import listing_facts, task_facts, test_hashes
+from ipo.runs.folder import RunFolder
+from ipo.runs.path import CAPTIONS_FILE
+from ipo.runs.result import Result, write_result
+from ipo.runs.resume import Resumption, changed_values, note_resumption, require_same
+from ipo.runs.scope import method_reader, unread
+from ipo.runs.tracker import Tracker
 from ipo.task import BaseToNew, BaseToNewResult, evaluate_base_to_new, load_task, task_texts, verdicts
-from ipo.tracker import Tracker
 
 LEARNED_FILE = "learned.safetensors"
 

@@ -16,13 +16,13 @@ from torch import Tensor
 
 from ipo import metrics
 from ipo.clip.base import ClipModel
+from ipo.clip.lengths import TextRoom
 from ipo.config import Settings
 from ipo.data.listing import Listing, Target, read_listing
 from ipo.data.splits import relative
 from ipo.data.types import ClassHalf, Dataset, Item
 from ipo.errors import DataError
 from ipo.evaluate import Evaluation, ImageSet, Predictor, evaluate_on
-from ipo.lengths import TextRoom
 
 
 class FeatureStore(Protocol):

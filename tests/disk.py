@@ -20,13 +20,13 @@ from torch import Tensor
 
 from ipo import run as running
 from ipo.clip.load import load_clip
-from ipo.clip.text_cache import open_text_cache
+from ipo.clip.text.cache import open_text_cache
 from ipo.config import Settings, load_settings
 from ipo.errors import IpoError
 from ipo.llm.base import UNPAID, Reply
-from ipo.resume import plan_resumption
-from ipo.run_folder import RunFolder
-from ipo.run_path import require_free
+from ipo.runs.folder import RunFolder
+from ipo.runs.path import require_free
+from ipo.runs.resume import plan_resumption
 from tests.test_run import SeeingClip
 
 ERRORS = (errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EIO)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from ipo.clip.lengths import TextRoom
 from ipo.config import LLMSettings, SearchSettings
-from ipo.lengths import TextRoom
 from ipo.llm.server.chat import OpenAILLM
 from ipo.search.loop import Search, optimize
 from ipo.search.record import Record

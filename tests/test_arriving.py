@@ -16,9 +16,9 @@ import pytest
 from ipo.captions import Captioner
 from ipo.captions.api import ApiDescriber
 from ipo.errors import LLMError, RunError
-from ipo.files import append_rows, read_rows
 from ipo.llm.base import Message, Reply
 from ipo.search.record import PENDING_FILE, Record
+from ipo.store.files import append_rows, read_rows
 from tests.clip.picture_clip import draw_pictures
 from tests.llm.server import FakeServer, serving
 from tests.search_process import CANDIDATES, run

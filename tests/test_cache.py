@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from ipo import cache
-from ipo.cache import cache_folder, cache_place, cached_files, database, scratch_folder, write_cache
 from ipo.captions.base import Captioner
 from ipo.cli.doctor import cache_state
-from ipo.data.locate import data_root
+from ipo.data.benchmarks.locate import data_root
 from ipo.errors import ConfigError, RunError
-from ipo.folders import made_once
+from ipo.store import cache
+from ipo.store.cache import cache_folder, cache_place, cached_files, database, scratch_folder, write_cache
+from ipo.store.folders import made_once
 from tests.clip.picture_clip import draw_pictures
 from tests.processes import run_process
 from tests.test_captions import ScriptedDescriber
@@ -36,12 +36,14 @@ def refused(monkeypatch):
     cache_folder().mkdir()
     monkeypatch.setattr("tempfile.TemporaryFile", refuse)
     monkeypatch.setattr(
-        "ipo.cache.write_atomic", lambda path, data: (_ for _ in ()).throw(RunError("cannot write: no"))
+        "ipo.store.cache.write_atomic", lambda path, data: (_ for _ in ()).throw(RunError("cannot write: no"))
     )
 
 
 def test_off_is_a_folder_that_goes_with_the_process(tmp_path):
-    code = "from ipo.cache import cache_folder, write_cache; f = cache_folder(); write_cache(f / 'a', 'b'); print(f)"
+    code = (
+        "from ipo.store.cache import cache_folder, write_cache; f = cache_folder(); write_cache(f / 'a', 'b'); print(f)"
+    )
     environment = os.environ | {"IPO_CACHE": "off", "XDG_CACHE_HOME": str(tmp_path), "TMPDIR": str(tmp_path)}
     done = run_process([sys.executable, "-c", code], env=environment, check=True)
     assert Path(done.stdout.strip()).parent == tmp_path

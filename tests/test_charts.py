@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ipo.charts import Scale, make_chart
+from ipo.report.charts import Scale, make_chart
 
 numbers = st.floats(-1e6, 1e6).map(lambda value: round(value, 3))
 

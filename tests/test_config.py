@@ -3,15 +3,15 @@ from pathlib import Path
 
 import pytest
 
-from ipo.cache import cache_folder
 from ipo.cli.options import data_flags
+from ipo.cli.paper import PAPER_SETTINGS
 from ipo.cli.settings import absolute_place, make_settings
 from ipo.config import Settings, load_settings, parse_assignments
 from ipo.errors import ConfigError
 from ipo.llm.prices import cost
-from ipo.paper import PAPER_SETTINGS
-from ipo.run_folder import settings_toml
-from ipo.scope import method_reader
+from ipo.runs.folder import settings_toml
+from ipo.runs.scope import method_reader
+from ipo.store.cache import cache_folder
 
 
 def test_unknown_keys_are_errors_that_name_the_key(tmp_path):

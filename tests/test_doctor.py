@@ -92,7 +92,7 @@ def test_the_hub_is_reachable_or_why_not(monkeypatch, httpserver):
 
 
 def test_a_hub_that_drips_is_given_up(monkeypatch):
-    monkeypatch.setattr("ipo.net.SECONDS", 0.5)
+    monkeypatch.setattr("ipo.net.addresses.SECONDS", 0.5)
     with socket.create_server(("127.0.0.1", 0)) as server:
         monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{server.getsockname()[1]}")
         assert "not reachable" in doctor.hub().state

@@ -9,11 +9,11 @@ import torch
 from torch.nn.functional import normalize
 
 from ipo import evaluate, metrics
+from ipo.clip.lengths import TextRoom
 from ipo.config import LLMSettings, SearchSettings
 from ipo.data.types import Item
 from ipo.errors import ModelError, RunError
 from ipo.evaluate import ImageSet, PromptPredictor, score_candidates, score_classifier, score_prompts
-from ipo.lengths import TextRoom
 from ipo.prompt import Prompt, Score
 from ipo.search.history import History
 from ipo.search.loop import Search, optimize

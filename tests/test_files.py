@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from ipo.errors import RunError
-from ipo.files import (
+from ipo.store.files import (
     append_rows,
     checked,
     parse_rows,

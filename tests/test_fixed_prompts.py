@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 
 from ipo.cli.main import app
 from ipo.config import Settings
-from ipo.data.catalogue import CATALOGUE
+from ipo.data.benchmarks.catalogue import CATALOGUE
 from ipo.data.fewshot import class_half
 from ipo.data.load import load_dataset
 from ipo.fixed_prompts import TOLERANCE, Verdict, not_comparable, published_figures, read_datasets, verify_dataset

@@ -14,9 +14,9 @@ from threading import Event, Thread
 import pytest
 from huggingface_hub import HfApi, close_session
 
-from ipo import hub
 from ipo.errors import IpoError, ModelError
-from ipo.hub import LANGUAGE_MODEL, Wanted, cached_folder, hub_folder
+from ipo.net import hub
+from ipo.net.hub import LANGUAGE_MODEL, Wanted, cached_folder, hub_folder
 from tests.hub_server import Hub, serving_hub
 
 REPO = "org/model"

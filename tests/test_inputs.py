@@ -6,16 +6,16 @@ from pathlib import Path
 
 import pytest
 
-from ipo import inputs
-from ipo.data.classnames import read_map
-from ipo.data.shards import _label
+from ipo.data.own.classnames import read_map
+from ipo.data.own.shards import _label
+from ipo.data.own.tables import in_label_order, read_csv
 from ipo.data.splits import read_split_file
-from ipo.data.tables import in_label_order, read_csv
 from ipo.errors import ConfigError, DataError, IpoError
 from ipo.llm.presets import presets
 from ipo.llm.prices import cost
 from ipo.render import render
-from ipo.toml import read_toml
+from ipo.store import inputs
+from ipo.store.toml import read_toml
 from ipo_baselines.zero_shot import SelectOptions, ZeroShotOptions
 
 READERS = {

@@ -11,11 +11,9 @@ from tests.processes import run_process
 
 PACKAGE = Path(ipo.__file__).parent
 LAYERS = [
-    "screen", "packages", "errors", "disk", "inputs", "files", "cache", "folders", "net", "progress", "toml",
-    "hub_errors", "hub", "config", "paper", "prompt", "words", "naming", "render", "data", "clip", "lengths", "llm",
-    "captions", "metrics", "evaluate", "tracker", "task", "registry", "methods", "run_path", "run_folder", "search",
-    "scope", "check", "resume", "facts", "result", "compare", "charts", "report", "run", "fixed_prompts", "cli",
-    "__main__",
+    "screen", "packages", "errors", "store", "net", "progress", "config", "prompt", "naming", "render", "data", "clip",
+    "llm", "captions", "metrics", "evaluate", "task", "registry", "methods", "search", "runs", "compare", "report",
+    "run", "fixed_prompts", "cli", "__main__",
 ]  # fmt: skip
 MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
 

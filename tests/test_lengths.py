@@ -13,16 +13,16 @@ from PIL import Image
 from ipo import fixed_prompts
 from ipo import run as running
 from ipo.cli.running import describe
+from ipo.clip.lengths import TextRoom
 from ipo.config import Settings, load_settings
 from ipo.data.listing import read_listing
 from ipo.errors import ConfigError, DataError, PromptError
-from ipo.facts import listing_facts
-from ipo.lengths import TextRoom
 from ipo.methods import FitRun, find_method
 from ipo.prompt import Prompt
-from ipo.result import to_json
-from ipo.resume import plan_resumption
-from ipo.run_folder import RunFolder
+from ipo.runs.facts import listing_facts
+from ipo.runs.folder import RunFolder
+from ipo.runs.result import to_json
+from ipo.runs.resume import plan_resumption
 from ipo.task import load_task
 from ipo_baselines.contexts import encode_context, require_context_fits
 from tests.baselines.tiny import CLASSNAMES, NEW_NAMES, TinyClip, tiny_task

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from ipo.data.catalogue import CATALOGUE
-from ipo.data.looks import GLYPHS
-from ipo.data.stamps import CLASSES
+from ipo.data.benchmarks.catalogue import CATALOGUE
+from ipo.data.benchmarks.looks import GLYPHS
+from ipo.data.benchmarks.stamps import CLASSES
 from ipo.naming import named_classes
 
 PACS = ("dog", "elephant", "giraffe", "guitar", "horse", "house", "person")

@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from ipo.net import probe
+from ipo.net.addresses import probe
 
 
 def test_the_status_is_given_whatever_it_is(httpserver):

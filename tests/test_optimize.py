@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from ipo.clip.lengths import TextRoom
 from ipo.config import LLMSettings, SearchSettings
 from ipo.evaluate import PromptPredictor, score_prompts, text_features
-from ipo.lengths import TextRoom
 from ipo.llm.base import Spent
 from ipo.llm.prices import cost
 from ipo.metrics import accuracy

@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ipo.captions.base import clean
+from ipo.clip.lengths import TextRoom
 from ipo.errors import PromptError
-from ipo.lengths import TextRoom
 from ipo.llm.base import Reply
 from ipo.llm.parse import read_prompt
 from ipo.prompt import HistoryEntry, Prompt, Score, text_key

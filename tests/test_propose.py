@@ -5,8 +5,8 @@ from collections.abc import Sequence
 
 import pytest
 
+from ipo.clip.lengths import TextRoom
 from ipo.config import SearchSettings
-from ipo.lengths import TextRoom
 from ipo.llm.base import Reply
 from ipo.prompt import Prompt
 from ipo.search.propose import Checks, Reject, accept, parse_reply

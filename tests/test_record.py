@@ -1,11 +1,11 @@
 import pytest
 
 from ipo.errors import RunError
-from ipo.files import append_rows, read_rows
 from ipo.llm.base import Message, Reply
 from ipo.prompt import HistoryEntry, Score
 from ipo.search.history import History
 from ipo.search.record import Record
+from ipo.store.files import append_rows, read_rows
 
 FIRST = ("prompt 0 <CLASS>",)
 STEP_3 = {"step": 3, "seconds": 1}

@@ -14,13 +14,13 @@ from typing import get_args
 import pytest
 from typer.testing import CliRunner
 
-from ipo.charts import make_chart
 from ipo.cli.console import print_json
 from ipo.cli.main import app
 from ipo.cli.running import print_result
 from ipo.clip.specs import CONSE_WEIGHTS
-from ipo.report import classes_of, curve_charts, legend, rejects_in_words, result_rows, write_reports
-from ipo.result import Result, read_result
+from ipo.report.charts import make_chart
+from ipo.report.pages import classes_of, curve_charts, legend, rejects_in_words, result_rows, write_reports
+from ipo.runs.result import Result, read_result
 from ipo.search.propose import REJECT_WORDS, RejectKind
 from tests.processes import run_process
 from tests.test_cli import write_history

@@ -8,17 +8,17 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from ipo import resume
 from ipo.cli import running as command
 from ipo.cli.main import app
 from ipo.cli.settings import resumed_settings
 from ipo.config import load_settings
 from ipo.errors import ConfigError, IpoError, RunError
 from ipo.llm.base import UNPAID
-from ipo.result import to_json
-from ipo.resume import CHANGEABLE, plan_resumption
-from ipo.run_folder import read_settings
-from ipo.scope import method_reader, setting_names
+from ipo.runs import resume
+from ipo.runs.folder import read_settings
+from ipo.runs.result import to_json
+from ipo.runs.resume import CHANGEABLE, plan_resumption
+from ipo.runs.scope import method_reader, setting_names
 from tests.test_run import pictures, search, settings, shop
 
 __all__ = ["pictures", "shop"]
@@ -211,7 +211,7 @@ def versions(monkeypatch):
     """The versions that are installed, to be changed by a test."""
     found = {**resume.installed_versions(), "torch": "2.14.1+cpu", "transformers": "5.24.0", "openai": "3.0.0"}
     monkeypatch.setattr(resume, "installed_versions", lambda: found)
-    monkeypatch.setattr("ipo.run_folder.installed_versions", lambda: found)
+    monkeypatch.setattr("ipo.runs.folder.installed_versions", lambda: found)
     return found
 
 
@@ -275,6 +275,6 @@ def rename(run: Path, method: str) -> None:
 
 
 def test_captions_are_kept_although_their_captioner_is_gone(shop, run, monkeypatch):
-    monkeypatch.setattr("ipo.check.require_captioner", lambda *_, **__: pytest.fail("nobody needs it"))
+    monkeypatch.setattr("ipo.runs.check.require_captioner", lambda *_, **__: pytest.fail("nobody needs it"))
     assert shop.spent == UNPAID
     go_on(run)

@@ -19,9 +19,9 @@ from ipo.config import Settings, load_settings
 from ipo.errors import ConfigError, DataError, IpoError, RunError
 from ipo.llm.base import UNPAID, Spent
 from ipo.llm.prices import cost
-from ipo.result import to_json
-from ipo.resume import plan_resumption
-from ipo.run_folder import RunFolder
+from ipo.runs.folder import RunFolder
+from ipo.runs.result import to_json
+from ipo.runs.resume import plan_resumption
 from tests.clip.picture_clip import thumbnail
 from tests.fakes import FakeClip, ScriptedLLM
 
@@ -235,7 +235,7 @@ def test_the_reason_of_a_stop_is_kept_where_its_pages_cannot_be_written(shop, pi
     def full(_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("ipo.report.write_reports", full)
+    monkeypatch.setattr("ipo.report.pages.write_reports", full)
     with pytest.raises(KeyboardInterrupt):
         search(settings(pictures), tmp_path / "run", stop_after=1)
     assert json.loads((tmp_path / "run" / "run.json").read_text())["status"] == "stopped: KeyboardInterrupt"

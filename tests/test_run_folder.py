@@ -5,8 +5,8 @@ import pytest
 from ipo.clip.specs import CONSE_WEIGHTS
 from ipo.config import load_settings
 from ipo.errors import RunError
-from ipo.run_folder import RunFolder, read_run, read_run_json, read_settings
-from ipo.run_path import new_run_path, require_free
+from ipo.runs.folder import RunFolder, read_run, read_run_json, read_settings
+from ipo.runs.path import new_run_path, require_free
 
 
 def test_a_new_folder_tells_settings_versions_and_status(tmp_path):

@@ -8,9 +8,9 @@ from ipo.cli.options import data_flags
 from ipo.cli.settings import make_settings
 from ipo.config import Settings, load_settings
 from ipo.errors import ConfigError
-from ipo.run_folder import settings_toml
-from ipo.scope import CONDITIONS, EVALUATE, VERIFY, flat, method_reader, nested, setting_names, unread
-from ipo.toml import parse_toml
+from ipo.runs.folder import settings_toml
+from ipo.runs.scope import CONDITIONS, EVALUATE, VERIFY, flat, method_reader, nested, setting_names, unread
+from ipo.store.toml import parse_toml
 
 DEFAULTS = flat(Settings().model_dump(mode="json"))
 GIVEN = {"base_url": "http://h/v1", "template": "own.j2", "dataset": "photos", "names": "n.json", "root": "data"}
@@ -82,7 +82,7 @@ def test_what_another_setting_rules_out_is_refused(assigned, key, tmp_path):
     sections: dict = {}
     for name, value in values.items():
         sections.setdefault(name.split(".")[0], {})[name.split(".")[1]] = value
-    from ipo.toml import to_toml
+    from ipo.store.toml import to_toml
 
     file.write_text(to_toml(sections))
     with pytest.raises(ConfigError, match=f"'{key}' is set, but"):

@@ -12,14 +12,15 @@ import pytest
 
 from ipo.config import load_settings
 from ipo.errors import DivergedError, RunError
-from ipo.run_folder import RunFolder
-from ipo.run_path import claim_run_path, require_free
+from ipo.runs.folder import RunFolder
+from ipo.runs.path import claim_run_path, require_free
 from tests.processes import run_process
 
 KILLED = """
 import os, sys
 from pathlib import Path
-from ipo import files, run_folder
+from ipo.store import files
+from ipo.runs import folder as run_folder
 from ipo.config import load_settings
 left = int(sys.argv[2])
 replace = Path.replace

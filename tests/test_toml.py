@@ -9,14 +9,14 @@ from hypothesis import strategies as st
 
 from baselines.training import SgdOptions
 from ipo.config import Section, Settings, load_settings, parse_assignments
-from ipo.data.classnames import read_map
+from ipo.data.own.classnames import read_map
 from ipo.errors import ConfigError, DataError
 from ipo.llm.presets import presets
 from ipo.llm.prices import cost
 from ipo.prompt import CLASS_PLACEHOLDER
 from ipo.render import render
-from ipo.run_folder import settings_toml
-from ipo.toml import parse_toml, read_toml, to_toml
+from ipo.runs.folder import settings_toml
+from ipo.store.toml import parse_toml, read_toml, to_toml
 
 BOM = "\ufeff"
 TEXT = st.text(st.characters(exclude_categories=["Cs"]))

@@ -4,10 +4,10 @@ from types import SimpleNamespace
 import pytest
 
 from ipo.errors import ConfigError
+from ipo.runs.tracker import Tracker, require_tracker
 from ipo.search.loop import optimize
 from ipo.search.method import step_figures
 from ipo.search.record import Record
-from ipo.tracker import Tracker, require_tracker
 from tests.fakes import ScriptedLLM
 from tests.test_optimize import SCRIPT, make_search
 

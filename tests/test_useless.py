@@ -9,7 +9,7 @@ import pytest
 from ipo.cli import running as command
 from ipo.errors import LLMError
 from ipo.llm.base import Reply
-from ipo.result import read_result
+from ipo.runs.result import read_result
 from ipo.search.loop import optimize, unusable
 from ipo.search.record import Record
 from tests.fakes import ScriptedLLM

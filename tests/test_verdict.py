@@ -3,7 +3,7 @@
 import pytest
 
 from ipo.compare.verdict import compare_best, verdict
-from ipo.result import Result
+from ipo.runs.result import Result
 
 IMAGES = [f"{number}.png" for number in range(100)]
 PLAIN, OTHER, BEST = "a photo of a <CLASS>.", "a photo of a <CLASS>, a type of food.", "a sketch of a <CLASS>."

@@ -12,7 +12,6 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ipo.cache import cache_folder
 from ipo.clip.base import ClipModel
 from ipo.clip.features import ImageFeatureStore
 from ipo.clip.load import load_clip
@@ -21,6 +20,7 @@ from ipo.data.load import load_dataset
 from ipo.data.types import Dataset
 from ipo.evaluate import ImageSet
 from ipo.metrics import wilson_interval
+from ipo.store.cache import cache_folder
 
 PROMPTS = (
     "<CLASS>", "a photo of a <CLASS>.", "a picture of a <CLASS>.", "a drawing of a <CLASS>.", "a sketch of a <CLASS>.",

@@ -11,13 +11,13 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from ipo.cache import database, warn_unwritable
-from ipo.clip.contents import ContentHashes
+from ipo.clip.hashes import ContentHashes
 from ipo.errors import DataError, LLMError
 from ipo.llm.base import Spent
 from ipo.progress import track
 from ipo.prompt import one_line
 from ipo.screen import counted
+from ipo.store.cache import database, warn_unwritable
 
 NO_HUB = "Use --captioner none or describe, hf:FOLDER, or openai:MODEL with captions.base_url"
 """What to do where no hub can be reached."""

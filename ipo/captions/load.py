@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from ipo.cache import cache_place
 from ipo.captions.base import NO_HUB, Captioner, Describer
 from ipo.clip.specs import require_mini
 from ipo.config import CaptionSettings, ClipSettings
 from ipo.errors import ConfigError, ModelError, UnknownName
+from ipo.store.cache import cache_place
 
 
 def make_captioner(settings: CaptionSettings, clip_settings: ClipSettings, *, offline: bool) -> Captioner | None:
@@ -47,7 +47,7 @@ def require_captioner(settings: CaptionSettings, *, offline: bool) -> str | None
 
 def _require_local(model: str, offline: bool) -> None:
     if not Path(model).is_dir():
-        from ipo.hub import LANGUAGE_MODEL, require_repository
+        from ipo.net.hub import LANGUAGE_MODEL, require_repository
 
         require_repository(model, LANGUAGE_MODEL, offline=offline, instead=NO_HUB)
     elif not (Path(model) / "config.json").is_file():

@@ -14,10 +14,10 @@ from ipo.clip.load import resolve_device
 from ipo.config import Device
 from ipo.data.images import load_image
 from ipo.errors import ModelError
-from ipo.hub import LANGUAGE_MODEL, hub_folder
 from ipo.llm.base import UNPAID
+from ipo.llm.local.weights import whole_model
 from ipo.llm.thoughts import answer_of
-from ipo.llm.weights import whole_model
+from ipo.net.hub import LANGUAGE_MODEL, hub_folder
 from ipo.render import render
 
 TEMPLATE = "caption.j2"

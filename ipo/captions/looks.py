@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
 from ipo.render import templates_folder
-from ipo.toml import read_toml
+from ipo.store.toml import read_toml
 
 FILE = "looks.toml"
 

@@ -10,9 +10,9 @@ from typing import Any
 from ipo.captions.load import make_captioner
 from ipo.config import Settings
 from ipo.errors import RunError
-from ipo.files import checked, json_lines, parse_rows
 from ipo.llm.base import UNPAID, Spent
 from ipo.llm.prices import require_price
+from ipo.store.files import checked, json_lines, parse_rows
 
 
 @dataclass(frozen=True)

@@ -65,7 +65,7 @@ def baseline(
 
     from ipo.cli import running
     from ipo.cli.settings import make_settings, resumed_settings
-    from ipo.scope import method_reader
+    from ipo.runs.scope import method_reader
 
     if resume is not None:
         settings = resumed_settings(running.reader_of(resume), resume, general, flags)

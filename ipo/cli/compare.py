@@ -66,7 +66,7 @@ def compare(
     from ipo.compare.rows import choose_reference
     from ipo.compare.rows import compare as compare_trials
     from ipo.compare.tables import notes, sentences
-    from ipo.files import require_place, write_atomic
+    from ipo.store.files import require_place, write_atomic
 
     if out is not None:
         require_place(out)

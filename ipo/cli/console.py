@@ -10,8 +10,8 @@ from typing import Any
 
 from rich.console import Console
 
-from ipo.files import json_text
 from ipo.screen import encodable, printable
+from ipo.store.files import json_text
 
 _NO_BOUND = 1 << 16
 _LEAST = 40

@@ -39,7 +39,7 @@ def table(context: typer.Context, data_root: options.DataRoot = None, as_json: o
         if data_root is not None:
             os.environ["IPO_DATA"] = str(data_root)  # the default root of the command that follows
         return
-    from ipo.data.locate import data_root as resolve
+    from ipo.data.benchmarks.locate import data_root as resolve
 
     root, rows = resolve(data_root), _rows(data_root)
     if as_json:
@@ -58,9 +58,9 @@ def table(context: typer.Context, data_root: options.DataRoot = None, as_json: o
 
 
 def _rows(root: Path | None) -> list[dict[str, Any]]:
-    from ipo.data.catalogue import CATALOGUE
+    from ipo.data.benchmarks.catalogue import CATALOGUE
+    from ipo.data.benchmarks.locate import data_root, find_split_file
     from ipo.data.load import dataset_states
-    from ipo.data.locate import data_root, find_split_file
 
     place, states = data_root(root), dataset_states(root)
     rows = []
@@ -101,11 +101,11 @@ def prepare(
 
       ipo datasets prepare caltech101 --from ~/Downloads/caltech-101.zip
     """
-    from ipo.data.catalogue import catalogue_entry
+    from ipo.data.benchmarks.catalogue import catalogue_entry
+    from ipo.data.benchmarks.prepare import prepare as bring
+    from ipo.data.benchmarks.prepare import split_advice
     from ipo.data.check import missing_domains
     from ipo.data.load import with_kind
-    from ipo.data.prepare import prepare as bring
-    from ipo.data.prepare import split_advice
 
     if ":" in with_kind(name):
         remedy = "Give it to --dataset as it is, or look at it: ipo datasets check"

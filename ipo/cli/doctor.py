@@ -16,14 +16,14 @@ from pathlib import Path
 from rich.table import Table
 from rich.text import Text
 
-from ipo.cache import CACHE_REMEDY, cache_folder, is_off, unwritable
 from ipo.cli import options
 from ipo.cli.console import output, print_json
 from ipo.config import offline_by_environment
 from ipo.errors import IpoError
-from ipo.net import probe, proxies, require_usable_proxies, server_address
+from ipo.net.addresses import probe, proxies, require_usable_proxies, server_address
 from ipo.packages import OFFLINE_REMEDY, Extra, dependency_remedy, extra_remedy
 from ipo.screen import safe_line, shown_address
+from ipo.store.cache import CACHE_REMEDY, cache_folder, is_off, unwritable
 
 PACKAGES = ("torch", "torchvision", "open_clip_torch", "timm", "transformers", "accelerate", "openai", "llguidance")
 OFFLINE_PACKAGES = {

@@ -55,10 +55,10 @@ def evaluate(
         "seed": seed,
         "offline": offline or None,
     }
-    from ipo.check import check
     from ipo.cli.settings import make_settings
     from ipo.prompt import Prompt
-    from ipo.scope import EVALUATE
+    from ipo.runs.check import check
+    from ipo.runs.scope import EVALUATE
 
     settings = make_settings(EVALUATE, config, assignments, flags)
     for text in prompt:
@@ -66,8 +66,8 @@ def evaluate(
     check(EVALUATE, settings)
 
     from ipo.fixed_prompts import evaluate_prompts
-    from ipo.report import with_interval
-    from ipo.result import Figures
+    from ipo.report.pages import with_interval
+    from ipo.runs.result import Figures
 
     rows = evaluate_prompts(settings, prompt, split, ensemble, images)
     if as_json:

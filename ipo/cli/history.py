@@ -37,8 +37,8 @@ def history(
     if not os.path.lexists(path):
         raise RunError(f"no {HISTORY_FILE} here", where=str(run), remedy="Give the folder of an `ipo optimize` run")
 
-    from ipo.report import history_rows, shown_entry
-    from ipo.run_folder import read_settings, recorded_model
+    from ipo.report.pages import history_rows, shown_entry
+    from ipo.runs.folder import read_settings, recorded_model
     from ipo.screen import printable
     from ipo.search.history import History
 

@@ -11,9 +11,9 @@ import typer
 
 from ipo import __version__
 from ipo.cli import baseline, compare, datasets, doctor, evaluate, history, optimize, verify
-from ipo.disk import reason_of
 from ipo.errors import IpoError, RunError
 from ipo.screen import say, show_only_our_warnings, write_plainly
+from ipo.store.disk import reason_of
 
 SPINS = "20000"
 """Turns that a torch thread waits busily for the others: torch's default loses many seconds where cores are shared."""

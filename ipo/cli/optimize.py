@@ -84,7 +84,7 @@ def optimize(
     from ipo.cli import running
     from ipo.cli.settings import make_settings, resumed_settings
     from ipo.registry import SEARCH
-    from ipo.scope import method_reader
+    from ipo.runs.scope import method_reader
 
     if resume is not None:
         running.require_search(resume)

@@ -8,8 +8,8 @@ import textwrap
 from ipo.cli.console import screen_width
 from ipo.compare.formats import screen_table
 from ipo.compare.tables import Column
-from ipo.report import legend, result_columns, result_rows
-from ipo.result import Result
+from ipo.report.pages import legend, result_columns, result_rows
+from ipo.runs.result import Result
 
 _NO_BOUND = 1 << 16
 

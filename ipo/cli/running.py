@@ -15,10 +15,10 @@ from ipo.registry import SEARCH
 from ipo.screen import counted, printable, say
 
 if TYPE_CHECKING:
-    from ipo.result import Result
     from ipo.run import Job
-    from ipo.run_folder import RunFolder
-    from ipo.scope import Reader
+    from ipo.runs.folder import RunFolder
+    from ipo.runs.result import Result
+    from ipo.runs.scope import Reader
 
 
 def start_run(method: str, settings: Settings, own: list[str], out: Path | None) -> tuple[Path, Result | None]:
@@ -26,11 +26,11 @@ def start_run(method: str, settings: Settings, own: list[str], out: Path | None)
 
     The run folder and the result, which only the first process of a group has.
     """
-    from ipo.check import check, require_run_place
     from ipo.data.load import require_known
-    from ipo.run_folder import is_first_process
-    from ipo.run_path import RUNS, claim_run_path, new_run_path
-    from ipo.scope import method_reader
+    from ipo.runs.check import check, require_run_place
+    from ipo.runs.folder import is_first_process
+    from ipo.runs.path import RUNS, claim_run_path, new_run_path
+    from ipo.runs.scope import method_reader
 
     reader = method_reader(method)
     place = require_known(settings.data.dataset)
@@ -51,10 +51,10 @@ def start_run(method: str, settings: Settings, own: list[str], out: Path | None)
 
 def resume_run(path: Path, settings: Settings, own: list[str], force: bool) -> tuple[Path, Result | None]:
     """Go on with a run of whatever method; see `start_run`."""
-    from ipo.check import check
-    from ipo.resume import plan_resumption
-    from ipo.run_folder import RunFolder, is_first_process
-    from ipo.scope import method_reader
+    from ipo.runs.check import check
+    from ipo.runs.folder import RunFolder, is_first_process
+    from ipo.runs.resume import plan_resumption
+    from ipo.runs.scope import method_reader
 
     folder = RunFolder.open(path) if is_first_process() else None
     resumption = plan_resumption(path, settings, force)
@@ -72,9 +72,9 @@ def resume_run(path: Path, settings: Settings, own: list[str], force: bool) -> t
 
 def reader_of(run: Path) -> Reader:
     """What the method of a run reads of the settings."""
-    from ipo.resume import recorded_method
-    from ipo.run_folder import read_run, require_run
-    from ipo.scope import method_reader
+    from ipo.runs.folder import read_run, require_run
+    from ipo.runs.resume import recorded_method
+    from ipo.runs.scope import method_reader
 
     require_run(run)
     return method_reader(recorded_method(run, read_run(run)))
@@ -108,7 +108,7 @@ def carry_out(job: Job, folder: RunFolder) -> tuple[Path, Result]:
 def describe(job: Job) -> str:
     """What is about to run, in a few lines."""
     from ipo.compare.trials import with_domains
-    from ipo.report import classes_of
+    from ipo.report.pages import classes_of
     from ipo.search.propose import named_by_first_prompts
 
     task, options, llm = job.protocol.task, job.options, job.means.llm
@@ -131,7 +131,7 @@ def describe(job: Job) -> str:
 
 def show(result: Result | None, folder: Path, as_json: bool) -> None:
     """The result on standard output, as JSON or for people; nothing in a process that has none."""
-    from ipo.result import to_json
+    from ipo.runs.result import to_json
 
     if result is None:
         return
@@ -162,7 +162,7 @@ def print_result(result: Result, folder: Path) -> None:
     """What was found, the results table and where to read more, on standard output."""
     from ipo.cli.result_table import result_table
     from ipo.compare.verdict import verdict
-    from ipo.report import HISTORY_PAGE, REPORT_PAGE, RESULT_PAGE, WEAK_MODEL_NOTES, rejects_in_words
+    from ipo.report.pages import HISTORY_PAGE, REPORT_PAGE, RESULT_PAGE, WEAK_MODEL_NOTES, rejects_in_words
 
     console = output()
     if result.best:

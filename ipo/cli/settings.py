@@ -6,15 +6,15 @@ from pathlib import Path
 from typing import Any
 
 from ipo.cli import options
+from ipo.cli.paper import PAPER_SETTINGS, require_captioner
 from ipo.config import Settings, load_settings, merge, parse_assignments
 from ipo.data.load import target_parts, with_kind
 from ipo.errors import ConfigError
 from ipo.llm.presets import presets
-from ipo.paper import PAPER_SETTINGS, require_captioner
 from ipo.render import is_shipped
-from ipo.run_folder import read_settings, require_run
-from ipo.scope import CONDITIONS, Reader, flat, nested, unread
-from ipo.toml import read_toml
+from ipo.runs.folder import read_settings, require_run
+from ipo.runs.scope import CONDITIONS, Reader, flat, nested, unread
+from ipo.store.toml import read_toml
 
 
 def make_settings(

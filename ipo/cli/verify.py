@@ -37,9 +37,9 @@ def verify(
         "clip": {"model": clip, "device": device},
         "offline": offline or None,
     }
-    from ipo.check import check
     from ipo.cli.settings import make_settings
-    from ipo.scope import VERIFY
+    from ipo.runs.check import check
+    from ipo.runs.scope import VERIFY
 
     settings = make_settings(VERIFY, config, assignments, flags)
     check(VERIFY, settings)

@@ -23,15 +23,15 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from ipo.cache import cache_folder, cached_files, write_cache
 from ipo.clip.base import ClipModel
-from ipo.clip.contents import DIGEST_BYTES, MEMORY_FILE, ContentHashes
+from ipo.clip.hashes import DIGEST_BYTES, MEMORY_FILE, ContentHashes
 from ipo.clip.pictures import decode
 from ipo.config import ClipSettings
 from ipo.data.types import Item
 from ipo.errors import DataError, ModelError
 from ipo.progress import track
 from ipo.screen import counted
+from ipo.store.cache import cache_folder, cached_files, write_cache
 
 SHARD_IMAGES = 512
 """Features written together: what is lost at most when the process is killed."""

@@ -15,7 +15,7 @@ from open_clip.constants import HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME
 
 from ipo.clip.specs import require_architecture
 from ipo.errors import ModelError, UnknownName
-from ipo.hub import TEXT_FILES, TOKENIZER, Wanted, hub_folder
+from ipo.net.hub import TEXT_FILES, TOKENIZER, Wanted, hub_folder
 
 INSTEAD = "Use --clip mini, which needs no hub (the default under --offline), or --clip local-dir:PATH"
 CONFIG = "open_clip_config.json"

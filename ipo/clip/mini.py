@@ -28,9 +28,9 @@ from torchvision import transforms
 from ipo.clip.adapter import Adapter, load_adapter, see
 from ipo.clip.base import Fingerprint
 from ipo.clip.minilm import CONTEXT_LENGTH, MiniLM, load_minilm
-from ipo.clip.plain import precision_context
 from ipo.clip.specs import MINI_PACKAGES
-from ipo.clip.text_cache import TextCache, open_text_cache
+from ipo.clip.text.cache import TextCache, open_text_cache
+from ipo.clip.text.plain import precision_context
 from ipo.config import OFFLINE_CLIP, Precision
 from ipo.errors import ModelError
 from ipo.packages import OFFLINE_REMEDY

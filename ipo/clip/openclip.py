@@ -19,14 +19,14 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from ipo.clip.base import Fingerprint
-from ipo.clip.contexts import context_sequences
 from ipo.clip.digest import model_hash
-from ipo.clip.exactness import choose_text_path
 from ipo.clip.hub import find_source, make_tokenizer
-from ipo.clip.plain import TextPath, precision_context, token_embedding
 from ipo.clip.specs import require_model_folder
-from ipo.clip.text_cache import TextCache, open_text_cache
-from ipo.clip.tokens import Tokens
+from ipo.clip.text.cache import TextCache, open_text_cache
+from ipo.clip.text.contexts import context_sequences
+from ipo.clip.text.exactness import choose_text_path
+from ipo.clip.text.plain import TextPath, precision_context, token_embedding
+from ipo.clip.text.tokens import Tokens
 from ipo.errors import ModelError
 
 LOAD_ERRORS = (RuntimeError, OSError, ValueError, KeyError, UserWarning, SafetensorError, UnpicklingError)

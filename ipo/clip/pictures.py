@@ -10,7 +10,7 @@ from PIL.Image import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from ipo.clip.contents import digest_of
+from ipo.clip.hashes import digest_of
 from ipo.data.images import decode_image, read_file
 from ipo.errors import DataError
 

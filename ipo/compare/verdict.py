@@ -9,7 +9,7 @@ from typing import Any
 from ipo.compare.names import target_names
 from ipo.compare.paired import paired_differences
 from ipo.prompt import text_key
-from ipo.result import Comparison, Difference, Result
+from ipo.runs.result import Comparison, Difference, Result
 from ipo.screen import counted
 
 REFERENCES = ("photo", "first", "hand-crafted")

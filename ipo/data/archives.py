@@ -17,8 +17,8 @@ from functools import partial
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import IO
 
-from ipo.disk import reason_of, writing
 from ipo.errors import DataError
+from ipo.store.disk import reason_of, writing
 
 MAX_MEMBERS = 3_000_000
 """Most files and folders of one archive (ImageNet, the largest known here, has 1.3 million)."""

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
-from ipo.data.catalogue import CATALOGUE, CatalogueEntry
+from ipo.data.benchmarks.catalogue import CATALOGUE, CatalogueEntry
 from ipo.data.formats import IMAGE_SUFFIXES
 from ipo.data.images import decode_image, read_file, unopenable
 from ipo.data.splits import SPLITS, relative

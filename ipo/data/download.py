@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Protocol
 
 from ipo.config import offline_by_environment
-from ipo.disk import writing
 from ipo.errors import DataError
-from ipo.net import open_url, proxies
+from ipo.net.addresses import open_url, proxies
 from ipo.progress import progress_bar
+from ipo.store.disk import writing
 
 ATTEMPTS = 3
 """How often a broken connection is taken up again before the command gives up (the next one resumes)."""

@@ -7,14 +7,14 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from ipo.data.catalogue import CATALOGUE, CatalogueEntry, catalogue_entry
-from ipo.data.hub import read_hub, require_extra
-from ipo.data.layouts import Place, read_layout
-from ipo.data.locate import data_root, find_split_file, locate, missing_part, require_located
-from ipo.data.own import read_folder, require_folder
-from ipo.data.shards import read_shards, require_shards
+from ipo.data.benchmarks.catalogue import CATALOGUE, CatalogueEntry, catalogue_entry
+from ipo.data.benchmarks.layouts import Place, read_layout
+from ipo.data.benchmarks.locate import data_root, find_split_file, locate, missing_part, require_located
+from ipo.data.own.hub import read_hub, require_extra
+from ipo.data.own.load import read_folder, require_folder
+from ipo.data.own.shards import read_shards, require_shards
+from ipo.data.own.tables import read_csv, require_table
 from ipo.data.splits import assemble, split_hash
-from ipo.data.tables import read_csv, require_table
 from ipo.data.types import Dataset, Item
 from ipo.errors import ConfigError, UnknownName
 

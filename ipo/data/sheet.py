@@ -11,7 +11,7 @@ from ipo.data.check import all_items
 from ipo.data.images import load_image
 from ipo.data.types import Dataset
 from ipo.errors import DataError
-from ipo.files import write_atomic
+from ipo.store.files import write_atomic
 
 THUMBNAIL, MARGIN, NAME_WIDTH = 96, 4, 200
 """Sizes in pixels."""

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ipo.data.types import Dataset, Item, Split
 from ipo.errors import DataError
-from ipo.inputs import read_json_input
+from ipo.store.inputs import read_json_input
 
 Parts = dict[Split, list[Item]]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import ClassVar, Literal, Protocol, runtime_checkable
 
-from ipo.files import EXACT
+from ipo.store.files import EXACT
 
 ReplyForm = Literal["line", "phrase", "phrase object", "sides", "free"]
 """How a reply holds its proposal: `line`, the whole text is a prompt by grammar; `phrase`, the same by the grammar of

@@ -12,7 +12,7 @@ from typing import Literal
 from ipo.config import LLMSettings
 from ipo.errors import ConfigError, ModelError, UnknownName
 from ipo.llm.base import CAPTION_TOKENS, LLM, ReplyForm, Style
-from ipo.llm.gguf import require_gguf
+from ipo.llm.local.dequantise import require_gguf
 from ipo.llm.phrases import word_lists
 from ipo.llm.presets import Preset, presets
 from ipo.packages import OFFLINE_REMEDY
@@ -51,7 +51,7 @@ def require_llm(settings: LLMSettings, *, offline: bool) -> Preset:
         return preset
     _require_no_server(settings)
     if kind == "hf":
-        from ipo.hub import LANGUAGE_MODEL, require_repository
+        from ipo.net.hub import LANGUAGE_MODEL, require_repository
 
         require_repository(rest, LANGUAGE_MODEL, offline=offline, instead=NO_HUB)
     elif kind == "package":
@@ -163,7 +163,7 @@ def _load_local(preset: Preset, settings: LLMSettings, offline: bool) -> LLM:
     if source.endswith(".gguf"):
         if _has_llama_cpp():
             return _load_llama_cpp(Path(source), label, preset, settings)
-        from ipo.llm.gguf import converted
+        from ipo.llm.local.dequantise import converted
 
         source = str(converted(Path(source)))
     return _load_transformers(source, label, preset, settings)
@@ -180,7 +180,7 @@ def _source(spec: str, offline: bool) -> tuple[str, str]:
         return _package_file(rest)
     if kind != "hf":
         return str(Path(spec).expanduser()), spec
-    from ipo.hub import LANGUAGE_MODEL, hub_folder
+    from ipo.net.hub import LANGUAGE_MODEL, hub_folder
 
     return str(hub_folder(rest, LANGUAGE_MODEL, offline=offline, instead=NO_HUB)), spec
 
@@ -203,7 +203,7 @@ def _load_transformers(source: str, label: str, preset: Preset, settings: LLMSet
     import transformers
 
     from ipo.clip.load import resolve_device
-    from ipo.llm.huggingface import HuggingFaceLLM, load_huggingface
+    from ipo.llm.local.huggingface import HuggingFaceLLM, load_huggingface
 
     device = resolve_device(settings.device)
     wanted = settings.dtype if settings.dtype != "auto" else preset.dtype
@@ -215,8 +215,8 @@ def _load_transformers(source: str, label: str, preset: Preset, settings: LLMSet
 
 
 def _load_llama_cpp(path: Path, label: str, preset: Preset, settings: LLMSettings) -> LLM:
-    from ipo.llm.llama_file import LlamaFile
-    from ipo.llm.llamacpp import LlamaCppLLM
+    from ipo.llm.local.llama_file import LlamaFile
+    from ipo.llm.local.llamacpp import LlamaCppLLM
 
     file = LlamaFile(path, on_gpu=settings.device != "cpu")
     return LlamaCppLLM(file, label, _style(preset, settings, file.chat_template is not None, file.parameters))

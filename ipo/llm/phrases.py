@@ -18,7 +18,7 @@ from ipo.llm.presets import user_file
 from ipo.naming import named_classes
 from ipo.prompt import CLASS_PLACEHOLDER, text_key
 from ipo.render import render, templates_folder
-from ipo.toml import read_toml
+from ipo.store.toml import read_toml
 
 LONGEST_ENTRY = 40
 """Most characters of one entry of a word list."""

@@ -11,8 +11,8 @@ from pydantic import ValidationError
 from ipo.config import Section
 from ipo.errors import ConfigError
 from ipo.llm.base import ReplyForm
-from ipo.net import Address
-from ipo.toml import read_toml
+from ipo.net.addresses import Address
+from ipo.store.toml import read_toml
 
 SHIPPED = Path(__file__).parent / "presets.toml"
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from ipo.config import SelectionRule
 from ipo.errors import RunError
-from ipo.files import append_rows, parse_rows, truncate_rows
 from ipo.prompt import HistoryEntry, Score, text_key
+from ipo.store.files import append_rows, parse_rows, truncate_rows
 
 RULES: dict[SelectionRule, Callable[[Score], tuple[float, float]]] = {
     "accuracy": lambda score: (score.accuracy, -score.loss),

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Literal
 
+from ipo.clip.lengths import TextRoom
 from ipo.config import SearchSettings
 from ipo.errors import PromptError
-from ipo.lengths import TextRoom
 from ipo.llm.base import LLM, PHRASE_FORMS, LikelihoodModel, Reply
 from ipo.llm.parse import read_prompt
 from ipo.llm.phrases import content_key

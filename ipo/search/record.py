@@ -18,11 +18,11 @@ from typing import Annotated, Any, ClassVar
 from pydantic import Field
 
 from ipo.config import SelectionRule
-from ipo.disk import writing
 from ipo.errors import RunError
-from ipo.files import EXACT, append_rows, checked, parse_rows, truncate_rows
 from ipo.llm.base import UNPAID, Message, Reply, Spent, Usage
 from ipo.search.history import History
+from ipo.store.disk import writing
+from ipo.store.files import EXACT, append_rows, checked, parse_rows, truncate_rows
 
 HISTORY_FILE = "history.jsonl"
 REPLIES_FILE = "replies.jsonl"

@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from ipo.clip.base import Fingerprint
+from ipo.clip.lengths import TextRoom
 from ipo.data.types import Item
 from ipo.evaluate import ImageSet
-from ipo.lengths import TextRoom
 from ipo.task import FewShotTask
 from tests.clip.tiny_openclip import DIM, TEXT, VISION, tiny_module
 

@@ -7,8 +7,8 @@ import time
 
 import pytest
 
-from ipo.clip import contents
-from ipo.clip.contents import ContentHashes, content_hash
+from ipo.clip import hashes as contents
+from ipo.clip.hashes import ContentHashes, content_hash
 from ipo.data.types import Item
 from ipo.errors import DataError
 

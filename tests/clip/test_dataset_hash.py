@@ -7,9 +7,9 @@ from dataclasses import replace
 
 import pytest
 
-from ipo.clip import contents
-from ipo.clip.contents import ContentHashes, dataset_hash
-from ipo.data.own import read_folder
+from ipo.clip import hashes as contents
+from ipo.clip.hashes import ContentHashes, dataset_hash
+from ipo.data.own.load import read_folder
 
 
 @pytest.fixture

@@ -13,13 +13,13 @@ from open_clip.model import CLIP, CustomTextCLIP
 from open_clip.tokenizer import SimpleTokenizer
 from torch.utils.flop_counter import FlopCounterMode
 
-from ipo.clip.contexts import context_sequences
-from ipo.clip.engine import TextEngine
-from ipo.clip.exactness import choose_text_path
-from ipo.clip.packing import packs
-from ipo.clip.plain import PlainText
-from ipo.clip.tokens import Tokens
-from ipo.clip.tower import read_tower
+from ipo.clip.text.contexts import context_sequences
+from ipo.clip.text.engine import TextEngine
+from ipo.clip.text.exactness import choose_text_path
+from ipo.clip.text.packing import packs
+from ipo.clip.text.plain import PlainText
+from ipo.clip.text.tokens import Tokens
+from ipo.clip.text.tower import read_tower
 from ipo.errors import ModelError
 from tests.clip.tiny_openclip import DIM, LAYOUTS, TEXT, TEXTS, plain_path, tiny_module, tokens_of
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ipo.clip.text_cache import TextCache, TextStore
+from ipo.clip.text.cache import TextCache, TextStore
 from ipo.errors import RunError
 from tests.clip.tiny_openclip import TEXTS, tiny_openclip
 

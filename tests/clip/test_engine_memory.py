@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from ipo.clip.engine import TextEngine
-from ipo.clip.tower import read_tower
+from ipo.clip.text.engine import TextEngine
+from ipo.clip.text.tower import read_tower
 from tests.clip.tiny_openclip import plain_path, tiny_module
 
 END = 49407

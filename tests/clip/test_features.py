@@ -10,10 +10,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from ipo.clip import contents
 from ipo.clip import features as features_module
-from ipo.clip.contents import ContentHashes
+from ipo.clip import hashes as contents
 from ipo.clip.features import ImageFeatureStore
+from ipo.clip.hashes import ContentHashes
 from ipo.clip.pictures import Pictures, decode
 from ipo.data.images import load_image
 from ipo.errors import DataError, ModelError

@@ -14,7 +14,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast, RobertaConfig
 
 from ipo.clip.openclip import OpenClip, Preprocess
-from ipo.clip.tokens import Tokens
+from ipo.clip.text.tokens import Tokens
 from ipo.errors import PromptError
 from tests.clip.tiny_openclip import DIM, tiny_module, to_pixels
 

@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from ipo.clip import hub
 from ipo.clip.digest import model_hash
 from ipo.clip.openclip import OpenClip, load_openclip
-from ipo.clip.tokens import Tokens
+from ipo.clip.text.tokens import Tokens
 from ipo.errors import IpoError, ModelError, PromptError
 from tests.clip.tiny_openclip import DIM, TEXT, TEXTS, VISION, plain_path, tiny_module, tiny_openclip
 

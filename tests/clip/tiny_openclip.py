@@ -11,8 +11,8 @@ from open_clip.tokenizer import SimpleTokenizer
 from torch import Tensor
 
 from ipo.clip.openclip import OpenClip, Preprocess
-from ipo.clip.plain import PlainText
-from ipo.clip.tokens import Tokens
+from ipo.clip.text.plain import PlainText
+from ipo.clip.text.tokens import Tokens
 
 VISION = {"image_size": 32, "layers": 1, "width": 32, "patch_size": 16, "head_width": 16}
 TEXT = {"context_length": 77, "width": 32, "heads": 2, "layers": 3}

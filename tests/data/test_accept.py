@@ -4,9 +4,9 @@ import hashlib
 
 import pytest
 
-from ipo.data.accept import accept
-from ipo.data.catalogue import CATALOGUE, Archive, CatalogueEntry
-from ipo.data.prepare import prepare, prepare_entry, split_advice
+from ipo.data.benchmarks.accept import accept
+from ipo.data.benchmarks.catalogue import CATALOGUE, Archive, CatalogueEntry
+from ipo.data.benchmarks.prepare import prepare, prepare_entry, split_advice
 from ipo.errors import DataError
 from tests.data.builders import class_tree, everything, pack_tar, pack_zip, picture, split_file, text
 
@@ -96,13 +96,15 @@ def test_the_split_file_is_fetched_where_the_images_are_there(way, serve, tmp_pa
     class_tree(tmp_path / "root" / "toy" / "images", {"cat": 1, "dog": 1})
     published = split_file(tmp_path / "shelf" / "split_toy.json", train=ROWS)
     toy = entry("split", sizes=(2, 0, 0), split_file="split_toy.json", split_drive_id="ID")
-    monkeypatch.setattr("ipo.data.prepare.DRIVE_URL", "http://127.0.0.1:9/")
+    monkeypatch.setattr("ipo.data.benchmarks.prepare.DRIVE_URL", "http://127.0.0.1:9/")
     seeded = prepare_entry(toy, tmp_path / "root")
     assert seeded.split_source == "seeded (1)"
     assert "Get split_toy.json" in split_advice(toy, seeded)
     source = str(tmp_path / "shelf")
     if way == "download":
-        monkeypatch.setattr("ipo.data.prepare.DRIVE_URL", serve("ID", published.read_bytes()).removesuffix("ID"))
+        monkeypatch.setattr(
+            "ipo.data.benchmarks.prepare.DRIVE_URL", serve("ID", published.read_bytes()).removesuffix("ID")
+        )
         source = None
     dataset = prepare_entry(toy, tmp_path / "root", source)
     assert dataset.split_source == "published (split_toy.json)"

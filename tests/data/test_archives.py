@@ -11,7 +11,7 @@ import pytest
 from ipo.data import archives
 from ipo.data.archives import members, unpack, verify
 from ipo.errors import DataError
-from ipo.folders import made_once, staging
+from ipo.store.folders import made_once, staging
 from tests.data.builders import everything, pack_tar, pack_zip
 
 

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from ipo.data.catalogue import CATALOGUE, catalogue_entry
+from ipo.data.benchmarks.catalogue import CATALOGUE, catalogue_entry
 from ipo.data.load import load_dataset
 from ipo.errors import DataError, UnknownName
 from ipo.fixed_prompts import published_figures

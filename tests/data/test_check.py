@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ipo.data.catalogue import CATALOGUE
+from ipo.data.benchmarks.catalogue import CATALOGUE
 from ipo.data.check import looked_at, problems
 from ipo.data.load import load_dataset
 from ipo.data.sheet import MARGIN, NAME_WIDTH, THUMBNAIL, contact_sheet, save_sheet

@@ -7,7 +7,7 @@ import pytest
 from typer.testing import CliRunner
 
 from ipo.cli.datasets import app
-from ipo.data.catalogue import CATALOGUE
+from ipo.data.benchmarks.catalogue import CATALOGUE
 from ipo.data.fewshot import draw_shots
 from ipo.data.load import load_dataset
 from ipo.errors import ConfigError, DataError

@@ -64,7 +64,7 @@ def hub(monkeypatch):
     module = ModuleStandIn("datasets")
     module.load_dataset, module.Dataset, module.Image = load, Split, Image
     monkeypatch.setitem(sys.modules, "datasets", module)
-    monkeypatch.setattr("ipo.hub.require_dataset", lambda name, revision, instead: None)
+    monkeypatch.setattr("ipo.net.hub.require_dataset", lambda name, revision, instead: None)
     return found
 
 
@@ -153,7 +153,7 @@ def test_the_last_copy_is_used_where_the_hub_cannot_be_asked(hub, monkeypatch, c
     def unreachable(name, revision, instead):
         raise ModelError("the dataset cannot be fetched", where=f"hf:{name}", remedy=instead)
 
-    monkeypatch.setattr("ipo.hub.require_dataset", unreachable)
+    monkeypatch.setattr("ipo.net.hub.require_dataset", unreachable)
     assert load_dataset("hf:x").split_hash == first.split_hash
     assert "the last copy of hf:x is used: the dataset cannot be fetched" in caplog.text
     with pytest.raises(DataError, match=r"cannot be fetched \(hf:other\)\. .*hf:FOLDER"):

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from ipo.data.catalogue import CATALOGUE
+from ipo.data.benchmarks.catalogue import CATALOGUE
 from ipo.data.load import load_dataset
 from ipo.errors import DataError, IpoError
 from tests.data.builders import class_tree, picture, split_file, text

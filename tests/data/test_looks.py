@@ -6,10 +6,10 @@ import zipfile
 import pytest
 from PIL import Image, ImageFont
 
-from ipo.data import looks
-from ipo.data.looks import FONT, GLYPHS, build_looks
-from ipo.data.prepare import prepare
-from ipo.data.stamps import CLASSES
+from ipo.data.benchmarks import looks
+from ipo.data.benchmarks.looks import FONT, GLYPHS, build_looks
+from ipo.data.benchmarks.prepare import prepare
+from ipo.data.benchmarks.stamps import CLASSES
 from ipo.errors import DataError
 from tests.data.builders import everything, picture
 from tests.data.test_prepare import package

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.mini_training.sources import DEBIAN, ICON_SETS
-from ipo.data.locate import data_root
+from ipo.data.benchmarks.locate import data_root
 
 DIGESTS = Path(__file__).parents[2] / "benchmarks" / "mini_training" / "pictures.txt"
 

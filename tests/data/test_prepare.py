@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from ipo.data.catalogue import CATALOGUE, Archive, CatalogueEntry
+from ipo.data.benchmarks.catalogue import CATALOGUE, Archive, CatalogueEntry
+from ipo.data.benchmarks.locate import locate
+from ipo.data.benchmarks.prepare import manual_steps, prepare, prepare_entry, split_advice
+from ipo.data.benchmarks.stamps import CLASSES, build_stamps, class_pictures
 from ipo.data.load import read_entry
-from ipo.data.locate import locate
-from ipo.data.prepare import manual_steps, prepare, prepare_entry, split_advice
-from ipo.data.stamps import CLASSES, build_stamps, class_pictures
 from ipo.errors import DataError
 from tests.data.builders import encoded, everything, pack_tar, pack_zip, picture, split_file
 
@@ -71,7 +71,7 @@ def test_loading_unpacks_in_the_cache_and_only_reads_the_data_root(shelf, tmp_pa
     first = read_entry(toy(), locate(toy(), tmp_path), 1)
     assert everything(tmp_path) == before
     assert [item.path.read_bytes() for item in first.train] == list(IMAGES.values())
-    monkeypatch.setattr("ipo.data.locate.unpack_bundle", lambda *_: pytest.fail("unpacked twice"))
+    monkeypatch.setattr("ipo.data.benchmarks.locate.unpack_bundle", lambda *_: pytest.fail("unpacked twice"))
     assert read_entry(toy(), locate(toy(), tmp_path), 1) == first
 
 
@@ -211,8 +211,8 @@ def test_a_foreign_archive_is_refused(tmp_path):
 BOTH = """
 import json, sys
 from pathlib import Path
-from ipo.data.catalogue import CatalogueEntry
-from ipo.data.prepare import prepare_entry
+from ipo.data.benchmarks.catalogue import CatalogueEntry
+from ipo.data.benchmarks.prepare import prepare_entry
 entry = CatalogueEntry.model_validate(json.loads(sys.argv[1]))
 print(len(prepare_entry(entry, Path(sys.argv[2]), sys.argv[3]).train))
 """
@@ -262,7 +262,7 @@ def test_no_picture_of_stamps_has_two_classes(tmp_path):
 
 def test_stamps_without_apt_give_the_manual_steps(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.setattr("ipo.data.stamps._SYSTEM", tmp_path)
+    monkeypatch.setattr("ipo.data.benchmarks.stamps._SYSTEM", tmp_path)
     with pytest.raises(DataError, match=r"'apt-get' is not installed here.*apt-get download tuxpaint-stamps-default"):
         prepare("stamps", tmp_path / "root")
     assert everything(tmp_path / "root") == {}
@@ -286,7 +286,7 @@ def test_stamps_are_fetched_by_apt_after_an_update_if_the_package_is_unknown(tmp
     )
     fake_tool(tools, "dpkg-deb", f'cp -r {tmp_path}/package "$3"')
     monkeypatch.setenv("PATH", f"{tools}:/usr/bin:/bin")
-    monkeypatch.setattr("ipo.data.stamps._SYSTEM", tmp_path / "none")
+    monkeypatch.setattr("ipo.data.benchmarks.stamps._SYSTEM", tmp_path / "none")
     monkeypatch.setattr("os.geteuid", lambda: 0)
     build = tmp_path / "stamps"
     build.mkdir()

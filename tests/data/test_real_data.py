@@ -4,10 +4,10 @@ from collections import Counter
 
 import pytest
 
+from ipo.data.benchmarks.prepare import prepare
 from ipo.data.check import all_items, missing_images
 from ipo.data.images import load_image
 from ipo.data.load import load_dataset
-from ipo.data.prepare import prepare
 from ipo.fixed_prompts import COMPARABLE_MODEL, not_comparable
 
 pytestmark = pytest.mark.real_data

@@ -6,10 +6,10 @@ import tarfile
 
 import pytest
 
-from ipo.cache import cache_folder
 from ipo.data import archives
 from ipo.data.load import load_dataset
 from ipo.errors import DataError
+from ipo.store.cache import cache_folder
 from tests.data.builders import encoded, pack_tar, text
 
 

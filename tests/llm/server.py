@@ -110,8 +110,8 @@ def local_writer() -> Writer:
     from ipo.config import LLMSettings
     from ipo.llm.base import Message, Style
     from ipo.llm.load import load_llm
-    from ipo.llm.local import LocalLLM
-    from ipo.llm.sampling import Sampler
+    from ipo.llm.local.base import LocalLLM
+    from ipo.llm.local.sampling import Sampler
 
     llm = load_llm(LLMSettings(), offline=True)
     assert isinstance(llm, LocalLLM)

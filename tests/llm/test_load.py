@@ -7,8 +7,9 @@ from safetensors.torch import load_file, save_file
 
 from ipo.config import LLMSettings
 from ipo.errors import ConfigError, ModelError, UnknownName
-from ipo.llm import gguf, load
+from ipo.llm import load
 from ipo.llm.load import load_llm
+from ipo.llm.local import dequantise as gguf
 from ipo.llm.presets import presets
 from ipo.llm.prices import cost
 from tests.llm.server import serving

@@ -12,9 +12,9 @@ from transformers import LlamaConfig, LlamaForCausalLM, MistralConfig, MistralFo
 
 from ipo.errors import LLMError
 from ipo.llm.base import LikelihoodModel, Message, Style
-from ipo.llm.grammar import GrammarMask, Novelty, ends, prompt_grammar
-from ipo.llm.huggingface import HuggingFaceLLM
-from ipo.llm.sampling import Sampler, nucleus
+from ipo.llm.local.grammar import GrammarMask, Novelty, ends, prompt_grammar
+from ipo.llm.local.huggingface import HuggingFaceLLM
+from ipo.llm.local.sampling import Sampler, nucleus
 from ipo.prompt import Prompt, text_key
 
 ASK = [Message("user", "score 40: a photo of a <CLASS>.\nscore 41:")]

@@ -8,7 +8,7 @@ import pytest
 from ipo.config import LLMSettings
 from ipo.llm import load
 from ipo.llm.base import LikelihoodModel
-from ipo.llm.local import LocalLLM
+from ipo.llm.local.base import LocalLLM
 from ipo.llm.phrases import content_key, pattern, word_lists
 from ipo.prompt import Prompt
 from ipo.search.meta_prompt import build_messages

@@ -42,7 +42,7 @@ def by_schema(request: dict[str, Any]) -> str:
     """What the tiny model writes under the schema: JSON without spaces, by llguidance as vLLM runs it."""
     from llguidance import LLMatcher
 
-    from ipo.llm.sampling import Sampler
+    from ipo.llm.local.sampling import Sampler
 
     grammar = LLMatcher.grammar_from_json_schema(schema_of(request), defaults={"whitespace_flexible": False})
     return tiny_llm().write(ASK, [grammar], 400, Sampler(1.0, 1.0, request["seed"]))[0].text
@@ -149,8 +149,8 @@ def test_an_object_without_one_phrase_is_no_proposal(text: str, says: str) -> No
 
 
 def test_the_setting_is_read_from_a_file_and_only_takes_its_names(tmp_path: Path) -> None:
-    (tmp_path / "ipo.toml").write_text('[llm]\ngrammar = "phrase"\n')
-    assert load_settings(tmp_path / "ipo.toml").llm.grammar == "phrase"
+    (tmp_path / "ipo.store.toml").write_text('[llm]\ngrammar = "phrase"\n')
+    assert load_settings(tmp_path / "ipo.store.toml").llm.grammar == "phrase"
     with pytest.raises(ConfigError, match=r"llm\.grammar"):
         load_settings(overrides={"llm": {"grammar": "verse"}})
     require_llm(LLMSettings(spec="openai:m", base_url="http://127.0.0.1:9/v1", grammar="phrase"), offline=False)

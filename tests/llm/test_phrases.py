@@ -12,8 +12,8 @@ from llguidance import LLMatcher
 from ipo.config import LLMSettings
 from ipo.errors import ConfigError
 from ipo.llm.base import Message, Reply, Style
-from ipo.llm.huggingface import HuggingFaceLLM
 from ipo.llm.load import grammar_of, require_llm
+from ipo.llm.local.huggingface import HuggingFaceLLM
 from ipo.llm.phrases import WordLists, content_key, grammar, pattern, random_phrases, with_article, word_lists
 from ipo.llm.presets import presets
 from ipo.prompt import Prompt, text_key

@@ -11,13 +11,13 @@ import pytest
 from ipo.captions.api import ApiDescriber
 from ipo.config import LLMSettings
 from ipo.errors import ConfigError, LLMError
-from ipo.files import append_rows, read_rows
 from ipo.llm.base import Message
 from ipo.llm.load import load_llm
 from ipo.llm.parse import read_prompt
 from ipo.llm.server.answer import own_words, read_answer
 from ipo.llm.server.chat import OpenAILLM
 from ipo.llm.server.dialect import THINKING_TOKENS
+from ipo.store.files import append_rows, read_rows
 from tests.clip.picture_clip import draw_pictures
 from tests.llm.raw_server import RawServer, head, raw_serving
 from tests.llm.server import serving

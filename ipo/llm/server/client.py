@@ -15,7 +15,7 @@ import openai
 from ipo.errors import ConfigError, ModelError
 from ipo.llm.server.answer import Answer, line, load_json, own_words, read_answer
 from ipo.llm.server.limits import BoundedClient
-from ipo.net import require_usable_proxies, server_address
+from ipo.net.addresses import require_usable_proxies, server_address
 from ipo.screen import shown_address, without_secrets
 
 OPENAI_URL = "https://api.openai.com/v1"

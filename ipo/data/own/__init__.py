@@ -1,0 +1,1 @@
+"""Datasets of one's own: folders, tables, shards and datasets of the hub."""

@@ -1,0 +1,1 @@
+"""Addresses, proxies, time limits, and the Hugging Face hub."""

@@ -1,0 +1,258 @@
+"""What people read of a run: `history.md` and `report.html`, both made from the run folder's own files alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from ipo.compare.names import target_names
+from ipo.compare.trials import read_toml, with_domains
+from ipo.compare.verdict import verdict
+from ipo.errors import IpoError
+from ipo.methods import curve_row
+from ipo.prompt import HistoryEntry, text_key
+from ipo.registry import SEARCH
+from ipo.render import render
+from ipo.report.charts import Chart, make_chart
+from ipo.runs.folder import RESULT_FILE, RunFolder, read_run, read_settings
+from ipo.runs.path import CONFIG_FILE
+from ipo.runs.result import Figures, Predictor, Result, read_result, to_json
+from ipo.screen import counted, printable
+from ipo.search.history import History
+from ipo.search.propose import REJECT_WORDS, reject_counts
+from ipo.search.record import HISTORY_FILE
+from ipo.store.files import parse_rows, read_text, write_atomic
+
+HISTORY_PAGE = "history.md"
+RESULT_PAGE = "result.md"
+REPORT_PAGE = "report.html"
+CURVES_FILE = "curves.jsonl"
+NAMES = {
+    "photo": '"a photo of a"',
+    "first": "first prompt",
+    "hand-crafted": "hand-crafted prompt",
+    "select-80": "best of 80 prompts",
+    "ensemble-80": "mean of 80 prompts",
+}
+"""How tables call the predictors of a result, beside those that a search found."""
+_LEGEND = (
+    ("base", "base: the classes that the search saw; new: the others. Each compete among themselves only."),
+    ("H", "H: the harmonic mean of the accuracies on base and new classes."),
+    ("first", "first prompt: what the search began with."),
+    ("hand-crafted", "hand-crafted prompt: the one that papers use for this dataset."),
+    ("ensemble", "ensemble: several prompts, averaged."),
+    ("select-80", "80 prompts: those that OpenAI wrote for CLIP; the best one by the training images, or their mean."),
+)
+"""What words of a results table mean, by the heading or predictor that brings them."""
+WEAK_MODEL_NOTES = {
+    "mini": "mini, the offline stand-in, is not CLIP: wording matters to it, most of all on drawings, but what helps "
+    "it says little about what helps CLIP.",
+    "mini-conse": "mini-conse, the former offline stand-in, hardly reacts to the wording of a prompt: these figures "
+    "show the machine at work, not what IPO does for CLIP.",
+}
+"""What has to be said of results by a stand-in, by its name."""
+
+
+@dataclass(frozen=True)
+class ResultRow:
+    """One predictor's line in a results table; figures are ready to be printed."""
+
+    name: str
+    figures: tuple[str, ...]
+    """One for each of `result_columns`."""
+    prompts: tuple[str, ...]
+
+
+def percent(value: float | None) -> str:
+    """A fraction as percent with one decimal, or a dash."""
+    return "-" if value is None else f"{100 * value:.1f}"
+
+
+def with_interval(figures: Figures | None) -> str:
+    """`55.7 [53.2, 58.1]`: accuracy in percent with its 95% interval."""
+    return "-" if figures is None else _interval(figures.accuracy, figures.low, figures.high)
+
+
+def _interval(value: float, low: float | None, high: float | None) -> str:
+    return f"{percent(value)} [{percent(low)}, {percent(high)}]"
+
+
+def classes_of(facts: Mapping[str, Any]) -> str:
+    """`50 base classes`, `18 classes`: what a fit was on, from the facts of a run; earlier ones did not count them."""
+    count, half = facts.get("class_count"), "base " if facts.get("classes") == "base" else ""
+    return counted(count, f"{half}class") if count else f"{half or 'all '}classes"
+
+
+def result_columns(result: Result) -> list[str]:
+    """Headings of the results table: the halves with H, or all classes at once, and then the other test sets."""
+    halves = ["base", "new", "H"] if result.classes == "base" else ["all classes"]
+    return [*halves, *target_names(result.targets).values()]
+
+
+def result_rows(result: Result) -> list[ResultRow]:
+    """The results table of any method."""
+    rows: list[ResultRow] = []
+    for name, figures in result.predictors.items():
+        halves = [with_interval(figures.base)]
+        if result.classes == "base":
+            halves += [with_interval(figures.new), _harmonic(figures)]
+        targets = (with_interval(figures.targets.get(target)) for target in result.targets)
+        prompts = tuple(printable(prompt) for prompt in figures.prompts or ())
+        rows.append(ResultRow(printable(_label(name, result)), (*halves, *targets), prompts))
+    return list(_without_twins(rows))
+
+
+def _label(name: str, result: Result) -> str:
+    headline = result.headline or SEARCH  # results of earlier versions do not tell
+    found = {headline: "best prompt", f"{headline}-ensemble": "ensemble"} if result.best else {}
+    return f"{headline}, {found[name]}" if name in found else NAMES.get(name, name)
+
+
+def _harmonic(figures: Predictor) -> str:
+    low, high = figures.H_interval or (None, None)
+    return "-" if figures.H is None else _interval(figures.H, low, high)
+
+
+def legend(result: Result) -> list[str]:
+    """A line for each word of a results table that needs one."""
+    words = {*result_columns(result), *result.predictors}
+    words |= {"ensemble"} if any(name.endswith("-ensemble") for name in result.predictors) else set()
+    return [line for word, line in _LEGEND if word in words]
+
+
+def rejects_in_words(counts: Mapping[str, int]) -> list[str]:
+    """`unlikely: 3 (the language model itself ...)`, the most frequent kind first."""
+    meanings = {kind: f" ({words})" for kind, words in REJECT_WORDS.items()}
+    ordered = sorted(counts.items(), key=lambda item: -item[1])
+    return [f"{kind}: {count}{meanings.get(kind, '')}" for kind, count in ordered]
+
+
+def _without_twins(rows: Sequence[ResultRow]) -> Iterator[ResultRow]:
+    """The rows, with one in the place of those that have the same prompts; it bears all their names."""
+    twins: dict[object, list[ResultRow]] = {}
+    for row in rows:
+        twins.setdefault(tuple(map(text_key, row.prompts)) or row.name, []).append(row)
+    for same in twins.values():
+        yield replace(same[0], name=" = ".join(row.name for row in same))
+
+
+def write_reports(folder: Path) -> Path:
+    """Write the pages of a run, finished or not, and return the path of `report.html`."""
+    run = shown(read_run(folder))
+    run["dataset"] = printable(with_domains(run.get("dataset", ""), read_toml(folder)))
+    result = shown_result(read_result(folder)) if (folder / RESULT_FILE).exists() else None
+    values: dict[str, Any] = {
+        "run": run,
+        "classes": classes_of(run),
+        "name": printable(folder.resolve().name),
+        "result": result,
+        "columns": result_columns(result) if result else [],
+        "rows": result_rows(result) if result else [],
+        "legend": legend(result) if result else [],
+        "verdict": verdict(result) if result else [],
+        "note": WEAK_MODEL_NOTES.get(run.get("clip", {}).get("name"), ""),
+        "config": "\n".join(map(printable, read_text(folder / CONFIG_FILE).split("\n"))),
+        "history": None,
+        "charts": curve_charts(shown(parse_rows(folder / CURVES_FILE, curve_row))),
+    }
+    if (folder / HISTORY_FILE).exists():
+        history = History.read(read_settings(folder).search.select, folder / HISTORY_FILE)
+        history.entries = [shown_entry(entry) for entry in history.entries]
+        reasons = rejects_in_words(reject_counts(history.rejects()))
+        values |= {"best": _best(history, result), "untestable": result.untestable if result else []}
+        values |= {"history": history, "reasons": reasons, "charts": history_charts(history)}
+        write_atomic(folder / HISTORY_PAGE, render("history.md.j2", **values) + "\n")
+    elif result:
+        write_atomic(folder / RESULT_PAGE, render("result.md.j2", **values) + "\n")
+    write_atomic(folder / REPORT_PAGE, render("report.html.j2", **values) + "\n")
+    return folder / REPORT_PAGE
+
+
+def shown_result(result: Result) -> Result:
+    """The result with texts that are fit for a page."""
+    return Result.model_validate(shown(to_json(result)))
+
+
+def shown(value: Any) -> Any:
+    """A JSON value whose texts are fit for a page: on one line, and without raw control characters."""
+    if isinstance(value, dict):
+        return {shown(key): shown(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [shown(item) for item in value]
+    return printable(value) if isinstance(value, str) else value
+
+
+def shown_entry(entry: HistoryEntry) -> HistoryEntry:
+    """A line of the history, fit for a page or a terminal."""
+    return replace(entry, text=printable(entry.text), reason=printable(entry.reason) if entry.reason else entry.reason)
+
+
+def _best(history: History, result: Result | None) -> HistoryEntry | None:
+    """The prompt that the run was tested with, or the best so far."""
+    tested = result.best.id if result and result.best else None
+    ranked = history.ranked()
+    return next((entry for entry in ranked if entry.id == tested), next(iter(ranked), None))
+
+
+def report_stop(folder: RunFolder, error: BaseException) -> None:
+    """Note that `error` ended a run early, and write its pages as far as it came; a failure here must not hide it."""
+    with suppress(IpoError, OSError):
+        folder.update(status=f"stopped: {type(error).__name__}")
+        write_reports(folder.path)
+
+
+def history_charts(history: History) -> list[Chart]:
+    """Training accuracy and loss of every scored candidate over steps, with the best so far as a line."""
+    scored = history.scored()
+    if not scored:
+        return []
+    accuracy = [(e.step, 100 * e.score.accuracy, e.text) for e in scored if e.score]
+    loss = [(e.step, e.score.loss, e.text) for e in scored if e.score]
+    charts = [
+        make_chart(
+            ("Training accuracy of every candidate", "step", "accuracy, %"),
+            [(step, value, f"{value:.1f}%  {text}") for step, value, text in accuracy],
+            [("best so far", running_best(accuracy, max))],
+        ),
+        make_chart(
+            ("Training loss of every candidate", "step", "cross-entropy, nats"),
+            [(step, value, f"{value:.4f}  {text}") for step, value, text in loss],
+            [("best so far", running_best(loss, min))],
+        ),
+    ]
+    return [chart for chart in charts if chart]
+
+
+def running_best(points: Iterable[tuple[int, float, str]], better: Any) -> list[tuple[float, float]]:
+    """The best value up to and including each step."""
+    best: dict[int, float] = {}
+    value = None
+    for step, current, _ in points:
+        value = current if value is None else better(value, current)
+        best[step] = value
+    return [(float(step), value) for step, value in best.items()]
+
+
+def curve_charts(rows: list[dict[str, Any]]) -> list[Chart]:
+    """One chart for each figure that a fit logged by epoch."""
+    numbers = dict.fromkeys(name for row in rows for name, value in row.items() if _is_number(value))
+    names = [name for name in numbers if name not in ("epoch", "seconds")]
+    charts: list[Chart] = []
+    for name in names:
+        points = [(float(row["epoch"]), float(row[name])) for row in rows if _is_number(row.get(name))]
+        chart = make_chart((name, "epoch", ""), [], [(name, points)])
+        charts += [chart] if chart else []
+    return charts
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def history_rows(history: History, by: str, top: int | None, rejects: bool) -> list[HistoryEntry]:
+    """The entries that `ipo history` shows: scored ones best first or in order, or the rejects in order."""
+    scored = history.ranked() if by == "score" else history.scored()
+    return (history.rejects() if rejects else scored)[:top]

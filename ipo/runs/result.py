@@ -1,0 +1,260 @@
+"""`result.json` and `correct.json`: what they hold, and the one place where they are written and read.
+
+Every value has its type, every number is finite. What runs of earlier versions lack has a default here.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, ValidationError
+
+from ipo.errors import RunError
+from ipo.runs.folder import RESULT_FILE, RunFolder, read_run_json
+
+CORRECT_FILE = "correct.json"
+
+SCHEMA = 2
+"""Number of this shape of `result.json`; files without one are of the first."""
+
+_REMEDY = "Restore the file, or make the run anew"
+_TOLERANCE = 1e-6
+"""Most that an accuracy in `result.json` may differ from the share of right verdicts in `correct.json`."""
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+Interval = Annotated[list[Share], Field(min_length=2, max_length=2)]
+T = TypeVar("T", bound=BaseModel)
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(
+        strict=True, frozen=True, allow_inf_nan=False, validate_by_name=True, validate_by_alias=True
+    )
+
+
+class Figures(_Part):
+    """Accuracy on `n` test images with its interval."""
+
+    accuracy: Share
+    low: Share
+    high: Share
+    n: NonNegativeInt
+
+
+class Predictor(_Part):
+    """What one predictor did on each test set."""
+
+    base: Figures
+    new: Figures | None = None
+    H: Share | None = None
+    H_interval: Interval | None = None
+    targets: dict[str, Figures] = {}
+    prompts: list[str] | None = None
+
+
+class Clip(_Part):
+    """Fingerprint of the CLIP model."""
+
+    name: str
+    weights: str = ""
+    preprocessing: str = ""
+    precision: str = "float32"
+
+
+class _Score(_Part):
+    accuracy: Share
+    loss: Finite
+
+
+class Best(_Part):
+    """The best prompt, and its place in the history."""
+
+    text: str
+    score: _Score
+    id: NonNegativeInt = 0
+    step: NonNegativeInt = 0
+    parent: NonNegativeInt | None = None
+
+
+class Ensemble(_Part):
+    """Prompts that predict together."""
+
+    prompts: list[str]
+    score: _Score
+
+
+class _Tokens(_Part):
+    model: str = ""
+    prompt_tokens: NonNegativeInt = 0
+    completion_tokens: NonNegativeInt = 0
+
+
+class _Usage(_Part):
+    steps: NonNegativeInt
+    proposals: NonNegativeInt
+    prompt_tokens: NonNegativeInt
+    completion_tokens: NonNegativeInt
+    seconds: Finite = 0.0
+    captions: _Tokens = _Tokens()
+
+
+class Gain(_Part):
+    """Recall of one class under the prompt that a search set out from, and under the best one."""
+
+    name: str = Field(alias="class")
+    first: Share
+    best: Share
+    gain: Finite
+
+
+class Difference(_Part):
+    """Of two accuracies on the same images, with its 95% interval."""
+
+    value: Finite
+    low: Finite
+    high: Finite
+
+
+class Comparison(_Part):
+    """What the best prompt of a search is better by than a plain one, on each test set where it can be told."""
+
+    prompt: str
+    differences: dict[str, Difference]
+
+
+class _Said(_Part):
+    reason: str
+    text: str
+
+
+class Unusable(_Part):
+    """The last `steps` of a search in a row without a proposal that could be used, and examples of what was said."""
+
+    steps: PositiveInt
+    of: PositiveInt
+    """Steps of the search."""
+    gave_up: bool
+    replies: list[_Said]
+
+
+class Result(_Part):
+    """The content of `result.json`."""
+
+    schema_number: Annotated[int, Field(alias="schema", ge=1)] = 1
+    ipo: str = ""
+    """Version that made it."""
+    method: str
+    paper: str | None = None
+    options: dict[str, Any] | None = None
+    """Of a method that has options of its own; those of a search stand in `config.toml`."""
+    dataset: str
+    split_source: str = ""
+    split_hash: str = ""
+    class_names: str = ""
+    dataset_hash: str = ""
+    classes: Literal["base", "all"]
+    class_count: NonNegativeInt = 0
+    targets: list[str] = []
+    target_splits: list[str] = []
+    test_hashes: dict[str, str] = {}
+    shots: PositiveInt
+    training_images: NonNegativeInt = 0
+    training_content: str = ""
+    seed: NonNegativeInt
+    model: str
+    clip: Clip | None = None
+    device: str = ""
+    llm: str = ""
+    captioner: str = ""
+    phrases: str = ""
+    """Digest of the word lists that phrases were made of."""
+    offline: bool = False
+    headline: str = ""
+    """The predictor that stands for the method."""
+    predictors: Annotated[dict[str, Predictor], Field(min_length=1)]
+    figures: dict[str, Any] = {}
+    strategy: str = ""
+    """Of a search."""
+    stopped: str = ""
+    unusable: Unusable | None = None
+    best: Best | None = None
+    untestable: list[str] = []
+    ensemble: Ensemble | None = None
+    rejects: dict[str, NonNegativeInt] = {}
+    """How many proposals were not scored, by the kind of reason."""
+    comparisons: list[Comparison] | None = None
+    """Of the best prompt with the plain ones; None where that was not asked."""
+    per_class_gain: list[Gain] = []
+    usage: _Usage | None = None
+    seconds: Annotated[Finite, Field(ge=0)]
+    evaluation_seconds: Finite = 0.0
+    cost: Annotated[Finite, Field(ge=0)] | None
+
+
+class _Correct(_Part):
+    images: dict[str, list[str] | None]
+    verdicts: dict[str, dict[str, Annotated[str, Field(pattern="^[01]*$")] | None]]
+
+
+def write_result(folder: RunFolder, result: Result, verdicts: dict[str, Any]) -> None:
+    """Write both files; `verdicts` is what `ipo.task.verdicts` gives."""
+    folder.write(CORRECT_FILE, verdicts)
+    folder.write(RESULT_FILE, to_json(result))
+
+
+def to_json(result: Result) -> dict[str, Any]:
+    """The content of `result.json`."""
+    return {"schema": SCHEMA} | result.model_dump(mode="json", by_alias=True, exclude_unset=True)
+
+
+def read_result(folder: Path) -> Result:
+    """`result.json` of a finished run. Raises `RunError` for a missing or damaged one, or one of a later version."""
+    content = read_run_json(folder, RESULT_FILE)
+    number = content.get("schema", 1)
+    if isinstance(number, int) and number > SCHEMA:
+        what = f"{RESULT_FILE} is of a later version of ipo: schema {number}, and this one reads {SCHEMA}"
+        raise RunError(what, where=str(folder), remedy="Update ipo")
+    return _checked(Result, content, folder, RESULT_FILE)
+
+
+def read_verdicts(folder: Path, result: Result) -> tuple[dict[str, tuple[str, ...]], dict[str, dict[str, str]]]:
+    """The paths of the test images of each test set, and each predictor's verdict on each, from `correct.json`.
+
+    Test sets that were not used are left out. Raises `RunError` where the file is damaged or not that of `result`.
+    """
+    content = read_run_json(folder, CORRECT_FILE)
+    named = {"images": content.get("images"), "verdicts": {k: v for k, v in content.items() if k != "images"}}
+    correct = _checked(_Correct, named, folder, CORRECT_FILE)
+    images = {split: tuple(paths) for split, paths in correct.images.items() if paths}
+    verdicts = {name: {split: bits for split, bits in own.items() if bits} for name, own in correct.verdicts.items()}
+    for name, predictor in result.predictors.items():
+        if not _belong_together(predictor, images, verdicts.get(name, {})):
+            what = f"{RESULT_FILE} and {CORRECT_FILE} do not belong together: {name}"
+            raise RunError(what, where=str(folder), remedy=_REMEDY)
+    return images, verdicts
+
+
+def _belong_together(predictor: Predictor, images: dict[str, tuple[str, ...]], verdicts: dict[str, str]) -> bool:
+    """Whether there is one verdict an image, and as many right ones as the accuracy says, on every test set."""
+    figures = {"base": predictor.base} | ({"new": predictor.new} if predictor.new else {}) | predictor.targets
+    if figures.keys() != verdicts.keys():
+        return False
+    return all(
+        len(verdicts[split]) == len(images.get(split, ())) == figures[split].n
+        and abs(verdicts[split].count("1") / len(verdicts[split]) - figures[split].accuracy) < _TOLERANCE
+        for split in figures
+    )
+
+
+def _checked(kind: type[T], content: dict[str, Any], folder: Path, name: str) -> T:
+    try:
+        return kind.model_validate(content)
+    except ValidationError as error:
+        first, *others = error.errors(include_url=False, include_context=False, include_input=False)
+        place = ".".join(map(str, first["loc"]))
+        more = f", and {len(others)} more" if others else ""
+        raise RunError(
+            f"{name} is damaged: {place}: {first['msg']}{more}", where=str(folder), remedy=_REMEDY
+        ) from error

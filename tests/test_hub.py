@@ -15,7 +15,7 @@ import pytest
 from huggingface_hub import HfApi, close_session
 
 from ipo.errors import IpoError, ModelError
-from ipo.net.addresses import hub
+from ipo.net import hub
 from ipo.net.hub import LANGUAGE_MODEL, Wanted, cached_folder, hub_folder
 from tests.hub_server import Hub, serving_hub
 

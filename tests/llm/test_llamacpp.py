@@ -15,7 +15,7 @@ from ipo.config import LLMSettings
 from ipo.errors import LLMError, ModelError
 from ipo.llm.base import LikelihoodModel, Message
 from ipo.llm.load import load_llm
-from ipo.llm.local.base import llama_file, llamacpp
+from ipo.llm.local import llama_file, llamacpp
 from ipo.llm.local.llama_file import LlamaFile
 from ipo.llm.local.llamacpp import LlamaCppLLM
 from tests.llm.test_local import ASK, CONTINUE, tiny_llm, tiny_tokenizer

@@ -9,7 +9,7 @@ from ipo.config import LLMSettings
 from ipo.errors import ConfigError, ModelError, UnknownName
 from ipo.llm import load
 from ipo.llm.load import load_llm
-from ipo.llm.local.base import dequantise as gguf
+from ipo.llm.local import dequantise as gguf
 from ipo.llm.presets import presets
 from ipo.llm.prices import cost
 from tests.llm.server import serving

@@ -14,17 +14,16 @@ from pydantic import field_validator
 
 from ipo.clip.lengths import TextRoom
 from ipo.config import Section
-from ipo.errors import ConfigError, PromptError
 from ipo.evaluate import PromptPredictor, score_prompts
 from ipo.methods import FitRun, Fitted, Method
 from ipo.prompt import CLASS_PLACEHOLDER, Prompt
 from ipo.screen import counted
-from ipo.store.inputs import read_input
+from ipo.search.pools import eighty, read_prompts
 from ipo.task import FewShotTask, TaskTexts
 
 CLIP_PAPER = "Learning Transferable Visual Models From Natural Language Supervision, arXiv 2103.00020"
 
-EIGHTY = tuple(Prompt(fill(CLASS_PLACEHOLDER)) for fill in open_clip.OPENAI_IMAGENET_TEMPLATES)
+EIGHTY = eighty()
 """The 80 prompts that CLIP's authors wrote for ImageNet."""
 
 SEVEN = tuple(Prompt(fill(CLASS_PLACEHOLDER)) for fill in open_clip.SIMPLE_IMAGENET_TEMPLATES)
@@ -68,21 +67,6 @@ class SelectOptions(PromptsOptions):
 
     prompts: Path | None = None
     """File with one prompt a line to select from, instead of the 80."""
-
-
-def read_prompts(path: Path) -> tuple[Prompt, ...]:
-    """The prompts of a text file, one a line; empty lines are passed over. Raises `PromptError` naming the line."""
-    lines = read_input(path, "prompts", ConfigError).splitlines()
-    prompts = []
-    for number, line in enumerate(lines, 1):
-        if line.strip():
-            try:
-                prompts.append(Prompt(line.strip()))
-            except PromptError as error:
-                raise PromptError(error.what, where=f"{path}:{number}", remedy=error.remedy) from error
-    if not prompts:
-        raise ConfigError("no prompts in the file", where=str(path))
-    return tuple(prompts)
 
 
 def usable(room: TextRoom, prompts: Sequence[Prompt]) -> tuple[Prompt, ...]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from importlib.metadata import EntryPoint
+from pathlib import Path
 
 import pytest
 
@@ -19,7 +21,9 @@ from ipo.search.strategy import Ask, Strategy, View, available_strategies, choos
 from tests.fakes import ScriptedLLM
 from tests.test_optimize import make_search
 
-SHIPPED = ("ipo", "random")
+SHIPPED = ("blackbox", "ipo", "opro", "random", "reflect")
+FILES = ("history.jsonl", "replies.jsonl")
+FIRST = ("a photo of a <CLASS>.", "a drawing of a <CLASS>.", "the <CLASS>.", "a photo of a <CLASS>")
 PAIRS = [[f"a {a} {b} <CLASS>." for a in ("big", "small")] for b in "abcdefgh"]
 
 
@@ -95,27 +99,60 @@ def test_each_question_of_a_step_has_a_seed_of_its_own_and_the_first_has_the_ste
     assert len(set(seeds)) == 3
 
 
-@pytest.mark.parametrize("kept", range(13))
-def test_a_run_of_several_questions_that_was_killed_anywhere_goes_on_to_the_same_bytes(two, tmp_path, kept):
+RUNS = {
+    "two": {},
+    "ipo": {},
+    "blackbox": {"sample": 2, "resets": 2, "iterations": 1, "restarts": 2, "good": 2},
+    "opro": {"exemplars": 2},
+    "random": {"source": "words"},
+    "reflect": {"pairs": 2, "images": 1},
+}
+"""Each strategy, with options under which its draws matter."""
+
+
+def run_to_the_end(name: str, record: Record, script: Sequence[Sequence[str]]) -> ScriptedLLM:
+    """Search with a strategy, or go on with it, with replies that are left of a script."""
+    llm = ScriptedLLM(script)
+    search = search_with(None if name == "random" else llm, name, **RUNS[name])
+    captions = tuple(f"picture {place}" for place in range(len(search.images)))
+    settings = search.settings.model_copy(update={"first_prompts": FIRST})
+    optimize(replace(search, settings=settings, image_captions=captions), record)
+    return llm
+
+
+def test_all_shipped_strategies_are_killed_and_resumed_below():
+    assert set(RUNS) == {"two", *available_strategies()}
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_a_run_that_was_killed_anywhere_goes_on_to_the_same_bytes(two, tmp_path, name):
     whole, broken = tmp_path / "whole", tmp_path / "broken"
-    for folder in (whole, broken):
-        folder.mkdir()
-        optimize(search_with(ScriptedLLM(PAIRS)), Record("accuracy", folder))
-    lines = {name: (whole / name).read_bytes().splitlines(keepends=True) for name in ("history.jsonl", "replies.jsonl")}
-    (broken / "history.jsonl").write_bytes(b"".join(lines["history.jsonl"][:kept]))
-    asked = -(-max(kept - 1, 0) // 4) * 2  # a history that has a line of a step has all its questions before it
-    (broken / "replies.jsonl").write_bytes(b"".join(lines["replies.jsonl"][: min(asked + kept % 2, 6)]))
-    record = Record.resume("accuracy", broken, ["a photo of a <CLASS>."])
-    logged = len((broken / "replies.jsonl").read_bytes().splitlines())
-    llm = ScriptedLLM(PAIRS[logged:])
-    optimize(search_with(llm), record)
-    assert len(llm.asked) == 6 - logged
-    for name in lines:
-        rows = [[json.loads(line) for line in (place / name).read_text().splitlines()] for place in (whole, broken)]
-        for row in (row for side in rows for row in side):
-            row.pop("time", None), row.pop("seconds", None)
-        assert rows[0] == rows[1]
-    assert (broken / "history.jsonl").read_bytes() == (whole / "history.jsonl").read_bytes()
+    whole.mkdir()
+    width = 2 if name == "two" else 3
+    script = [[*pair, f"a very {pair[0]}"][:width] for pair in PAIRS]
+    run_to_the_end(name, Record("accuracy", whole), script)
+    lines = {file: (whole / file).read_bytes().splitlines(keepends=True) for file in FILES}
+    steps = [json.loads(line)["step"] for line in lines["history.jsonl"]]
+    questions = [json.loads(line)["step"] for line in lines["replies.jsonl"]]
+    for kept in range(max(0, len(FIRST) - 2), len(steps) + 1):
+        asked = sum(step <= max(steps[:kept], default=0) for step in questions)  # history lines come after replies
+        for logged in range(asked, min(asked + 2, len(questions)) + 1) if kept >= len(FIRST) else (0,):
+            shutil.rmtree(broken, ignore_errors=True)
+            broken.mkdir()
+            (broken / "history.jsonl").write_bytes(b"".join(lines["history.jsonl"][:kept]))
+            if logged > asked and kept < sum(step <= max(steps[:kept], default=0) for step in steps):
+                continue  # the next step is not asked before this one is judged
+            (broken / "replies.jsonl").write_bytes(b"".join(lines["replies.jsonl"][:logged]))
+            llm = run_to_the_end(name, Record.resume("accuracy", broken, FIRST), script[logged:])
+            assert len(llm.asked) == (0 if name == "random" else len(questions) - logged)
+            assert (broken / "history.jsonl").read_bytes() == (whole / "history.jsonl").read_bytes()
+            assert questions_of(broken) == questions_of(whole)
+
+
+def questions_of(folder: Path) -> list[dict[str, object]]:
+    """What was asked and answered in each step, without what a clock says."""
+    rows = [json.loads(line) for line in (folder / "replies.jsonl").read_text().splitlines()]
+    return [{key: value for key, value in row.items() if key not in ("time", "seconds")} for row in rows]
 
 
 @pytest.mark.parametrize("source", ["phrases", "words"])

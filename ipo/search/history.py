@@ -95,11 +95,15 @@ class History:
 
         With `keep_first` the first prompts are among them in any case.
         """
-        ranked = self.ranked()
-        preferred = sorted(ranked, key=lambda entry: not (keep_first and entry.step == 0))
-        chosen = {entry.id for entry in preferred[:count]}
-        return [entry for entry in ranked if entry.id in chosen][::-1]
+        return leading(self.ranked(), count, keep_first)[::-1]
 
     def _value(self, entry: HistoryEntry) -> tuple[float, float]:
         assert entry.score is not None
         return self.rule(entry.score)
+
+
+def leading(ranked: Sequence[HistoryEntry], count: int, keep_first: bool) -> list[HistoryEntry]:
+    """The first `count` of entries that are in order; with `keep_first` the first prompts are among them."""
+    preferred = sorted(ranked, key=lambda entry: not (keep_first and entry.step == 0))
+    chosen = {entry.id for entry in preferred[:count]}
+    return [entry for entry in ranked if entry.id in chosen]

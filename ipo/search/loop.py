@@ -5,7 +5,6 @@ history -> strategy -> questions -> LLM -> replies -> candidates -> CLIP scores 
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Callable, Sequence
 from collections.abc import Set as AbstractSet
@@ -18,12 +17,12 @@ from ipo.config import LLMSettings, SearchSettings, StrategySettings
 from ipo.evaluate import NOT_FINITE, ImageSet, PromptPredictor, score_candidates, score_prompts
 from ipo.llm.base import LLM, PHRASE_FORMS, RemoteLLM, Reply, Usage
 from ipo.llm.prices import cost
-from ipo.prompt import HistoryEntry, Prompt, text_key
+from ipo.prompt import HistoryEntry, Prompt, Score, text_key
 from ipo.screen import counted
 from ipo.search.history import History
-from ipo.search.propose import Checks, Reject, accept, unnamed_classes
+from ipo.search.propose import Checks, Reject, accept, start_problem, unnamed_classes
 from ipo.search.record import Record
-from ipo.search.strategy import Ask, Chosen, Mistake, View, choose, imagined
+from ipo.search.strategy import Ask, Chosen, Mistake, View, choose, imagined, step_seed
 
 _EXAMPLES = 3
 _EXCERPT = 300
@@ -66,7 +65,7 @@ class Search:
             unnamed=unnamed_classes(self.settings, self.classnames),
             form=self.llm.form if self.llm else "line",
             template=self.settings.template or (self.llm.template if self.llm else ""),
-            seed=step_seed(self.seed, step),
+            run_seed=self.seed,
             mistakes=self.mistakes,
         )
 
@@ -108,12 +107,6 @@ def optimize(
         record.log_scoring(step, time.monotonic() - started)
         watch(record)
     return reason
-
-
-def step_seed(seed: int, step: int, ask: int = 0) -> int:
-    """The seed of a step or of a question of it, from the seed of the run; it is the same in every process."""
-    place = f"{seed}:{step}:{ask}" if ask else f"{seed}:{step}"
-    return int.from_bytes(hashlib.sha256(place.encode()).digest()[:4], "big")
 
 
 def estimate(search: Search) -> str:
@@ -202,19 +195,32 @@ def total_cost(llm: str, usage: Usage) -> float | None:
 
 
 def _first_entries(search: Search) -> list[HistoryEntry]:
-    """One entry a first prompt: scored, or rejected if an earlier one is nearly identical."""
+    """One entry a first prompt: scored, or rejected if an earlier one is nearly identical.
+
+    Those that the strategy adds to the settings' own are rejected too where a proposal would be that is too long,
+    names a class or has no score.
+    """
+    own = len(search.settings.first_prompts)
     prompts = [Prompt(text) for text in search.first_prompts]
-    places: dict[str, int] = {}
+    checks = Checks.of(search.settings, search.room, search.classnames, None)
+    problems = [None if index < own else start_problem(prompt, checks) for index, prompt in enumerate(prompts)]
+    seen = set[str]()
     for index, prompt in enumerate(prompts):
-        places.setdefault(prompt.key(), index)
-    distinct = [prompts[index] for index in places.values()]
-    scores = iter(score_prompts(search.clip, distinct, search.images, search.classnames))
-    return [
-        HistoryEntry(index, 0, prompt.text, score=next(scores))
-        if places[prompt.key()] == index
-        else HistoryEntry(index, 0, prompt.text, reason="duplicate")
-        for index, prompt in enumerate(prompts)
-    ]
+        if prompt.key() in seen:
+            problems[index] = Reject(prompt.text, "duplicate")
+        seen.add(prompt.key())
+    fit = [index for index, problem in enumerate(problems) if problem is None]
+    certain, added = ([prompts[index] for index in fit if (index < own) == first] for first in (True, False))
+    scores: list[Score | None] = [*score_prompts(search.clip, certain, search.images, search.classnames)]
+    scores += score_candidates(search.clip, added, search.images, search.classnames)
+    found = dict(zip(fit, scores, strict=True))
+    entries = []
+    for index, (prompt, problem) in enumerate(zip(prompts, problems, strict=True)):
+        score = found.get(index)
+        if problem is None and score is None:
+            problem = Reject(prompt.text, "no score", NOT_FINITE)
+        entries.append(HistoryEntry(index, 0, prompt.text, score=score, reason=problem.reason if problem else None))
+    return entries
 
 
 def _answers(search: Search, record: Record, step: int, asks: Sequence[Ask]) -> list[list[Reply]]:

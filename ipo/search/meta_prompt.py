@@ -19,14 +19,28 @@ def build_messages(
     `template` is a shipped one by its name (`ipo.j2`) or one's own by its path. It may use `history` (rows with `text`,
     `accuracy` in percent and `loss`, as texts), `next_accuracy` (a little above the best), `captions` and `form`.
     """
-    text = render(
-        _own_file(template) or template,
-        history=[_row(entry) for entry in history],
-        next_accuracy=_next_accuracy(history),
-        captions=[" ".join(caption.split()) for caption in captions],
+    return one_message(
+        template,
+        history=history_rows(history),
+        next_accuracy=next_accuracy(history),
+        captions=[single_line(caption) for caption in captions],
         form=form,
     )
-    return [Message("user", text.strip())]
+
+
+def one_message(template: str, **values: Any) -> list[Message]:
+    """One user message in the words of a template: a shipped one by its name, or one's own by its path."""
+    return [Message("user", render(_own_file(template) or template, **values).strip())]
+
+
+def history_rows(entries: Sequence[HistoryEntry]) -> list[dict[str, Any]]:
+    """Scored entries as a template shows them: `text`, `accuracy` in percent and `loss`, as texts."""
+    return [_row(entry) for entry in entries]
+
+
+def single_line(text: str) -> str:
+    """A text of somebody else, such as a caption or a class name, with single spaces for all that is white."""
+    return " ".join(text.split())
 
 
 def _own_file(template: str) -> Path | None:
@@ -40,6 +54,7 @@ def _row(entry: HistoryEntry) -> dict[str, Any]:
     return {"text": entry.text, "accuracy": f"{100 * entry.score.accuracy:.1f}", "loss": f"{entry.score.loss:.3f}"}
 
 
-def _next_accuracy(history: Sequence[HistoryEntry]) -> str:
+def next_accuracy(history: Sequence[HistoryEntry]) -> str:
+    """An accuracy in percent that is a little above the best of `history`, for a model that continues a pattern."""
     best = max((entry.score.accuracy for entry in history if entry.score), default=0.0)
     return f"{min(100.0, 100 * best + 1):.1f}"

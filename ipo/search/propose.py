@@ -158,10 +158,8 @@ def check(prompt: Prompt, seen: AbstractSet[str], checks: Checks) -> Prompt | Re
         return Reject(prompt.text, "no prompt", problem)
     if len(prompt.text) > MOST_CHARACTERS:
         return Reject(prompt.text, "too long", f"{len(prompt.text)} characters, at most {MOST_CHARACTERS}")
-    if excess := checks.room.prompt_excess(prompt):
-        return Reject(prompt.text, "too long", excess)
-    if named := _named(prompt, checks.unnamed):
-        return Reject(prompt.text, "names a class", ", ".join(named))
+    if problem := start_problem(prompt, checks):
+        return problem
     if checks.english_only:
         words = f"{prompt.before} {_POSSESSIVE.sub('', prompt.after)}"
         if unfit := [*unfit_words(words), *odd_signs(words)]:
@@ -169,6 +167,15 @@ def check(prompt: Prompt, seen: AbstractSet[str], checks: Checks) -> Prompt | Re
         if unknown := unknown_words(words):
             return Reject(prompt.text, "not English", ", ".join(unknown))
     return prompt
+
+
+def start_problem(prompt: Prompt, checks: Checks) -> Reject | None:
+    """What keeps even a prompt that people wrote from being scored: it does not fit CLIP, or it names a class."""
+    if excess := checks.room.prompt_excess(prompt):
+        return Reject(prompt.text, "too long", excess)
+    if named := _named(prompt, checks.unnamed):
+        return Reject(prompt.text, "names a class", ", ".join(named))
+    return None
 
 
 def _shape_problem(prompt: Prompt) -> str | None:

@@ -6,6 +6,7 @@ anything between its calls, and must draw from the generator that it is handed a
 
 from __future__ import annotations
 
+import hashlib
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -50,6 +51,12 @@ class Mistake:
     """What the captioner says of it; empty without one."""
 
 
+def step_seed(seed: int, step: int, ask: int = 0) -> int:
+    """The seed of a step or of a question of it, from the seed of the run; it is the same in every process."""
+    place = f"{seed}:{step}:{ask}" if ask else f"{seed}:{step}"
+    return int.from_bytes(hashlib.sha256(place.encode()).digest()[:4], "big")
+
+
 @dataclass(frozen=True)
 class View:
     """All that a strategy may look at before a step. Every figure in it is on the training images."""
@@ -68,8 +75,8 @@ class View:
     """The form of reply that the LLM is asked for."""
     template: str
     """The meta-prompt's template: the user's, or the one that fits the LLM."""
-    seed: int
-    """Of this step."""
+    run_seed: int
+    """Of the run; a step has one of its own."""
     mistakes: Callable[[str], list[Mistake]]
     """The mistakes of a prompt on the training images, in their order."""
 
@@ -78,9 +85,18 @@ class View:
         """Whether the LLM is a small one that continues a pattern rather than follows an instruction."""
         return self.template == "continue.j2"
 
-    def draws(self) -> random.Random:
-        """A new generator; that of one step is the same at each call."""
-        return random.Random(self.seed)
+    @property
+    def seed(self) -> int:
+        """Of this step."""
+        return step_seed(self.run_seed, self.step)
+
+    def draws(self, step: int | None = None) -> random.Random:
+        """A new generator, of this step or another; that of one step is the same at each call."""
+        return random.Random(step_seed(self.run_seed, step or self.step))
+
+    def template_or(self, own: str) -> str:
+        """The user's template where one is given, else the strategy's own."""
+        return self.settings.template or own
 
     def top(self) -> list[HistoryEntry]:
         """The best entries, best last, as many as the settings show."""

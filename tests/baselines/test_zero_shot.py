@@ -7,7 +7,8 @@ from torch.nn.functional import normalize
 from ipo.errors import ConfigError, PromptError
 from ipo.methods import FitRun, find_method
 from ipo.metrics import accuracy, cross_entropy
-from ipo_baselines.zero_shot import EIGHTY, SEVEN, read_prompts
+from ipo.search.pools import read_prompts
+from ipo_baselines.zero_shot import EIGHTY, SEVEN
 from tests.baselines.tiny import CLASSNAMES, NEW_NAMES
 
 QUIET = FitRun(report=lambda _: None)

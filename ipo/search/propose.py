@@ -158,8 +158,8 @@ def check(prompt: Prompt, seen: AbstractSet[str], checks: Checks) -> Prompt | Re
         return Reject(prompt.text, "no prompt", problem)
     if len(prompt.text) > MOST_CHARACTERS:
         return Reject(prompt.text, "too long", f"{len(prompt.text)} characters, at most {MOST_CHARACTERS}")
-    if problem := start_problem(prompt, checks):
-        return problem
+    if unusable := start_problem(prompt, checks):
+        return unusable
     if checks.english_only:
         words = f"{prompt.before} {_POSSESSIVE.sub('', prompt.after)}"
         if unfit := [*unfit_words(words), *odd_signs(words)]:

@@ -15,7 +15,7 @@ from ipo import run as running
 from ipo.cli import evaluate
 from ipo.cli import running as command
 from ipo.cli.settings import template_place
-from ipo.config import Settings, load_settings
+from ipo.config import Settings, StrategySettings, load_settings
 from ipo.errors import ConfigError, DataError, IpoError, RunError
 from ipo.llm.base import UNPAID, Spent
 from ipo.llm.prices import cost
@@ -341,3 +341,16 @@ def test_an_evaluation_without_a_test_image_is_an_error_before_any_model(split, 
     monkeypatch.setattr("ipo.fixed_prompts.load_clip", lambda *_, **__: pytest.fail("loaded"))
     with pytest.raises(DataError, match=r"(there are no|none of the \d+) test images \(all\)"):
         evaluate.evaluate(["a <CLASS>"], dataset=f"csv:{tmp_path / 't.csv'}", domains=domain)
+
+
+def test_a_search_without_an_llm_is_a_whole_run(shop, pictures, tmp_path, monkeypatch):
+    monkeypatch.setattr("ipo.run.load_llm", lambda *_, **__: pytest.fail("nobody is asked"))
+    chosen = settings(pictures)
+    chosen = chosen.model_copy(update={"strategy": StrategySettings(name="random")})
+    result = search(chosen, tmp_path / "run")
+    assert (result["headline"], result["strategy"], result["usage"]["proposals"]) == ("random", "random", 4)
+    assert "llm" not in json.loads((tmp_path / "run" / "run.json").read_text())
+    assert shop.described == []
+    for page in ("report.html", "history.md"):
+        assert "strategy random" in (tmp_path / "run" / page).read_text()
+    assert resume(tmp_path / "run")["predictors"] == result["predictors"]

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pydantic import FiniteFloat, ValidationError
+from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor
@@ -25,10 +25,11 @@ from ipo.evaluate import Predictor, PromptPredictor
 from ipo.llm.base import LLM, Usage
 from ipo.registry import require_method
 from ipo.screen import say
-from ipo.store.files import append_rows, checked, parse_rows, truncate_rows, write_atomic
+from ipo.store.curves import CURVES_FILE, curve_row
+from ipo.store.files import append_rows, parse_rows, truncate_rows, write_atomic
 from ipo.task import FewShotTask, TaskTexts
 
-CURVES, CHECKPOINT = "curves.jsonl", "checkpoint.safetensors"
+CHECKPOINT = "checkpoint.safetensors"
 
 
 @dataclass(frozen=True)
@@ -84,14 +85,6 @@ class CheckpointState:
         return state
 
 
-def curve_row(row: dict[str, Any]) -> dict[str, Any]:
-    """A row of `curves.jsonl`: finite numbers by name, among them the epoch. Raises `ValueError` or `KeyError`."""
-    return {"epoch": row["epoch"], **_curve_row(row)}
-
-
-_curve_row = checked(dict[str, FiniteFloat])
-
-
 @dataclass(frozen=True)
 class Means:
     """What a method is handed beside its task: nothing, or an LLM and captions where it is one that asks an LLM."""
@@ -140,7 +133,7 @@ class FitRun:
         self._rows += 1
         finite = {name: value for name, value in row.items() if math.isfinite(value)}
         if self.folder is not None and self.writes:
-            append_rows(self.folder / CURVES, [finite])
+            append_rows(self.folder / CURVES_FILE, [finite])
         self.follow(int(row["epoch"]), finite)
 
     def save(self, tensors: Mapping[str, Tensor], done: int) -> None:
@@ -157,7 +150,7 @@ class FitRun:
             state = CheckpointState.parse(metadata, path)
         self._rows, self._earlier = state.rows, state.seconds
         if self.folder is not None and self.writes:
-            curves = self.folder / CURVES
+            curves = self.folder / CURVES_FILE
             if len(parse_rows(curves, curve_row)) < state.rows:
                 what, remedy = f"it lacks rows: the checkpoint follows {state.rows}", "Restore the file"
                 raise RunError(what, where=str(curves), remedy=f"{remedy}, or remove {CHECKPOINT} to start anew")

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from ipo.errors import DataError
+
+if TYPE_CHECKING:  # torch takes seconds to import, and figures that are no tensors' need none
+    from torch import Tensor
 
 Z95 = 1.959963984540054
 """Two-sided 95% quantile of the normal distribution."""
@@ -29,7 +30,9 @@ def accuracy(logits: Tensor, labels: Tensor) -> float:
 
 def cross_entropy(logits: Tensor, labels: Tensor) -> float:
     """Mean cross-entropy in nats over all images, in double precision."""
-    return float(torch.nn.functional.cross_entropy(logits.double(), labels))
+    from torch.nn.functional import cross_entropy as mean_cross_entropy
+
+    return float(mean_cross_entropy(logits.double(), labels))
 
 
 def margin(logits: Tensor, labels: Tensor) -> float:
@@ -48,6 +51,8 @@ def fold_scores(logits: Tensor, labels: Tensor, folds: int = 5) -> tuple[float, 
     Every fold is a smaller task with other rivals; a prompt that is good at all of them leans less on one set of
     classes. Folds have at least two classes: few classes mean fewer folds.
     """
+    import torch
+
     classes = logits.shape[-1]
     folds = max(1, min(folds, classes // 2))
     fold_of = torch.arange(classes, device=logits.device) % folds

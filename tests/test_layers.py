@@ -44,6 +44,11 @@ def test_a_module_imports_only_modules_above_it(path):
             assert LAYERS.index(first) <= layer(path), f"{path.name} imports {name}, which stands below it"
 
 
+def test_pages_and_tables_of_runs_need_no_torch():
+    code = "import sys, ipo.report.pages, ipo.compare.tables; print('torch' in sys.modules)"
+    assert run_process([sys.executable, "-c", code], check=True).stdout.strip() == "False"
+
+
 def test_help_needs_no_heavy_package():
     heavy = ("torch", "transformers", "open_clip", "openai", "timm")
     code = f"import sys, ipo.cli.main; print([name for name in {heavy} if name in sys.modules])"

@@ -12,7 +12,6 @@ from ipo.compare.names import target_names
 from ipo.compare.trials import read_toml, with_domains
 from ipo.compare.verdict import verdict
 from ipo.errors import IpoError
-from ipo.methods import curve_row
 from ipo.prompt import HistoryEntry, text_key
 from ipo.registry import SEARCH
 from ipo.render import render
@@ -24,12 +23,12 @@ from ipo.screen import counted, printable
 from ipo.search.history import History
 from ipo.search.propose import REJECT_WORDS, reject_counts
 from ipo.search.record import HISTORY_FILE
+from ipo.store.curves import CURVES_FILE, curve_row
 from ipo.store.files import parse_rows, read_text, write_atomic
 
 HISTORY_PAGE = "history.md"
 RESULT_PAGE = "result.md"
 REPORT_PAGE = "report.html"
-CURVES_FILE = "curves.jsonl"
 NAMES = {
     "photo": '"a photo of a"',
     "first": "first prompt",

@@ -21,9 +21,9 @@ from ipo.search.strategy import Ask, Strategy, View, available_strategies, choos
 from tests.fakes import ScriptedLLM
 from tests.test_optimize import make_search
 
-SHIPPED = ("blackbox", "ipo", "opro", "random", "reflect")
+SHIPPED = ("blackbox", "evoprompt-de", "evoprompt-ga", "ipo", "opro", "random", "reflect")
 FILES = ("history.jsonl", "replies.jsonl")
-FIRST = ("a photo of a <CLASS>.", "a drawing of a <CLASS>.", "the <CLASS>.", "a photo of a <CLASS>")
+FIRST = ("a photo of a <CLASS>.", "a drawing of a <CLASS>.", "the <CLASS>.", "one <CLASS>.", "a photo of a <CLASS>")
 PAIRS = [[f"a {a} {b} <CLASS>." for a in ("big", "small")] for b in "abcdefgh"]
 
 
@@ -103,6 +103,8 @@ RUNS = {
     "two": {},
     "ipo": {},
     "blackbox": {"sample": 2, "resets": 2, "iterations": 1, "restarts": 2, "good": 2},
+    "evoprompt-de": {"start": "first", "population": 4},
+    "evoprompt-ga": {"start": "first", "population": 2},
     "opro": {"exemplars": 2},
     "random": {"source": "words"},
     "reflect": {"pairs": 2, "images": 1},
@@ -130,6 +132,8 @@ def test_a_run_that_was_killed_anywhere_goes_on_to_the_same_bytes(two, tmp_path,
     whole.mkdir()
     width = 2 if name == "two" else 3
     script = [[*pair, f"a very {pair[0]}"][:width] for pair in PAIRS]
+    if name.startswith("evoprompt"):
+        script = [[text] for texts in script for text in texts]  # a question for each child
     run_to_the_end(name, Record("accuracy", whole), script)
     lines = {file: (whole / file).read_bytes().splitlines(keepends=True) for file in FILES}
     steps = [json.loads(line)["step"] for line in lines["history.jsonl"]]

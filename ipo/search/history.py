@@ -83,6 +83,10 @@ class History:
         """The entries without a score, each with its reason."""
         return [entry for entry in self.entries if entry.score is None]
 
+    def is_better(self, entry: HistoryEntry, other: HistoryEntry) -> bool:
+        """Whether one scored entry is better than another; of equals neither is."""
+        return self._value(entry) > self._value(other)
+
     def best(self) -> HistoryEntry:
         """The best entry so far. Raises `RunError` where nothing was scored."""
         ranked = self.ranked()

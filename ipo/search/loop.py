@@ -112,7 +112,8 @@ def optimize(
 def estimate(search: Search) -> str:
     """What a whole run may take: proposals, and tokens where an LLM is asked, of a full history and long replies."""
     limits, llm = search.settings, search.llm
-    texts = [*search.first_prompts, *[search.first_prompts[0]] * limits.history][: limits.history + 1]
+    first = search.first_prompts
+    texts = [*first, *[first[0]] * (limits.history + 1 - len(first))]
     asks = search.chosen.ask(search.view(imagined(limits.select, texts), 1))
     proposals = limits.steps * sum(ask.count + len(ask.texts) for ask in asks)
     whole = f"at most {counted(proposals, 'proposal')} in {counted(limits.steps, 'step')}"

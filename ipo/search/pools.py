@@ -4,10 +4,42 @@ from __future__ import annotations
 
 from functools import cache
 from pathlib import Path
+from typing import Any
 
+from pydantic import field_validator
+
+from ipo.config import SearchSettings, Section
 from ipo.errors import ConfigError, PromptError
-from ipo.prompt import CLASS_PLACEHOLDER, Prompt
+from ipo.prompt import CLASS_PLACEHOLDER, Prompt, text_key
 from ipo.store.inputs import read_input
+
+
+class StartOptions(Section):
+    """What is scored before the first step."""
+
+    start: str = "80"
+    """Start templates: the `first` prompts of the search alone, or with CLIP's `80` or those of a file, one a line."""
+
+    @field_validator("start", mode="before")
+    @classmethod
+    def _is_text(cls, start: Any) -> Any:
+        return str(start) if start == 80 else start
+
+    @field_validator("start")
+    @classmethod
+    def _can_be_read(cls, start: str) -> str:
+        if start not in ("first", "80"):
+            read_prompts(Path(start).expanduser())
+        return start
+
+
+def start_templates(settings: SearchSettings, options: StartOptions) -> tuple[str, ...]:
+    """The settings' first prompts, and the other start templates after them."""
+    if options.start == "first":
+        return settings.first_prompts
+    more = eighty() if options.start == "80" else read_prompts(Path(options.start).expanduser())
+    known = {text_key(text) for text in settings.first_prompts}
+    return (*settings.first_prompts, *(prompt.text for prompt in more if prompt.key() not in known))
 
 
 @cache

@@ -7,19 +7,16 @@ through the iterations of a reset, the resets of a restart, and the restarts.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
 
-from pydantic import NonNegativeInt, PositiveInt, field_validator
+from pydantic import NonNegativeInt, PositiveInt
 
-from ipo.config import SearchSettings, Section
 from ipo.prompt import HistoryEntry, text_key
 from ipo.search.meta_prompt import one_message
-from ipo.search.pools import eighty, read_prompts
+from ipo.search.pools import StartOptions, start_templates
 from ipo.search.strategy import Ask, Strategy, View
 
 
-class BlackBoxOptions(Section):
+class BlackBoxOptions(StartOptions):
     """How long a pool lives, what it begins with, and what of it is shown."""
 
     restarts: PositiveInt | None = None
@@ -36,27 +33,6 @@ class BlackBoxOptions(Section):
     """Start templates: the `first` prompts of the search alone, or with CLIP's `80` or those of a file, one a line."""
     sample: PositiveInt = 80
     """At most so many start templates are drawn for a restart."""
-
-    @field_validator("start", mode="before")
-    @classmethod
-    def _is_text(cls, start: Any) -> Any:
-        return str(start) if start == 80 else start
-
-    @field_validator("start")
-    @classmethod
-    def _can_be_read(cls, start: str) -> str:
-        if start not in ("first", "80"):
-            read_prompts(Path(start).expanduser())
-        return start
-
-
-def first(settings: SearchSettings, options: BlackBoxOptions) -> tuple[str, ...]:
-    """The settings' first prompts, and the other start templates after them."""
-    if options.start == "first":
-        return settings.first_prompts
-    more = eighty() if options.start == "80" else read_prompts(Path(options.start).expanduser())
-    known = {text_key(text) for text in settings.first_prompts}
-    return (*settings.first_prompts, *(prompt.text for prompt in more if prompt.key() not in known))
 
 
 def ask(view: View, options: BlackBoxOptions) -> Sequence[Ask]:
@@ -100,6 +76,6 @@ STRATEGY = Strategy(
     summary="good and bad prompts without scores, from pools that begin anew",
     ask=ask,
     options=BlackBoxOptions,
-    first=first,
+    first=start_templates,
     paper="Language Models as Black-Box Optimizers for Vision-Language Models, arXiv 2309.05950",
 )

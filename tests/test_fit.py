@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 import tomllib
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -200,3 +202,33 @@ def test_the_list_names_every_method_and_the_options_of_one():
     options = CliRunner().invoke(app, ["baseline", "coop", "--list"], env={"COLUMNS": "200"}).output
     assert "n_ctx" in options
     assert "Momentum of SGD" in options
+
+
+def test_a_tracker_follows_any_method_and_each_result_tells_usage_and_cost(common, tmp_path, monkeypatch):
+    rows, ended = [], []
+    run = SimpleNamespace(log=lambda figures, step: rows.append((step, figures)), finish=lambda: ended.append(True))
+    monkeypatch.setitem(sys.modules, "trackio", SimpleNamespace(init=lambda **_: run))
+    monkeypatch.setattr("ipo.runs.tracker.is_installed", lambda _: True)
+    options = ["--set", "epochs=2", "--set", "tracker=trackio"]
+    result = baseline("coop", *common, *options, "--out", tmp_path / "run")
+    assert [step for step, _ in rows] == [1, 2]
+    assert all("loss" in figures for _, figures in rows)
+    assert ended == [True]
+    assert (result["cost"], result["usage"]["proposals"]) == (0.0, 0)
+
+
+def test_the_search_is_run_as_any_method_is(common, tmp_path):
+    """The same run as by `ipo optimize`, which has more flags for it."""
+    search = ["--set", "strategy.name=random", "--set", "search.steps=2", "--set", "search.controls=false"]
+    options = [*common, *search, "--set", "search.class_names_allowed=true"]
+    result = baseline("ipo", *options, "--out", tmp_path / "run")
+    assert (result["method"], result["strategy"], result["stopped"]) == ("ipo", "random", "all 2 steps done")
+    arguments = ["optimize", *map(str, options), "--out", str(tmp_path / "other"), "--json"]
+    other = json.loads(CliRunner().invoke(app, arguments).stdout)
+    assert other["predictors"] == result["predictors"]
+    histories = [(tmp_path / name / "history.jsonl").read_bytes() for name in ("run", "other")]
+    assert histories[0] == histories[1]
+    again = baseline("--resume", tmp_path / "run")
+    assert again["predictors"] == result["predictors"]
+    with pytest.raises(ConfigError, match="'steps' is no setting"):
+        baseline("ipo", *common, "--set", "steps=2", "--out", tmp_path / "wrong")

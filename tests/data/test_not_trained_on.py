@@ -9,6 +9,9 @@ import pytest
 from benchmarks.mini_training.sources import DEBIAN, ICON_SETS
 from ipo.data.benchmarks.locate import data_root
 
+DATA = data_root()
+"""Where datasets lie for whoever runs the tests; the tests themselves are given an empty place."""
+
 DIGESTS = Path(__file__).parents[2] / "benchmarks" / "mini_training" / "pictures.txt"
 
 
@@ -38,7 +41,7 @@ def test_no_picture_that_a_test_uses_was_trained_on(real_data):
 
 @pytest.mark.parametrize(("name", "least"), [("stamps", 300), ("looks", 400)])
 def test_no_picture_of_the_demo_was_trained_on(name, least):
-    folder = data_root() / name
+    folder = DATA / name
     if not folder.is_dir():
         pytest.skip(f"the pictures are not here: ipo datasets prepare {name}")
     pictures = list(folder.rglob("*.png"))

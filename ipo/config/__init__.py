@@ -1,0 +1,52 @@
+"""Typed, frozen settings of a run: built from defaults, a TOML file and `--set key=value`, in that order."""
+
+from ipo.config.load import clip_model, describe_validation, load_settings, merge, parse_assignments
+from ipo.config.section import Flag, Section
+from ipo.config.settings import (
+    DEFAULT_CLIP,
+    OFFLINE_CLIP,
+    STAND_INS,
+    CaptionSettings,
+    ClipSettings,
+    DataSettings,
+    Device,
+    GrammarName,
+    LLMSettings,
+    Precision,
+    ResponseFormat,
+    SearchOptions,
+    SearchSettings,
+    SelectionRule,
+    Settings,
+    StrategySettings,
+    TrackerName,
+    offline_by_environment,
+)
+
+__all__ = [
+    "DEFAULT_CLIP",
+    "OFFLINE_CLIP",
+    "STAND_INS",
+    "CaptionSettings",
+    "ClipSettings",
+    "DataSettings",
+    "Device",
+    "Flag",
+    "GrammarName",
+    "LLMSettings",
+    "Precision",
+    "ResponseFormat",
+    "SearchOptions",
+    "SearchSettings",
+    "Section",
+    "SelectionRule",
+    "Settings",
+    "StrategySettings",
+    "TrackerName",
+    "clip_model",
+    "describe_validation",
+    "load_settings",
+    "merge",
+    "offline_by_environment",
+    "parse_assignments",
+]

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from importlib.metadata import EntryPoint
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,7 +19,7 @@ from ipo.llm.base import Message
 from ipo.search import strategy as strategies
 from ipo.search.loop import optimize, step_seed
 from ipo.search.record import Record
-from ipo.search.strategy import Ask, Strategy, View, available_strategies, choose, find_strategy
+from ipo.search.strategy import Ask, Chosen, Strategy, View, available_strategies, choose, find_strategy
 from tests.fakes import ScriptedLLM
 from tests.test_optimize import make_search
 
@@ -198,3 +200,19 @@ def test_a_limit_on_scored_prompts_ends_the_search():
     limited = replace(search, settings=search.settings.model_copy(update={"max_scored": 5}))
     assert optimize(limited, record).endswith("prompts scored")
     assert 5 <= len(record.history.scored()) < 5 + search.settings.candidates
+
+
+def test_the_strategy_of_the_docs_works():
+    page = (Path(__file__).parent.parent / "docs/methods.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"```python\n(from ipo.config.*?)```", page, flags=re.DOTALL)
+    names: dict[str, Any] = {"__name__": "docs"}
+    exec(compile(code.replace("from __future__", "#"), "methods.md", "exec"), names)
+    built = search_with(ScriptedLLM([[*pair, f"a very {pair[0]}"] for pair in PAIRS]), "ipo")
+    worst = names["STRATEGY"]
+    record = Record("accuracy")
+    optimize(replace(built, chosen=Chosen(worst, worst.configure({"shown": 1}))), record)
+    scored = record.history.scored()
+    assert record.last_step == 3
+    last = [entry for entry in record.history if entry.step == 3]
+    before = [entry for entry in scored if entry.step < 3]
+    assert {entry.parent for entry in last} == {min(before, key=lambda entry: record.history.rule(entry.score)).id}

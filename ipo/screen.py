@@ -35,10 +35,13 @@ ADDRESS_VARIABLES = (*PROXY_VARIABLES, "HF_ENDPOINT", "OPENAI_BASE_URL")
 _LEAST = 6
 """Characters of the shortest secret that is looked for in any text; a shorter one would be found in common words."""
 
+_ENDS_IN_Y = re.compile("[^aeiou]y$")
+
 
 def counted(count: int, noun: str) -> str:
-    """`1 step`, `2,000 steps`, `2 classes`."""
-    return f"{count:,} {noun}{'' if count == 1 else 'es' if noun.endswith('s') else 's'}"
+    """`1 step`, `2,000 steps`, `2 classes`, `3 replies`."""
+    several = f"{noun[:-1]}ies" if _ENDS_IN_Y.search(noun) else f"{noun}es" if noun.endswith("s") else f"{noun}s"
+    return f"{count:,} {noun if count == 1 else several}"
 
 
 def printable(text: str) -> str:

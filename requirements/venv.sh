@@ -94,6 +94,7 @@ touch "$venv/.installing"
 install_libraries
 say "3/4 this project"
 install --no-build-isolation --no-deps --editable .
+rm -rf ipo_prompts.egg-info # of an older build: whoever stands in this folder would read its entry points, not the new ones
 say "4/4 the offline models: 200 MB to download"
 install --no-deps -r requirements/offline.txt
 touch "$venv/.ready"

@@ -148,3 +148,11 @@ def test_the_newest_libraries_go_beside_the_locked_ones(checkout):
     assert log.count("--upgrade --upgrade-strategy eager .[dev]") == 2
     assert "lock.txt" not in log
     assert not (checkout / ".venv").exists()
+
+
+def test_entry_points_of_an_older_build_are_left_nowhere(checkout):
+    """Python takes those of the folder that it stands in before those that were just installed."""
+    (checkout / "ipo_prompts.egg-info").mkdir()
+    (checkout / "ipo_prompts.egg-info" / "entry_points.txt").write_text("[ipo.methods]\n")
+    assert make(checkout, "python3.12").returncode == 0
+    assert not (checkout / "ipo_prompts.egg-info").exists()

@@ -133,7 +133,7 @@ class HistoryEntry:
     """One candidate of a run: scored, or rejected with a reason.
 
     `parent` is the id of the entry that it descends from, for IPO the best prompt shown; `parents` are the ids of all,
-    where there are several.
+    where there are several. A set of prompts has the ids of its `members`, entries before it with one prompt each.
     """
 
     id: int
@@ -143,6 +143,7 @@ class HistoryEntry:
     score: Score | None = None
     reason: str | None = None
     parents: tuple[int, ...] | None = None
+    members: tuple[int, ...] | None = None
 
     __pydantic_config__: ClassVar = EXACT
 
@@ -170,6 +171,11 @@ class HistoryEntry:
             raise ValueError("'parents' are several, and the first is 'parent'")
         if any(not 0 <= parent < entry.id for parent in entry.parents or ()):
             raise ValueError("'parents' holds an id of no entry before this one")
+        members = entry.members
+        if members is not None and (len(members) < 2 or list(members) != sorted({*members})):
+            raise ValueError("'members' are several, each once and in order")
+        if any(not 0 <= member < entry.id for member in members or ()):
+            raise ValueError("'members' holds an id of no entry before this one")
         if entry.score is not None:
             entry.score.require_possible()
         if None in row.values():

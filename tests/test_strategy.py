@@ -23,7 +23,7 @@ from ipo.search.strategy import Ask, Chosen, Strategy, View, available_strategie
 from tests.fakes import ScriptedLLM
 from tests.test_optimize import make_search
 
-SHIPPED = ("blackbox", "evoprompt-de", "evoprompt-ga", "ipo", "opro", "random", "reflect")
+SHIPPED = ("blackbox", "evoprompt-de", "evoprompt-ga", "ipo", "opro", "random", "reflect", "subset")
 FILES = ("history.jsonl", "replies.jsonl")
 FIRST = ("a photo of a <CLASS>.", "a drawing of a <CLASS>.", "the <CLASS>.", "one <CLASS>.", "a photo of a <CLASS>")
 PAIRS = [[f"a {a} {b} <CLASS>." for a in ("big", "small")] for b in "abcdefgh"]
@@ -110,14 +110,17 @@ RUNS = {
     "opro": {"exemplars": 2},
     "random": {"source": "words"},
     "reflect": {"pairs": 2, "images": 1},
+    "subset": {"start": "first", "tries": 2, "top": 2},
 }
 """Each strategy, with options under which its draws matter."""
+ALONE = ("random", "subset")
+"""Those that ask no LLM under these options."""
 
 
 def run_to_the_end(name: str, record: Record, script: Sequence[Sequence[str]]) -> ScriptedLLM:
     """Search with a strategy, or go on with it, with replies that are left of a script."""
     llm = ScriptedLLM(script)
-    search = search_with(None if name == "random" else llm, name, **RUNS[name])
+    search = search_with(None if name in ALONE else llm, name, **RUNS[name])
     captions = tuple(f"picture {place}" for place in range(len(search.images)))
     settings = search.settings.model_copy(update={"first_prompts": FIRST})
     optimize(replace(search, settings=settings, image_captions=captions), record)
@@ -150,7 +153,7 @@ def test_a_run_that_was_killed_anywhere_goes_on_to_the_same_bytes(two, tmp_path,
                 continue  # the next step is not asked before this one is judged
             (broken / "replies.jsonl").write_bytes(b"".join(lines["replies.jsonl"][:logged]))
             llm = run_to_the_end(name, Record.resume("accuracy", broken, FIRST), script[logged:])
-            assert len(llm.asked) == (0 if name == "random" else len(questions) - logged)
+            assert len(llm.asked) == (0 if name in ALONE else len(questions) - logged)
             assert (broken / "history.jsonl").read_bytes() == (whole / "history.jsonl").read_bytes()
             assert questions_of(broken) == questions_of(whole)
 

@@ -50,9 +50,10 @@ def compare_best(correct: Mapping[str, Any], result: Result) -> list[Comparison]
 
 
 def _prompt(result: Result, name: str) -> str:
-    """The prompt of a predictor; empty where there is none."""
+    """The prompt of a predictor; empty where there is none, or a set of them."""
     predictor = result.predictors.get(name)
-    return predictor.prompts[0] if predictor and predictor.prompts else ""
+    prompts = (predictor and predictor.prompts) or ()
+    return prompts[0] if len(prompts) == 1 else ""
 
 
 def verdict(result: Result) -> list[str]:

@@ -10,10 +10,11 @@ from typing import ClassVar, Literal, Protocol, runtime_checkable
 
 from ipo.store.files import EXACT
 
-ReplyForm = Literal["line", "phrase", "phrase object", "sides", "free"]
+ReplyForm = Literal["line", "phrase", "phrase object", "sides", "free", "set"]
 """How a reply holds its proposal: `line`, the whole text is a prompt by grammar; `phrase`, the same by the grammar of
 phrases; `phrase object`, a JSON object whose `phrase` is one was asked for; `sides`, a JSON object with the text
-`before` and `after` the class slot was; `free`, anything, with the prompt between <INS> and </INS>."""
+`before` and `after` the class slot was; `free`, anything, with the prompt between <INS> and </INS>; `set`, the ids of
+prompts that stand together, of which no model is asked."""
 PHRASE_FORMS: frozenset[ReplyForm] = frozenset(("phrase", "phrase object"))
 """Forms of which two replies with the same words in another order are one proposal."""
 

@@ -22,7 +22,7 @@ def greedy_ensemble(
     Stops at `most` prompts or when no prompt of the pool improves the score; so the ensemble is never worse than the
     best prompt on the training shots.
     """
-    pool = history.ranked()[:POOL]
+    pool = [entry for entry in history.ranked() if entry.members is None][:POOL]
     features = text_features(clip, [Prompt(entry.text) for entry in pool], classnames)  # (P, C, D)
     chosen = [0]
     score = score_classifier(clip, features[0], images)

@@ -41,6 +41,11 @@ class History:
             if entry.id != index:
                 what, remedy = f"the entry with id {entry.id} stands in another place", "Restore the file"
                 raise RunError(what, where=f"{path}:{index + 1}", remedy=remedy)
+            for member in entry.members or ():
+                other = history.entries[member]
+                if other.score is None or other.members is not None:
+                    what, remedy = f"the entry with id {member} is no scored prompt", "Restore the file"
+                    raise RunError(f"a member of a set: {what}", where=f"{path}:{index + 1}", remedy=remedy)
         return history
 
     def empty(self) -> History:
@@ -82,6 +87,10 @@ class History:
     def rejects(self) -> list[HistoryEntry]:
         """The entries without a score, each with its reason."""
         return [entry for entry in self.entries if entry.score is None]
+
+    def texts(self, entry: HistoryEntry) -> list[str]:
+        """The prompts of an entry: those of its members, or the one that it is."""
+        return [self.entries[member].text for member in entry.members] if entry.members else [entry.text]
 
     def is_better(self, entry: HistoryEntry, other: HistoryEntry) -> bool:
         """Whether one scored entry is better than another; of equals neither is."""

@@ -6,9 +6,10 @@ history -> strategy -> questions -> LLM -> replies -> candidates -> CLIP scores 
 from __future__ import annotations
 
 import time
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ipo.clip.base import ClipModel
@@ -22,6 +23,7 @@ from ipo.screen import counted
 from ipo.search.history import History
 from ipo.search.propose import Checks, Reject, accept, start_problem, unnamed_classes
 from ipo.search.record import Record
+from ipo.search.sets import PromptSet, as_reply, read_sets, score_sets
 from ipo.search.strategy import Ask, Chosen, Mistake, View, choose, imagined, step_seed
 
 _EXAMPLES = 3
@@ -114,12 +116,16 @@ def estimate(search: Search) -> str:
     limits, llm = search.settings, search.llm
     first = search.first_prompts
     texts = [*first, *[first[0]] * (limits.history + 1 - len(first))]
-    asks = search.chosen.ask(search.view(imagined(limits.select, texts), 1))
-    proposals = limits.steps * sum(ask.count + len(ask.texts) for ask in asks)
-    whole = f"at most {counted(proposals, 'proposal')} in {counted(limits.steps, 'step')}"
+    history = imagined(limits.select, texts)
+    every = range(1, limits.steps + 1)
+    steps = bisect_left(every, True, key=lambda step: not search.chosen.ask(search.view(history, step)))
+    asks = search.chosen.ask(search.view(history, 1))
+    first_step = sum(ask.count + len(ask.texts) + len(ask.sets) for ask in asks)
+    proposals = steps * max(first_step, search.chosen.widest)
+    whole = f"at most {counted(proposals, 'proposal')} in {counted(steps, 'step')}"
     if llm is None:
         return whole
-    prompts = limits.steps * sum(llm.token_count(message.content) for ask in asks for message in ask.messages)
+    prompts = steps * sum(llm.token_count(message.content) for ask in asks for message in ask.messages)
     replies = proposals * search.sampling.max_tokens
     paid = cost(llm.name, prompts, replies)
     return f"{whole}; about {prompts:,} prompt tokens, at most {replies:,} of replies" + (
@@ -240,8 +246,8 @@ def _answers(search: Search, record: Record, step: int, asks: Sequence[Ask]) -> 
 def _ask(search: Search, record: Record, place: tuple[int, int], ask: Ask, known: AbstractSet[str]) -> list[Reply]:
     """Put one question of a step to the LLM, or take the proposals that come without one; what came is kept."""
     started = time.monotonic()
-    if search.llm is None or ask.texts:
-        replies = [Reply(text, "line", "stop") for text in ask.texts]
+    if search.llm is None or ask.texts or ask.sets:
+        replies = [*(Reply(text, "line", "stop") for text in ask.texts), *map(as_reply, ask.sets)]
     else:
         replies = _put(search, search.llm, record, place, ask, known)
     record.log_replies(*place, ask.messages, replies, time.monotonic() - started)
@@ -279,16 +285,27 @@ def _judge(
 ) -> list[HistoryEntry]:
     """One history entry a reply: scored if it holds a prompt that is fit and new, else rejected with the reason."""
     checks = Checks.of(search.settings, search.room, search.classnames, search.llm)
-    verdicts = accept(replies, history.keys(), checks)
-    prompts = [verdict for verdict in verdicts if isinstance(verdict, Prompt)]
-    trying([prompt.text for prompt in prompts])
-    scores = iter(score_candidates(search.clip, prompts, search.images, search.classnames))
+    accepted = iter(accept([reply for reply in replies if reply.form != "set"], history.keys(), checks))
+    sets = iter(read_sets([reply for reply in replies if reply.form == "set"], history))
+    verdicts = [next(sets) if reply.form == "set" else next(accepted) for reply in replies]
+    trying([verdict.text for verdict in verdicts if not isinstance(verdict, Reject)])
+    scores = _scores(search, verdicts)
     step = max((entry.step for entry in history), default=-1) + 1
     entries = []
     for index, (verdict, lineage) in enumerate(zip(verdicts, lineages, strict=True), start=len(history)):
-        score = next(scores) if isinstance(verdict, Prompt) else None
-        if isinstance(verdict, Prompt) and score is None:
+        score = scores.get(index - len(history))
+        if not isinstance(verdict, Reject) and score is None:
             verdict = Reject(verdict.text, "no score", NOT_FINITE)
         reason = verdict.reason if isinstance(verdict, Reject) else None
-        entries.append(HistoryEntry.child(index, step, verdict.text, lineage, score, reason))
+        entry = HistoryEntry.child(index, step, verdict.text, lineage, score, reason)
+        entries.append(replace(entry, members=verdict.members) if isinstance(verdict, PromptSet) else entry)
     return entries
+
+
+def _scores(search: Search, verdicts: Sequence[Prompt | PromptSet | Reject]) -> dict[int, Score | None]:
+    """The scores of what is no reject, by its place; None where there is none."""
+    prompts = {place: verdict for place, verdict in enumerate(verdicts) if isinstance(verdict, Prompt)}
+    sets = {place: verdict for place, verdict in enumerate(verdicts) if isinstance(verdict, PromptSet)}
+    of_prompts = score_candidates(search.clip, list(prompts.values()), search.images, search.classnames)
+    of_sets = score_sets(search.clip, list(sets.values()), search.images, search.classnames)
+    return dict(zip([*prompts, *sets], [*of_prompts, *of_sets], strict=True))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import asdict
+from functools import cache
 from pathlib import Path
 
 from ipo.config import SearchOptions, SearchSettings
@@ -89,7 +90,7 @@ def fit(task: FewShotTask, options: SearchOptions, run: FitRun) -> Fitted:
     history, left_out = _testable(record.history, task)
     best = history.best()
     members, score = greedy_ensemble(history, task.clip, task.train, task.classnames, settings.ensemble)
-    found = {name: [best.text], f"{name}-ensemble": [entry.text for entry in members]}
+    found = {name: record.history.texts(best), f"{name}-ensemble": [entry.text for entry in members]}
     return Fitted(
         predictors=_predictors(task, settings, found),
         found={
@@ -146,13 +147,13 @@ def _testable(history: History, task: FewShotTask) -> tuple[History, list[str]]:
 
     Of those there are none today. Runs of earlier versions may hold some, too long for a new or target name.
     """
-    kept, left_out = history.empty(), list[str]()
+    kept, left_out, testable = history.empty(), list[str](), cache(lambda text: _is_testable(text, task))
     for entry in history.ranked():
-        if _is_testable(entry.text, task):
+        if all(map(testable, history.texts(entry))):
             kept.append([entry])
         else:
             left_out.append(entry.text)
-        if len(kept) == POOL:
+        if len([one for one in kept if one.members is None]) == POOL:
             break
     return kept, left_out
 

@@ -35,6 +35,8 @@ class Ask:
     """Ids of the entries that a proposal descends from, the nearest first."""
     texts: tuple[str, ...] = ()
     """Proposals that need no LLM; they take the way of replies all the same."""
+    sets: tuple[tuple[int, ...], ...] = ()
+    """Sets of prompts as proposals: the ids, in order, of two scored entries or more that hold one prompt each."""
 
 
 @dataclass(frozen=True)
@@ -127,6 +129,8 @@ class Strategy:
     """Title and arXiv number."""
     asks_llm: Callable[[Any], bool] = lambda _: True
     """Whether it asks an LLM under these options; without one none is loaded."""
+    widest: Callable[[Any], int] = lambda _: 0
+    """Most proposals of a step under these options, where the first step may have fewer."""
 
     def configure(self, values: Mapping[str, Any]) -> Section:
         """Its options with `values` above the defaults. Raises `ConfigError` naming each bad key."""
@@ -174,6 +178,11 @@ class Chosen:
     def first(self, settings: SearchSettings) -> tuple[str, ...]:
         """The prompts that are scored before the first step."""
         return self.strategy.first(settings, self.options)
+
+    @property
+    def widest(self) -> int:
+        """Most proposals of a step, where the first may have fewer."""
+        return self.strategy.widest(self.options)
 
     @property
     def asks_llm(self) -> bool:

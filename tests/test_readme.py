@@ -9,6 +9,7 @@ from ipo.cli.main import app
 from ipo.config import load_settings, parse_assignments
 from ipo.methods import find_method
 from ipo.registry import available_methods
+from ipo.search.strategy import available_strategies, find_strategy
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -58,8 +59,16 @@ def test_what_the_page_of_methods_says_to_set_can_be_set():
     rows = [row for row in page.splitlines() if row.startswith("| ")]
     assert len({row for row in rows if row.count("|") in (4, 5, 6)}) == len(rows) > 30
     options = {name for method in available_methods() for name in find_method(method).options.model_fields}
+    options |= {name for strategy in available_strategies() for name in find_strategy(strategy).options.model_fields}
     for name in re.findall(r"`(\w+)=[^`]+`", page):
         assert name in options, name
     flags = {text for option in typer.main.get_command(app).commands["optimize"].params for text in option.opts}
     for row in rows:
         assert set(re.findall(r"`(--[a-z]+)", row)) <= flags | {"--set"}, row
+
+
+def test_both_pages_have_a_row_for_each_strategy_in_alphabetical_order():
+    for page in (README, (ROOT / "docs/methods.md").read_text(encoding="utf-8")):
+        table = page.partition("| strategy |")[2].partition("\n\n")[0]
+        names = re.findall(r"^\| `([\w-]+)` \|", table, flags=re.MULTILINE)
+        assert names == available_strategies()

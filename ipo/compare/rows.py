@@ -65,14 +65,15 @@ def compare(trials: Sequence[Trial], reference: str | None = None) -> list[Row]:
     groups = _group(trials)
     methods = list(dict.fromkeys(method for _, method in groups))
     datasets = list(dict.fromkeys(dataset for dataset, _ in groups))
-    rows = [
-        _row(method, dataset, group, [] if method == chosen else groups.get((dataset, chosen), []))
-        for dataset in datasets
-        for (place, method), group in groups.items()
-        if place == dataset
-    ]
-    comparable = len({trial.facts["classes"] for trial in trials}) == 1
-    return rows + (_averages(rows, methods, datasets) if comparable else [])
+    rows = []
+    for dataset in datasets:
+        references = groups.get((dataset, chosen), [])
+        for (place, method), group in groups.items():
+            if place == dataset:
+                rows.append(_row(method, dataset, group, [] if method == chosen else references))
+    if len(datasets) > 1 and len({trial.facts["classes"] for trial in trials}) == 1:
+        rows += _averages(rows, methods, len(datasets))
+    return rows
 
 
 def choose_reference(trials: Sequence[Trial], wanted: str | None = None) -> str:
@@ -130,18 +131,23 @@ def _row(method: str, dataset: str, group: Sequence[Trial], reference: Sequence[
     )
 
 
-def _averages(rows: Sequence[Row], methods: Sequence[str], datasets: Sequence[str]) -> list[Row]:
-    """For each method that was run on all datasets, the mean over them; nothing for a single dataset."""
-    averages = []
-    for method in methods if len(datasets) > 1 else ():
-        own = [row for row in rows if row.method == method]
-        if len(own) == len(datasets):
-            news = [row.new[0] for row in own if row.new]
-            new = (_mean(news), None) if len(news) == len(own) else None
-            seeds = tuple(sorted({seed for row in own for seed in row.seeds}))
-            base = (_mean([row.base[0] for row in own]), None)
-            averages.append(Row(method, AVERAGE, base, new, own[0].classes, seeds))
-    return averages
+def _averages(rows: Sequence[Row], methods: Sequence[str], datasets: int) -> list[Row]:
+    """For each method that was run on all of so many datasets, the mean over them."""
+    by_method = [[row for row in rows if row.method == method] for method in methods]
+    return [_average(own) for own in by_method if len(own) == datasets]
+
+
+def _average(rows: Sequence[Row]) -> Row:
+    """The mean over the datasets of one method; of new classes, where all the datasets have some."""
+    news = [row.new[0] for row in rows if row.new is not None]
+    return Row(
+        method=rows[0].method,
+        dataset=AVERAGE,
+        base=(_mean([row.base[0] for row in rows]), None),
+        new=(_mean(news), None) if len(news) == len(rows) else None,
+        classes=rows[0].classes,
+        seeds=tuple(sorted({seed for row in rows for seed in row.seeds})),
+    )
 
 
 def _over_seeds(values: Sequence[float]) -> Mean:
@@ -176,5 +182,5 @@ def _published(table: dict[str, Any], datasets: set[str]) -> Iterator[Row]:
         if figures.keys() - {AVERAGE} == datasets:
             places.append(AVERAGE)
         for place in places:
-            base, new = (value / 100 for value in figures[place])
-            yield Row(name, place, (base, None), (new, None), source=source)
+            base, new = figures[place]
+            yield Row(name, place, (base / 100, None), (new / 100, None), source=source)

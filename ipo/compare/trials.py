@@ -82,8 +82,10 @@ def read_trials(folder: Path, every: bool = False) -> list[Trial]:
     result = read_result(folder)
     images, verdicts = read_verdicts(folder, result)
     settings = read_toml(folder)
-    found = (headline := result.headline or SEARCH, headline + ENSEMBLE)
-    names = [name for name in result.predictors if every or result.method != SEARCH or name in found]
+    names = list(result.predictors)
+    if result.method == SEARCH and not every:
+        headline = result.headline or SEARCH  # results of earlier versions do not tell
+        names = [name for name in names if name in (headline, headline + ENSEMBLE)]
     return [_trial(folder, result, name, images, verdicts[name], settings) for name in names]
 
 

@@ -107,20 +107,25 @@ def score_classifier(clip: ClipModel, classifier: Tensor, images: ImageSet) -> S
     logits, labels = clip.logit_scale * images.features @ classifier.T, images.labels
     require_finite(logits, images, clip.fingerprint.name)
     count = len(labels)
-    hits, fold_hits, sums = 0, 0, [0.0, 0.0, 0.0]
+    hits = fold_hits = 0
+    loss = margin = fold_loss = 0.0
     for part, own in _chunks(logits, labels):
-        share = len(own) / count
-        fold_accuracy, fold_loss = metrics.fold_scores(part, own)
-        means = metrics.cross_entropy(part, own), metrics.margin(part, own), fold_loss
-        sums = [total + share * mean for total, mean in zip(sums, means, strict=True)]
-        # Counts, so that an accuracy has the same last bit however many chunks there are.
-        hits += round(metrics.accuracy(part, own) * len(own))
-        fold_hits += round(fold_accuracy * len(own))
-    accuracy = hits / count
-    low, high = metrics.wilson_interval(accuracy, count)
-    loss, margin, fold_loss = sums
-    rounded = (round(value, 6) for value in (accuracy, loss, low, high, margin, fold_hits / count, fold_loss))
-    return Score(*rounded)
+        share, inside = len(own) / count, metrics.within_folds(part, own)
+        hits += metrics.count_right(part, own)
+        fold_hits += metrics.count_right(inside, own)
+        loss += share * metrics.cross_entropy(part, own)
+        margin += share * metrics.margin(part, own)
+        fold_loss += share * metrics.cross_entropy(inside, own)
+    low, high = metrics.wilson_interval(hits / count, count)
+    return Score(
+        accuracy=round(hits / count, 6),
+        loss=round(loss, 6),
+        low=round(low, 6),
+        high=round(high, 6),
+        margin=round(margin, 6),
+        fold_accuracy=round(fold_hits / count, 6),
+        fold_loss=round(fold_loss, 6),
+    )
 
 
 def _chunks(logits: Tensor, labels: Tensor) -> Iterator[tuple[Tensor, Tensor]]:

@@ -25,7 +25,12 @@ def accuracy(logits: Tensor, labels: Tensor) -> float:
     """
     if not len(labels):
         raise DataError("there are no images to take an accuracy over", remedy="See: ipo datasets check NAME")
-    return float((logits.argmax(dim=-1) == labels).double().mean())
+    return count_right(logits, labels) / len(labels)
+
+
+def count_right(logits: Tensor, labels: Tensor) -> int:
+    """How many images (N, C) have their largest logit at their label (N,)."""
+    return int((logits.argmax(dim=-1) == labels).sum())
 
 
 def cross_entropy(logits: Tensor, labels: Tensor) -> float:
@@ -45,8 +50,10 @@ def margin(logits: Tensor, labels: Tensor) -> float:
     return float((own - rest).mean())
 
 
-def fold_scores(logits: Tensor, labels: Tensor, folds: int = 5) -> tuple[float, float]:
-    """Accuracy and loss when each image competes only among the classes of its fold (class index modulo `folds`).
+def within_folds(logits: Tensor, labels: Tensor, folds: int = 5) -> Tensor:
+    """Logits (N, C) where each image competes only among the classes of its fold (class index modulo `folds`).
+
+    They are in double precision; those of the other classes are minus infinity.
 
     Every fold is a smaller task with other rivals; a prompt that is good at all of them leans less on one set of
     classes. Folds have at least two classes: few classes mean fewer folds.
@@ -57,8 +64,7 @@ def fold_scores(logits: Tensor, labels: Tensor, folds: int = 5) -> tuple[float, 
     folds = max(1, min(folds, classes // 2))
     fold_of = torch.arange(classes, device=logits.device) % folds
     outside = fold_of[None, :] != fold_of[labels][:, None]
-    inside = logits.double().masked_fill(outside, -math.inf)
-    return accuracy(inside, labels), cross_entropy(inside, labels)
+    return logits.double().masked_fill(outside, -math.inf)
 
 
 def per_class_recall(logits: Tensor, labels: Tensor) -> list[float | None]:

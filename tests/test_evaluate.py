@@ -37,7 +37,8 @@ def test_a_score_does_not_depend_on_how_many_images_are_scored_at_once(images, r
     logits, labels = clip.logit_scale * images.features @ classifier.T, images.labels
     monkeypatch.setattr(evaluate, "CHUNK_LOGITS", rows * CLASSES)
     score = score_classifier(clip, classifier, images)
-    accuracy, (fold_accuracy, fold_loss) = metrics.accuracy(logits, labels), metrics.fold_scores(logits, labels)
+    accuracy, inside = metrics.accuracy(logits, labels), metrics.within_folds(logits, labels)
+    fold_accuracy, fold_loss = metrics.accuracy(inside, labels), metrics.cross_entropy(inside, labels)
     assert 0 < accuracy < 1
     assert (score.accuracy, score.fold_accuracy) == (round(accuracy, 6), round(fold_accuracy, 6))
     assert (score.loss, score.margin, score.fold_loss) == tuple(
@@ -48,7 +49,7 @@ def test_a_score_does_not_depend_on_how_many_images_are_scored_at_once(images, r
 
 def test_no_tensor_of_a_score_but_the_logits_has_a_row_for_every_image(images, monkeypatch):
     seen = []
-    for name in ("cross_entropy", "margin", "fold_scores"):
+    for name in ("cross_entropy", "margin", "within_folds"):
         original = getattr(metrics, name)
         monkeypatch.setattr(metrics, name, lambda part, own, f=original: seen.append(len(part)) or f(part, own))
     monkeypatch.setattr(evaluate, "CHUNK_LOGITS", 32 * CLASSES)

@@ -23,7 +23,7 @@ from ipo.data.fewshot import Half, class_half
 from ipo.data.listing import named_dataset
 from ipo.data.load import dataset_states, load_dataset
 from ipo.data.types import Dataset
-from ipo.evaluate import ImageSet, PromptPredictor, evaluate_on
+from ipo.evaluate import Evaluation, ImageSet, PromptPredictor, evaluate_on
 from ipo.prompt import Prompt
 from ipo.runs.check import check
 from ipo.runs.scope import EVALUATE
@@ -62,6 +62,21 @@ class Verdict:
         figures = {"expected": self.expected, "got": round(self.got, 2), "difference": round(self.difference, 2)}
         head = {"dataset": self.dataset, "prompt": self.prompt, "half": self.half}
         return {**head, **figures, "agrees": self.agrees, "note": self.note}
+
+
+@dataclass(frozen=True)
+class TestedPrompt:
+    """A prompt of one's own, or the ensemble of several, and what it did."""
+
+    prompt: str
+    """The prompt, or what the ensemble is called."""
+    split_source: str
+    """Where the split is from that the images are the test images of."""
+    evaluation: Evaluation
+
+    def to_json(self) -> dict[str, Any]:
+        """The row that `ipo evaluate --json` prints."""
+        return {"prompt": self.prompt, "split_source": self.split_source, **self.evaluation.figures()}
 
 
 def published_figures() -> dict[str, list[dict[str, Any]]]:
@@ -111,8 +126,8 @@ def not_comparable(dataset: Dataset, model: str) -> str:
 
 def evaluate_prompts(
     settings: Settings, texts: list[str], split: Half, ensemble: bool, images: Literal["test", "all"] = "test"
-) -> list[dict[str, Any]]:
-    """Accuracy of each prompt, and of their ensemble, among the classes of `split`: one row each.
+) -> list[TestedPrompt]:
+    """Each prompt, and their ensemble, tested among the classes of `split`.
 
     It is that on the test images, or on all `images`, training images too.
     """
@@ -126,13 +141,10 @@ def evaluate_prompts(
     clip = load_clip(settings.clip, offline=settings.offline)
     TextRoom.of(clip, half.classnames).require(prompts)
     loaded = ImageSet(*feature_store(settings.clip, clip, skip_unreadable=settings.data.skip_unreadable).load(items))
-    trials: list[tuple[str, tuple[Prompt, ...]]] = [
-        (text, (prompt,)) for text, prompt in zip(texts, prompts, strict=True)
-    ]
-    if ensemble:
-        trials.append((f"mean of the {len(prompts)}", tuple(prompts)))
-    return [
-        {"prompt": name, "split_source": dataset.split_source if images == "test" else "none, all images"}
-        | evaluate_on(PromptPredictor(clip, members), loaded, half.classnames).figures()
-        for name, members in trials
-    ]
+    source = dataset.split_source if images == "test" else "none, all images"
+
+    def tested(name: str, *members: Prompt) -> TestedPrompt:
+        return TestedPrompt(name, source, evaluate_on(PromptPredictor(clip, members), loaded, half.classnames))
+
+    rows = [tested(text, prompt) for text, prompt in zip(texts, prompts, strict=True)]
+    return [*rows, tested(f"mean of the {len(prompts)}", *prompts)] if ensemble else rows

@@ -67,13 +67,12 @@ def evaluate(
 
     from ipo.fixed_prompts import evaluate_prompts
     from ipo.report.pages import with_interval
-    from ipo.runs.result import Figures
 
     rows = evaluate_prompts(settings, prompt, split, ensemble, images)
     if as_json:
-        print_json(rows)
+        print_json([row.to_json() for row in rows])
         return
-    count, source = rows[0]["n"], rows[0]["split_source"]
+    count, source = rows[0].evaluation.n, rows[0].split_source
     used = f"{counted(count, 'test image')}, split {source}" if images == "test" else counted(count, "image")
     console = output()
     words = f"{settings.data.dataset}, {split} classes, {used}, {settings.clip.model}"
@@ -82,5 +81,5 @@ def evaluate(
     table.add_column("prompt", overflow="fold")
     table.add_column("accuracy, % [95% interval]", justify="right", no_wrap=True)
     for row in rows:
-        table.add_row(Text(printable(row["prompt"])), with_interval(Figures.model_validate(row)))
+        table.add_row(Text(printable(row.prompt)), with_interval(row.evaluation))
     console.print(table)

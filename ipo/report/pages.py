@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ipo.compare.names import target_names
 from ipo.compare.trials import read_toml, with_domains
@@ -25,6 +25,9 @@ from ipo.search.propose import REJECT_WORDS, reject_counts
 from ipo.search.record import HISTORY_FILE
 from ipo.store.curves import CURVES_FILE, curve_row
 from ipo.store.files import parse_rows, read_text, write_atomic
+
+if TYPE_CHECKING:
+    from ipo.evaluate import Evaluation
 
 HISTORY_PAGE = "history.md"
 RESULT_PAGE = "result.md"
@@ -70,7 +73,7 @@ def percent(value: float | None) -> str:
     return "-" if value is None else f"{100 * value:.1f}"
 
 
-def with_interval(figures: Figures | None) -> str:
+def with_interval(figures: Figures | Evaluation | None) -> str:
     """`55.7 [53.2, 58.1]`: accuracy in percent with its 95% interval."""
     return "-" if figures is None else _interval(figures.accuracy, figures.low, figures.high)
 

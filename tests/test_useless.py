@@ -10,8 +10,9 @@ from ipo.cli import running as command
 from ipo.errors import LLMError
 from ipo.llm.base import Reply
 from ipo.runs.result import read_result
-from ipo.search.loop import optimize, unusable
+from ipo.search.loop import optimize
 from ipo.search.record import Record
+from ipo.search.stopping import unusable
 from tests.fakes import ScriptedLLM
 from tests.test_optimize import SCRIPT, make_search
 from tests.test_run import pictures, resume, search, settings, shop

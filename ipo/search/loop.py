@@ -16,7 +16,7 @@ from ipo.clip.base import ClipModel
 from ipo.clip.lengths import TextRoom
 from ipo.config import LLMSettings, SearchSettings, StrategySettings
 from ipo.evaluate import NOT_FINITE, ImageSet, PromptPredictor, score_candidates, score_prompts
-from ipo.llm.base import LLM, PHRASE_FORMS, RemoteLLM, Reply, Usage
+from ipo.llm.base import LLM, PHRASE_FORMS, RemoteLLM, Reply
 from ipo.llm.prices import cost
 from ipo.prompt import HistoryEntry, Prompt, Score, text_key
 from ipo.screen import counted
@@ -24,10 +24,8 @@ from ipo.search.history import History
 from ipo.search.propose import Checks, Reject, accept, start_problem, unnamed_classes
 from ipo.search.record import Record
 from ipo.search.sets import PromptSet, as_reply, read_sets, score_sets
+from ipo.search.stopping import stop_reason
 from ipo.search.strategy import Ask, Chosen, Mistake, View, choose, imagined, step_seed
-
-_EXAMPLES = 3
-_EXCERPT = 300
 
 
 @dataclass(frozen=True)
@@ -96,7 +94,7 @@ def optimize(
     if record.last_step < 0:
         record.history.append(_first_entries(search))
     watch(record)
-    while (reason := stop_reason(search, record)) is None:
+    while (reason := stop_reason(search.settings, record, search.llm.name if search.llm else "")) is None:
         step = record.last_step + 1
         asks = search.chosen.ask(search.view(record.history, step))
         if not asks:
@@ -133,74 +131,6 @@ def estimate(search: Search) -> str:
     )
 
 
-def stop_reason(search: Search, record: Record) -> str | None:
-    """Why the run is over, or None. Limits are checked between steps."""
-    limits, usage = search.settings, record.usage()
-    history, done = record.history, record.last_step
-    spent = total_cost(search.llm.name if search.llm else "", usage)
-    if done >= limits.steps:
-        return "the one step done" if limits.steps == 1 else f"all {limits.steps} steps done"
-    if limits.patience and done - history.best().step >= limits.patience:
-        return f"no better prompt in {counted(limits.patience, 'step')}"
-    if limits.give_up and useless_steps(history) >= limits.give_up:
-        kinds = reject_kinds([entry for entry in history.rejects() if entry.step > done - limits.give_up])
-        reasons = ", ".join(f"{kind}: {len(entries)}" for kind, entries in kinds.items())
-        last = "step" if limits.give_up == 1 else f"{limits.give_up} steps"
-        return f"no proposal of the last {last} could be used ({reasons})"
-    if limits.max_proposals and usage.proposals >= limits.max_proposals:
-        return f"{counted(usage.proposals, 'proposal')} made"
-    if limits.max_scored and len(scored := history.scored()) >= limits.max_scored:
-        return f"{counted(len(scored), 'prompt')} scored"
-    if limits.max_tokens and usage.tokens >= limits.max_tokens:
-        return f"{counted(usage.tokens, 'token')} used"
-    if limits.max_cost and spent is not None and spent >= limits.max_cost:
-        return f"${spent:.4f} spent"
-    if limits.max_minutes and usage.seconds >= 60 * limits.max_minutes:
-        return f"{usage.seconds / 60:.1f} minutes used"
-    return None
-
-
-def useless_steps(history: History) -> int:
-    """How many steps in a row, up to the last, brought no prompt that was scored."""
-    useful = max((entry.step for entry in history.scored()), default=0)
-    return max((entry.step for entry in history), default=0) - useful
-
-
-def reject_kinds(rejects: Sequence[HistoryEntry]) -> dict[str, list[HistoryEntry]]:
-    """The rejects by the kind of their reason, the most frequent kind first."""
-    kinds: dict[str, list[HistoryEntry]] = {}
-    for entry in rejects:
-        kinds.setdefault((entry.reason or "").partition(":")[0], []).append(entry)
-    return dict(sorted(kinds.items(), key=lambda item: -len(item[1])))
-
-
-def unusable(history: History, give_up: int) -> dict[str, Any] | None:
-    """What the LLM said in the last steps, where that was of no use at all or for so long that the search gave up."""
-    useless = useless_steps(history)
-    last = max((entry.step for entry in history), default=0)
-    if not useless or (useless < last and not 0 < give_up <= useless):
-        return None
-    rejects = [entry for entry in history.rejects() if entry.step > last - useless]
-    latest = [entries[-1] for entries in reject_kinds(rejects).values()]
-    return {
-        "steps": useless,
-        "of": last,
-        "gave_up": 0 < give_up <= useless,
-        "replies": [{"reason": entry.reason, "text": entry.text[:_EXCERPT]} for entry in latest[:_EXAMPLES]],
-    }
-
-
-def total_cost(llm: str, usage: Usage) -> float | None:
-    """US dollars for all tokens of a run, by the name of its LLM; None where the table lacks a price."""
-    search = cost(llm, usage.prompt_tokens, usage.completion_tokens)
-    if not usage.captions.tokens:
-        return search
-    captions = cost(usage.captions.model, usage.captions.prompt_tokens, usage.captions.completion_tokens)
-    if search is None and not llm.startswith("openai:"):
-        search = 0.0  # a model on this machine
-    return None if search is None or captions is None else search + captions
-
-
 def _first_entries(search: Search) -> list[HistoryEntry]:
     """One entry a first prompt: scored, or rejected if an earlier one is nearly identical.
 
@@ -217,17 +147,24 @@ def _first_entries(search: Search) -> list[HistoryEntry]:
             problems[index] = Reject(prompt.text, "duplicate")
         seen.add(prompt.key())
     fit = [index for index, problem in enumerate(problems) if problem is None]
-    certain, added = ([prompts[index] for index in fit if (index < own) == first] for first in (True, False))
+    certain = [prompts[index] for index in fit if index < own]
+    added = [prompts[index] for index in fit if index >= own]
     scores: list[Score | None] = [*score_prompts(search.clip, certain, search.images, search.classnames)]
     scores += score_candidates(search.clip, added, search.images, search.classnames)
     found = dict(zip(fit, scores, strict=True))
     entries = []
     for index, (prompt, problem) in enumerate(zip(prompts, problems, strict=True)):
         score = found.get(index)
-        if problem is None and score is None:
-            problem = Reject(prompt.text, "no score", NOT_FINITE)
-        entries.append(HistoryEntry(index, 0, prompt.text, score=score, reason=problem.reason if problem else None))
+        reason = _reason(problem or prompt, score)
+        entries.append(HistoryEntry(index, 0, prompt.text, score=score, reason=reason))
     return entries
+
+
+def _reason(verdict: Prompt | PromptSet | Reject, score: Score | None) -> str | None:
+    """Why a candidate has no score; None where it has one."""
+    if isinstance(verdict, Reject):
+        return verdict.reason
+    return None if score is not None else Reject(verdict.text, "no score", NOT_FINITE).reason
 
 
 def _answers(search: Search, record: Record, step: int, asks: Sequence[Ask]) -> list[list[Reply]]:
@@ -294,11 +231,10 @@ def _judge(
     entries = []
     for index, (verdict, lineage) in enumerate(zip(verdicts, lineages, strict=True), start=len(history)):
         score = scores.get(index - len(history))
-        if not isinstance(verdict, Reject) and score is None:
-            verdict = Reject(verdict.text, "no score", NOT_FINITE)
-        reason = verdict.reason if isinstance(verdict, Reject) else None
-        entry = HistoryEntry.child(index, step, verdict.text, lineage, score, reason)
-        entries.append(replace(entry, members=verdict.members) if isinstance(verdict, PromptSet) else entry)
+        entry = HistoryEntry.child(index, step, verdict.text, lineage, score, _reason(verdict, score))
+        if isinstance(verdict, PromptSet) and score is not None:
+            entry = replace(entry, members=verdict.members)
+        entries.append(entry)
     return entries
 
 

@@ -16,9 +16,10 @@ from ipo.prompt import PLAIN_PROMPT, Prompt, text_key
 from ipo.registry import SEARCH
 from ipo.search.ensemble import POOL, greedy_ensemble
 from ipo.search.history import History
-from ipo.search.loop import Search, estimate, optimize, total_cost, unusable
+from ipo.search.loop import Search, estimate, optimize
 from ipo.search.propose import reject_counts
 from ipo.search.record import Record
+from ipo.search.stopping import total_cost, unusable
 from ipo.search.strategy import choose, try_out
 from ipo.task import FewShotTask, TaskTexts
 

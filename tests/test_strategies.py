@@ -263,6 +263,24 @@ def test_reflect_shows_captions_of_mistaken_images_alone_each_with_its_classes()
     assert asked(search, history, 3) == asked(search, history, 3)
 
 
+def test_reflect_says_in_a_pattern_too_which_class_a_caption_is_of():
+    llm = ScriptedLLM([])
+    llm.template = "continue.j2"
+    search = captioned(search_of("reflect", llm))
+    mistakes = {f"picture {m.image}": (m.truth, m.taken_for) for m in search.mistakes("a small <CLASS>.")}
+    found = re.findall(r"^(\w+), taken for (\w+): (.*)$", asked(search, history_of([0.2, 0.9])), re.MULTILINE)
+    assert found
+    assert all(mistakes[caption] == (truth, taken) for truth, taken, caption in found)
+
+
+def test_blackbox_in_a_pattern_shows_nothing_unjudged_beside_bad_prompts():
+    llm = ScriptedLLM([])
+    llm.template = "continue.j2"
+    text = asked(search_of("blackbox", llm), history_of([0.5, 0.2, 0.8, 0.3]))
+    assert listed(text, "Bad descriptions:") == ["a small <CLASS>."]
+    assert listed(text, "Good descriptions:") == ["a new <CLASS>.", "a big <CLASS>.", "a old <CLASS>."]
+
+
 def test_reflect_without_a_captioner_shows_no_captions():
     text = asked(search_of("reflect"), history_of([0.2, 0.9, 0.5]))
     assert "confuses most" in text

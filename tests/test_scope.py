@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from ipo.cli.options import data_flags
+from ipo.cli.running import search_label
 from ipo.cli.settings import make_settings
 from ipo.config import Settings, load_settings
 from ipo.errors import ConfigError
@@ -153,3 +154,41 @@ def test_a_path_is_made_whole_with_its_kind(tmp_path, monkeypatch):
     assert settings.data.dataset == f"folder:{tmp_path}/photos"
     assert settings.data.targets == (f"folder:{tmp_path}/other", f"folder:{tmp_path}/other@x", "pacs@photo")
     assert Path(settings.data.dataset.partition(":")[2]).is_dir()
+
+
+@pytest.mark.parametrize(
+    ("strategy", "assigned"),
+    [
+        ("blackbox", "search.history=3"),
+        ("blackbox", "captions.captioner=describe"),
+        ("evoprompt-ga", "search.keep_first=true"),
+        ("opro", "captions.captioner=describe"),
+        ("random", "search.history=3"),
+        ("random", "llm.spec=local-llama"),
+        ("random", "search.template=own.j2"),
+        ("subset", "search.candidates=3"),
+        ("subset", "llm.temperature=0.5"),
+    ],
+)
+def test_what_a_strategy_does_not_read_is_refused_and_not_recorded(strategy, assigned):
+    key = assigned.partition("=")[0]
+    chosen = [f"strategy.name={strategy}", "data.dataset=looks"]
+    with pytest.raises(ConfigError, match=f"'{key}' is set, but the strategy {strategy} does not read it"):
+        make_settings(READERS["ipo"], None, [*chosen, assigned], {})
+    settings = make_settings(READERS["ipo"], None, chosen, {})
+    section, name = key.split(".")
+    assert name not in parse_toml(settings_toml(settings, unread(READERS["ipo"], settings))).get(section, {})
+
+
+def test_a_strategy_that_asks_an_llm_by_an_option_reads_what_is_about_one():
+    chosen = ["strategy.name=random", "strategy.source=llm", "llm.spec=openai:m", "captions.captioner=describe"]
+    assert make_settings(READERS["ipo"], None, chosen, {}).llm.spec == "openai:m"
+
+
+def test_the_name_of_a_run_tells_the_strategy_where_it_is_another():
+    def label(*assigned):
+        return search_label(make_settings(READERS["ipo"], None, list(assigned), {}))
+
+    assert label() == "local-llama"
+    assert label("strategy.name=opro", "llm.spec=openai:gpt-4o") == "opro-openai:gpt-4o"
+    assert label("strategy.name=random") == "random"

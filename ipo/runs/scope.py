@@ -10,6 +10,7 @@ from ipo.config import Settings
 from ipo.data.load import require_known, target_parts
 from ipo.llm.load import is_remote
 from ipo.registry import SEARCH, asks_llm
+from ipo.search.strategy import choose
 
 
 @dataclass(frozen=True)
@@ -98,6 +99,10 @@ def unread(reader: Reader, settings: Settings) -> dict[str, str]:
     for key, (decider, condition) in CONDITIONS.items():
         if reader.reads(key) and reader.reads(decider) and (reason := condition(settings)):
             found[key] = reason
+    if reader.reads("strategy"):
+        chosen = choose(settings.strategy)
+        reason = f"the strategy {chosen.strategy.name} does not read it"
+        found |= {key: reason for key in setting_names() if key not in found and chosen.passes_over(key)}
     return found
 
 

@@ -22,6 +22,8 @@ from ipo.prompt import HistoryEntry, Score
 from ipo.search.history import History
 
 GROUP = "ipo.strategies"
+ABOUT_AN_LLM = ("llm", "captions", "search.template", "search.min_likelihood")
+"""Settings that are read only where an LLM is asked."""
 
 
 @dataclass(frozen=True)
@@ -129,6 +131,9 @@ class Strategy:
     """Title and arXiv number."""
     asks_llm: Callable[[Any], bool] = lambda _: True
     """Whether it asks an LLM under these options; without one none is loaded."""
+    passes_over: tuple[str, ...] = ()
+    """Settings of the search that it does not read, as `section.key`, or `section` for a whole one: who sets one
+    beside it is told. Without an LLM those about one are passed over in any case."""
     widest: Callable[[Any], int] = lambda _: 0
     """Most proposals of a step under these options, where the first step may have fewer."""
 
@@ -178,6 +183,11 @@ class Chosen:
     def first(self, settings: SearchSettings) -> tuple[str, ...]:
         """The prompts that are scored before the first step."""
         return self.strategy.first(settings, self.options)
+
+    def passes_over(self, key: str) -> bool:
+        """Whether it does not read a setting of the search."""
+        without_llm = () if self.asks_llm else ABOUT_AN_LLM
+        return any(key == name or key.startswith(f"{name}.") for name in (*self.strategy.passes_over, *without_llm))
 
     @property
     def widest(self) -> int:

@@ -75,6 +75,7 @@ STRATEGY = Strategy(
     name="blackbox",
     summary="good and bad prompts without scores, from pools that begin anew",
     ask=ask,
+    passes_over=("captions", "search.history", "search.keep_first"),
     options=BlackBoxOptions,
     first=start_templates,
     paper="Language Models as Black-Box Optimizers for Vision-Language Models, arXiv 2309.05950",

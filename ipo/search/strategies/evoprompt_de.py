@@ -93,6 +93,7 @@ STRATEGY = Strategy(
     name="evoprompt-de",
     summary="a population of prompts, each of which gives way to a better one made of it, two others and the best",
     ask=ask,
+    passes_over=("search.history", "search.keep_first"),
     options=DifferentialOptions,
     first=_first,
     paper="Connecting Large Language Models with Evolutionary Algorithms Yields Powerful Prompt Optimizers, "

@@ -73,6 +73,7 @@ STRATEGY = Strategy(
     name="evoprompt-ga",
     summary="a population of prompts, two of which are crossed and mutated in each question; the best survive",
     ask=ask,
+    passes_over=("search.history", "search.keep_first"),
     options=GeneticOptions,
     first=start_templates,
     paper="Connecting Large Language Models with Evolutionary Algorithms Yields Powerful Prompt Optimizers, "

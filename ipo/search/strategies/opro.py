@@ -72,6 +72,7 @@ STRATEGY = Strategy(
     summary="the best prompts with accuracy alone, and, in place of its exemplars, names of classes that the best one "
     "mistakes for others, which the LLM is thus shown",
     ask=ask,
+    passes_over=("captions",),
     options=OproOptions,
     paper="Large Language Models as Optimizers, arXiv 2309.03409",
 )

@@ -49,6 +49,7 @@ STRATEGY = Strategy(
     name="random",
     summary="the same number of proposals without feedback: the control that any search has to beat",
     ask=ask,
+    passes_over=("search.history", "search.keep_first"),
     options=RandomOptions,
     asks_llm=lambda options: options.source == "llm",
     paper="Waffling around for Performance, arXiv 2306.07282",

@@ -115,6 +115,7 @@ STRATEGY = Strategy(
     name="subset",
     summary="which prompts of a pool do best together; no LLM is asked",
     ask=ask,
+    passes_over=("search.candidates", "search.history", "search.keep_first"),
     options=SubsetOptions,
     first=start_templates,
     asks_llm=lambda _: False,

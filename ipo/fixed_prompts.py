@@ -26,7 +26,7 @@ from ipo.data.types import Dataset
 from ipo.evaluate import Evaluation, ImageSet, PromptPredictor, evaluate_on
 from ipo.prompt import Prompt
 from ipo.runs.check import check
-from ipo.runs.scope import EVALUATE
+from ipo.runs.readers import EVALUATE
 from ipo.task import FeatureStore
 
 TOLERANCE = 0.5

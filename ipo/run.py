@@ -31,9 +31,10 @@ from ipo.runs.check import check
 from ipo.runs.facts import listing_facts, task_facts, test_hashes
 from ipo.runs.folder import RunFolder
 from ipo.runs.path import CAPTIONS_FILE
+from ipo.runs.readers import method_reader
 from ipo.runs.result import Result, write_result
 from ipo.runs.resume import Resumption, changed_values, note_resumption, require_same
-from ipo.runs.scope import method_reader, unread
+from ipo.runs.scope import unread
 from ipo.runs.tracker import Tracker
 from ipo.task import BaseToNew, BaseToNewResult, evaluate_base_to_new, load_task, task_texts, verdicts
 

@@ -13,7 +13,7 @@ from ipo.config import load_settings
 from ipo.data.load import target_parts, with_kind
 from ipo.errors import IpoError
 from ipo.runs.check import CHECKS, check, require_run_place
-from ipo.runs.scope import EVALUATE, VERIFY, method_reader
+from ipo.runs.readers import EVALUATE, VERIFY, method_reader
 from tests.processes import run_process
 
 pytestmark = pytest.mark.offline_models

@@ -3,14 +3,13 @@ from pathlib import Path
 
 import pytest
 
-from ipo.cli.options import data_flags
 from ipo.cli.paper import PAPER_SETTINGS
 from ipo.cli.settings import absolute_place, make_settings
 from ipo.config import Settings, load_settings, parse_assignments
 from ipo.errors import ConfigError
 from ipo.llm.prices import cost
 from ipo.runs.folder import settings_toml
-from ipo.runs.scope import method_reader
+from ipo.runs.readers import method_reader
 from ipo.store.cache import cache_folder
 
 
@@ -163,7 +162,7 @@ def test_no_stored_setting_depends_on_the_working_folder(tmp_path, monkeypatch):
     assert (own.data.dataset, own.data.targets) == (f"csv:{tmp_path}/a.csv", (f"folder:{tmp_path}/b@c", "pacs"))
     assert (own.clip.model, own.llm.spec) == (f"local-dir:{tmp_path}/clip", f"{tmp_path}/llm")
     assert (own.captions.captioner, own.search.template) == (f"hf:{tmp_path}/captioner", f"{tmp_path}/own.j2")
-    flags = {"data": data_flags("wds:shards/{0..3}.tar", Path("data"), None, targets=["folder:d", "pacs@photo"])}
+    flags = {"data": {"dataset": "wds:shards/{0..3}.tar", "root": Path("data"), "targets": ["folder:d", "pacs@photo"]}}
     flags["llm"] = {"spec": "local-llama"}
     given = make_settings(
         method_reader("ipo"), None, ["search.template=ipo.j2", "captions.captioner=hf:org/model"], flags

@@ -12,13 +12,14 @@ from ipo.cli import running as command
 from ipo.cli.main import app
 from ipo.cli.settings import resumed_settings
 from ipo.config import load_settings
+from ipo.config.fields import setting_fields
 from ipo.errors import ConfigError, IpoError, RunError
 from ipo.llm.base import UNPAID
 from ipo.runs import resume
 from ipo.runs.folder import read_settings
+from ipo.runs.readers import method_reader
 from ipo.runs.result import to_json
 from ipo.runs.resume import CHANGEABLE, plan_resumption
-from ipo.runs.scope import method_reader, setting_names
 from tests.test_run import pictures, search, settings, shop
 
 __all__ = ["pictures", "shop"]
@@ -114,7 +115,7 @@ def test_the_value_that_the_run_has_is_no_change(shop, run):
 
 
 def test_settings_that_may_change_are_settings():
-    assert set(setting_names()) >= CHANGEABLE
+    assert set(setting_fields()) >= CHANGEABLE
 
 
 @pytest.mark.parametrize(

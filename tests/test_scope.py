@@ -4,13 +4,14 @@ from pathlib import Path
 
 import pytest
 
-from ipo.cli.options import data_flags
 from ipo.cli.running import search_label
 from ipo.cli.settings import make_settings
 from ipo.config import Settings, load_settings
+from ipo.config.fields import flat, nested, setting_fields
 from ipo.errors import ConfigError
 from ipo.runs.folder import settings_toml
-from ipo.runs.scope import CONDITIONS, EVALUATE, VERIFY, flat, method_reader, nested, setting_names, unread
+from ipo.runs.readers import EVALUATE, VERIFY, method_reader
+from ipo.runs.scope import CONDITIONS, unread
 from ipo.store.toml import parse_toml
 
 DEFAULTS = flat(Settings().model_dump(mode="json"))
@@ -24,7 +25,7 @@ READERS = {reader.name: reader for reader in (method_reader("ipo"), method_reade
 
 @pytest.mark.parametrize("reader", READERS.values(), ids=list(READERS))
 def test_what_is_not_read_is_refused_whoever_sets_it(reader):
-    names = setting_names()
+    names = setting_fields()
     assert len(names) > 40
     for name in names:
         if not reader.reads(name):
@@ -139,7 +140,7 @@ def test_what_is_passed_over_in_a_file_has_to_be_right_all_the_same(tmp_path):
 
 
 def test_every_condition_is_about_settings_that_are_there():
-    names = setting_names()
+    names = setting_fields()
     for key, (decider, _) in CONDITIONS.items():
         assert key in names
         assert decider in names
@@ -149,7 +150,7 @@ def test_a_path_is_made_whole_with_its_kind(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name in ("photos", "other"):
         (tmp_path / name).mkdir()
-    flags = {"data": data_flags("photos", None, None, targets=["other", "other@x", "pacs@photo"])}
+    flags = {"data": {"dataset": "photos", "targets": ["other", "other@x", "pacs@photo"]}}
     settings = make_settings(READERS["coop"], None, [], flags)
     assert settings.data.dataset == f"folder:{tmp_path}/photos"
     assert settings.data.targets == (f"folder:{tmp_path}/other", f"folder:{tmp_path}/other@x", "pacs@photo")

@@ -10,20 +10,14 @@ from rich.table import Table
 from ipo.cli import options
 from ipo.cli.console import output
 from ipo.errors import ConfigError
+from ipo.runs.readers import BASELINE, method_reader
 
 
+@options.for_settings(BASELINE)
 def baseline(
     method: Annotated[str | None, typer.Argument(help="Name of a method; see --list.")] = None,
-    dataset: options.Dataset = None,
-    target: options.Target = None,
-    shots: options.Shots = None,
-    seed: options.Seed = None,
-    classes: options.Classes = None,
-    domains: options.Domains = None,
-    clip: options.Clip = None,
-    data_root: options.DataRoot = None,
-    device: options.DeviceOption = None,
-    offline: options.Offline = False,
+    *,
+    given: options.Given,
     config: options.Config = None,
     assignments: Annotated[
         list[str] | None,
@@ -53,26 +47,19 @@ def baseline(
         print_options(method) if method else print_methods()
         return
     own, general = split_assignments(assignments or [])
-    flags = {
-        "data": options.data_flags(dataset, data_root, domains, shots, classes, target),
-        "clip": {"model": clip, "device": device},
-        "seed": seed,
-        "offline": offline or None,
-    }
     if (method is None) == (resume is None):
         raise ConfigError("give a method, or --resume RUN", remedy="See: ipo baseline --list")
     options.check_resumption(resume, force, {"--config": config, "--out": out})
 
     from ipo.cli import running
     from ipo.cli.settings import make_settings, resumed_settings
-    from ipo.runs.scope import method_reader
 
     if resume is not None:
-        settings = resumed_settings(running.reader_of(resume), resume, general, flags)
+        settings = resumed_settings(running.reader_of(resume), resume, general, given)
         folder, result = running.resume_run(resume, settings, own, force)
     else:
         assert method is not None
-        settings = make_settings(method_reader(method), config, general, flags)
+        settings = make_settings(method_reader(method), config, general, given)
         folder, result = running.start_run(method, settings, own, out)
     running.show(result, folder, as_json)
 

@@ -150,7 +150,7 @@ def load_perplexity(spec: str, offline: bool) -> Callable[[list[str]], list[floa
     from ipo.llm.base import LikelihoodModel
     from ipo.llm.load import load_llm
 
-    settings = load_settings(None, options.without_unset({"llm": {"spec": spec}, "offline": offline or None}))
+    settings = load_settings(None, {"llm": {"spec": spec}} | ({"offline": True} if offline else {}))
     llm = load_llm(settings.llm, offline=settings.offline)
     if not isinstance(llm, LikelihoodModel):
         raise LLMError(f"'{spec}' cannot tell how likely a text is", remedy="Name a local model")

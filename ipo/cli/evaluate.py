@@ -10,12 +10,14 @@ from rich.text import Text
 
 from ipo.cli import options
 from ipo.cli.console import output, print_json
+from ipo.runs.readers import EVALUATE
 from ipo.screen import counted, printable
 
 
+@options.for_settings(EVALUATE)
 def evaluate(
     prompt: Annotated[list[str], typer.Option("--prompt", "-p", help='Such as "a photo of a <CLASS>." Repeatable.')],
-    dataset: options.Dataset = None,
+    given: options.Given,
     split: Annotated[
         Literal["base", "new", "all"], typer.Option("--split", help="Which classes compete, on their images.")
     ] = "all",
@@ -24,17 +26,6 @@ def evaluate(
         typer.Option("--images", help="The test images, or all: for prompts that were found without any of them."),
     ] = "test",
     ensemble: Annotated[bool, typer.Option("--ensemble", help="Also the mean of all the prompts given.")] = False,
-    seed: Annotated[
-        int | None,
-        typer.Option(
-            "--seed", min=0, help="Seed of a drawn split: that of the run whose prompts these are. (default: 1)"
-        ),
-    ] = None,
-    domains: options.Domains = None,
-    clip: options.Clip = None,
-    data_root: options.DataRoot = None,
-    device: options.DeviceOption = None,
-    offline: options.Offline = False,
     config: options.Config = None,
     assignments: options.Assignments = None,
     as_json: options.AsJson = False,
@@ -49,18 +40,11 @@ def evaluate(
 
       ipo evaluate -p "a drawing of a <CLASS>." -p "<CLASS>" --dataset folder:photos/ --ensemble --images all
     """
-    flags = {
-        "data": options.data_flags(dataset, data_root, domains),
-        "clip": {"model": clip, "device": device},
-        "seed": seed,
-        "offline": offline or None,
-    }
     from ipo.cli.settings import make_settings
     from ipo.prompt import Prompt
     from ipo.runs.check import check
-    from ipo.runs.scope import EVALUATE
 
-    settings = make_settings(EVALUATE, config, assignments, flags)
+    settings = make_settings(EVALUATE, config, assignments, given)
     for text in prompt:
         Prompt(text)
     check(EVALUATE, settings)

@@ -2,38 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from rich.table import Table
 
 from ipo.cli import options
 from ipo.cli.console import output
+from ipo.runs.readers import OPTIMIZE
 
 
+@options.for_settings(OPTIMIZE)
 def optimize(
-    dataset: options.Dataset = None,
-    llm: options.Llm = None,
-    target: options.Target = None,
-    base_url: options.BaseUrl = None,
-    clip: options.Clip = None,
-    captioner: options.Captioner = None,
-    strategy: options.Strategy = None,
-    steps: options.Steps = None,
-    max_tokens: options.MaxTokens = None,
-    candidates: options.Candidates = None,
-    history: options.HistorySize = None,
-    select: options.Select = None,
-    template: options.Template = None,
-    temperature: options.Temperature = None,
-    shots: options.Shots = None,
-    seed: options.Seed = None,
-    classes: options.Classes = None,
-    domains: options.Domains = None,
-    data_root: options.DataRoot = None,
-    device: options.DeviceOption = None,
-    offline: options.Offline = False,
+    given: options.Given,
     paper: options.Paper = False,
-    controls: options.Controls = None,
     config: options.Config = None,
     assignments: options.Assignments = None,
     out: options.Out = None,
@@ -61,37 +40,18 @@ def optimize(
     if list_strategies:
         print_strategies()
         return
-    flags: dict[str, Any] = {
-        "data": options.data_flags(dataset, data_root, domains, shots, classes, target),
-        "clip": {"model": clip, "device": device},
-        "llm": {"spec": llm, "base_url": base_url, "temperature": temperature},
-        "captions": {"captioner": captioner},
-        "strategy": {"name": strategy},
-        "search": {
-            "steps": steps,
-            "max_tokens": max_tokens,
-            "candidates": candidates,
-            "history": history,
-            "select": select,
-            "template": template and str(template),
-            "controls": controls,
-        },
-        "seed": seed,
-        "offline": offline or None,
-    }
     options.check_resumption(resume, force, {"--config": config, "--paper": paper, "--out": out})
 
     from ipo.cli import running
     from ipo.cli.settings import make_settings, resumed_settings
     from ipo.registry import SEARCH
-    from ipo.runs.scope import method_reader
 
     if resume is not None:
         running.require_search(resume)
-        settings = resumed_settings(method_reader(SEARCH), resume, assignments, flags)
+        settings = resumed_settings(OPTIMIZE, resume, assignments, given)
         folder, result = running.resume_run(resume, settings, [], force)
     else:
-        settings = make_settings(method_reader(SEARCH), config, assignments, flags, paper)
+        settings = make_settings(OPTIMIZE, config, assignments, given, paper)
         folder, result = running.start_run(SEARCH, settings, [], out)
     running.show(result, folder, as_json)
 

@@ -1,95 +1,112 @@
-"""Options that several commands share."""
+"""Options of the commands: those of the settings, made from their classes, and those that several commands share."""
 
 from __future__ import annotations
 
+import functools
+import inspect
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, get_origin, get_type_hints
 
 import typer
+from pydantic.fields import FieldInfo
 
+from ipo.config import Section, Settings
+from ipo.config.fields import bounds, flag_of, followers, help_of, kinds, nested, setting_fields
 from ipo.errors import ConfigError
+from ipo.runs.readers import Reader
 
-Dataset = Annotated[
-    str | None,
-    typer.Option(
-        "--dataset", "-d", help="A name (see: ipo datasets), a path, or folder:PATH, csv:FILE, hf:NAME, wds:SHARDS."
-    ),
-]
-DataRoot = Annotated[
-    Path | None,
-    typer.Option("--data-root", help="Folder that holds the datasets. Default: IPO_DATA, or a cache folder."),
-]
-Shots = Annotated[int | None, typer.Option("--shots", min=1, help="Labelled training images a class. (default: 16)")]
-Seed = Annotated[int | None, typer.Option("--seed", min=0, help="Seed of every random choice. (default: 1)")]
-Classes = Annotated[
-    str | None, typer.Option("--classes", help="base, all, or auto: base for benchmarks, all for one's own data.")
-]
-Domains = Annotated[
-    str | None, typer.Option("--domains", help="Domains to use, with commas, where a dataset has several.")
-]
-Target = Annotated[
-    list[str] | None,
-    typer.Option("--target", help="Test on this dataset too, or on one DOMAIN of it: NAME@DOMAIN. Repeatable."),
-]
-Clip = Annotated[
-    str | None,
-    typer.Option(
-        "--clip",
-        help="NAME/TAG of open_clip, hf-hub:ORG/REPO, local-dir:PATH, or mini. (default: ViT-B-16-quickgelu/openai)",
-    ),
-]
-DeviceOption = Annotated[str | None, typer.Option("--device", help="auto, cpu, cuda or mps, for CLIP and a local LLM.")]
-Offline = Annotated[
-    bool,
-    typer.Option("--offline", help="Use only models from package registries: mini and SmolLM2. Also IPO_OFFLINE=1."),
-]
-Llm = Annotated[
-    str | None,
-    typer.Option("--llm", help="Preset, hf:ORG/MODEL, a folder, a .gguf file, or openai:MODEL. (default: local-llama)"),
-]
-BaseUrl = Annotated[str | None, typer.Option("--base-url", help="Address of an OpenAI-compatible server.")]
-Captioner = Annotated[
-    str | None, typer.Option("--captioner", help="none, describe, hf:ORG/MODEL or openai:MODEL. (default: none)")
-]
-Strategy = Annotated[
-    str | None,
-    typer.Option("--strategy", help="What a step shows and asks; see --strategies. (default: ipo)"),
-]
+Given = dict[str, Any]
+"""The settings that the options of a command gave, nested by section; `for_settings` makes the options."""
+Command = Callable[..., None]
+
+_PLACEHOLDERS = {int: "<int>", float: "<float>", Path: "<path>"}
+
+
+def option(field: FieldInfo) -> Any:
+    """The `typer.Option` of a setting that has a flag: its names, its lower bound and its help."""
+    flag, (kind, constraints) = flag_of(field), kinds(field)[0]
+    assert flag is not None
+    lowest, several = None, get_origin(kind) is tuple
+    limits = bounds(constraints)
+    if kind is int and "gt" in limits:
+        lowest = limits["gt"] + 1
+    elif kind in (int, float):
+        lowest = limits.get("ge")  # a bound that is not met itself is for the settings to check
+    return typer.Option(
+        *filter(None, (flag.name, flag.short)),
+        min=lowest,
+        metavar="<name>" if get_origin(kind) is Literal else None if kind is bool else _PLACEHOLDERS.get(kind, "<str>"),
+        help=help_of(field) + (" Repeatable." if several and not flag.commas else ""),
+    )
+
+
+def option_type(field: FieldInfo) -> Any:
+    """The type by which the command line reads a setting; it may be left out."""
+    flag, (kind, _) = flag_of(field), kinds(field)[0]
+    if get_origin(kind) is tuple:
+        return str | None if flag and flag.commas else list[str] | None
+    known: Any = kind if kind in (bool, int, float, Path) else str
+    return known | None
+
+
+def for_settings(reader: Reader, settings: type[Section] = Settings) -> Callable[[Command], Command]:
+    """Give a command, in the place of its parameter `given`, the options of all settings that `reader` reads."""
+    following = followers(settings)
+    fields = {
+        key: field
+        for key, field in setting_fields(settings).items()
+        if flag_of(field) and reader.reads(key) and key not in following
+    }
+    names = {key.replace(".", "_"): key for key in fields}
+
+    def decorate(command: Command) -> Command:
+        @functools.wraps(command)
+        def run(**values: Any) -> None:
+            given = {key: _as_setting(fields[key], values.pop(name)) for name, key in names.items()}
+            command(given=nested({key: value for key, value in given.items() if value is not None}), **values)
+
+        hints = get_type_hints(command, include_extras=True)
+        parameters = []
+        for name, parameter in inspect.signature(command).parameters.items():
+            if name == "given":
+                parameters += [_parameter(short, fields[key]) for short, key in names.items()]
+            else:
+                parameters.append(parameter.replace(annotation=hints[name], kind=inspect.Parameter.KEYWORD_ONLY))
+        run.__annotations__ = {one.name: one.annotation for one in parameters}
+        vars(run)["__signature__"] = inspect.Signature(parameters)
+        return run
+
+    return decorate
+
+
+def _parameter(name: str, field: FieldInfo) -> inspect.Parameter:
+    annotation = Annotated[option_type(field), option(field)]
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
+
+
+def _as_setting(field: FieldInfo, value: Any) -> Any:
+    """What the command line gave as the settings take it; None where it gave nothing."""
+    flag = flag_of(field)
+    if flag and flag.commas:
+        return split_commas(value)
+    return None if value == [] or (value is False and flag and "/" not in flag.name) else value
+
+
+def _shared(key: str) -> Any:
+    return option(setting_fields()[key])
+
+
+DataRoot = Annotated[Path | None, _shared("data.root")]
+Domains = Annotated[str | None, _shared("data.domains")]
+Offline = Annotated[bool, _shared("offline")]
 Strategies = Annotated[bool, typer.Option("--strategies", help="Show the strategies with their options.")]
-Steps = Annotated[int | None, typer.Option("--steps", min=1, help="Rounds of the loop. (default: 100)")]
-Candidates = Annotated[int | None, typer.Option("--candidates", min=1, help="Prompts asked for a step. (default: 8)")]
-MaxTokens = Annotated[
-    int | None,
-    typer.Option("--max-tokens", min=1, help="Stop after so many LLM tokens, prompts and replies of the run together."),
-]
-HistorySize = Annotated[
-    int | None,
-    typer.Option("--history", min=0, help="Best prompts shown to the LLM; 0 is no feedback. (default: 20)"),
-]
-Select = Annotated[
-    str | None,
-    typer.Option("--select", help="Ranking: accuracy, loss, margin, fold_accuracy, fold_loss. (default: accuracy)"),
-]
-Template = Annotated[
-    Path | None,
-    typer.Option(
-        "--template", help="Meta-prompt: a Jinja file of your own, or a shipped one by its name, such as ipo.j2."
-    ),
-]
-Temperature = Annotated[float | None, typer.Option("--temperature", min=0, help="Sampling temperature. (default: 1.0)")]
 Paper = Annotated[
     bool,
     typer.Option(
         "--paper",
         help="The paper's setting: 1 shot, 100 steps of 5 candidates, the first prompt always shown, a description of "
         "every image; needs --captioner.",
-    ),
-]
-Controls = Annotated[
-    bool | None,
-    typer.Option(
-        "--controls/--no-controls",
-        help="Test the best and the mean of 80 hand-made prompts too. (default: with --offline)",
     ),
 ]
 Resume = Annotated[
@@ -117,31 +134,6 @@ def check_resumption(resume: Path | None, force: bool, others: dict[str, Any]) -
     given = [name for name, value in others.items() if value]
     if resume is not None and given:
         raise ConfigError(f"--resume goes on with a run, and takes no {' and no '.join(given)}", remedy="Leave it out")
-
-
-def data_flags(
-    dataset: str | None,
-    data_root: Path | None,
-    domains: str | None,
-    shots: int | None = None,
-    classes: str | None = None,
-    targets: list[str] | None = None,
-) -> dict[str, Any]:
-    """The `data` section of the options that were given."""
-    return {
-        "dataset": dataset,
-        "root": data_root,
-        "shots": shots,
-        "classes": classes,
-        "domains": split_commas(domains),
-        "targets": targets or None,
-    }
-
-
-def without_unset(values: dict[str, Any]) -> dict[str, Any]:
-    """Nested mapping without the entries that are None."""
-    kept = {key: without_unset(value) if isinstance(value, dict) else value for key, value in values.items()}
-    return {key: value for key, value in kept.items() if value is not None and value != {}}
 
 
 def split_commas(text: str | None) -> tuple[str, ...] | None:

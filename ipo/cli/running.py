@@ -17,8 +17,8 @@ from ipo.screen import counted, printable, say
 if TYPE_CHECKING:
     from ipo.run import Job
     from ipo.runs.folder import RunFolder
+    from ipo.runs.readers import Reader
     from ipo.runs.result import Result
-    from ipo.runs.scope import Reader
 
 
 def start_run(method: str, settings: Settings, own: list[str], out: Path | None) -> tuple[Path, Result | None]:
@@ -30,7 +30,7 @@ def start_run(method: str, settings: Settings, own: list[str], out: Path | None)
     from ipo.runs.check import check, require_run_place
     from ipo.runs.folder import is_first_process
     from ipo.runs.path import RUNS, claim_run_path, new_run_path
-    from ipo.runs.scope import method_reader
+    from ipo.runs.readers import method_reader
 
     reader = method_reader(method)
     place = require_known(settings.data.dataset)
@@ -64,8 +64,8 @@ def resume_run(path: Path, settings: Settings, own: list[str], force: bool) -> t
     """Go on with a run of whatever method; see `start_run`."""
     from ipo.runs.check import check
     from ipo.runs.folder import RunFolder, is_first_process
+    from ipo.runs.readers import method_reader
     from ipo.runs.resume import plan_resumption
-    from ipo.runs.scope import method_reader
 
     folder = RunFolder.open(path) if is_first_process() else None
     resumption = plan_resumption(path, settings, force)
@@ -84,8 +84,8 @@ def resume_run(path: Path, settings: Settings, own: list[str], force: bool) -> t
 def reader_of(run: Path) -> Reader:
     """What the method of a run reads of the settings."""
     from ipo.runs.folder import read_run, require_run
+    from ipo.runs.readers import method_reader
     from ipo.runs.resume import recorded_method
-    from ipo.runs.scope import method_reader
 
     require_run(run)
     return method_reader(recorded_method(run, read_run(run)))

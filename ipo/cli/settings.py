@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ipo.cli import options
 from ipo.cli.paper import PAPER_SETTINGS, require_captioner
 from ipo.config import Settings, load_settings, merge, parse_assignments
+from ipo.config.fields import flat, followers, nested
 from ipo.data.load import target_parts, with_kind
 from ipo.errors import ConfigError
 from ipo.llm.presets import presets
 from ipo.render import is_shipped
 from ipo.runs.folder import read_settings, require_run
-from ipo.runs.scope import CONDITIONS, Reader, flat, nested, unread
+from ipo.runs.readers import Reader
+from ipo.runs.scope import CONDITIONS, unread
 from ipo.store.toml import read_toml
 
 
@@ -21,7 +23,7 @@ def make_settings(
     reader: Reader,
     config: Path | None,
     assignments: list[str] | None,
-    flags: dict[str, Any],
+    flags: Mapping[str, Any],
     paper: bool = False,
 ) -> Settings:
     """Settings from the file, then `--paper`, then the flags that were given, then `--set`; all paths absolute.
@@ -29,9 +31,10 @@ def make_settings(
     A setting that is not read is refused where a flag or `--set` gives it, or a file beside the setting
     that rules it out; other sections of a file are for other commands and methods, and passed over.
     """
-    given = merge(options.without_unset(flags), parse_assignments(assignments or ()))
-    device = {"llm": {"device": flags.get("clip", {}).get("device")}}  # --device is for a local LLM, too
-    layers = merge(merge(PAPER_SETTINGS if paper else {}, options.without_unset(device)), given)
+    given = merge(flags, parse_assignments(assignments or ()))
+    by_flag = flat(flags)
+    following = {key: by_flag[first] for key, first in followers().items() if first in by_flag}
+    layers = merge(merge(PAPER_SETTINGS if paper else {}, nested(following)), given)
     settings = load_settings(config, layers)  # all of it has to be right, what is not read too
     if paper:
         require_captioner(settings)
@@ -48,10 +51,10 @@ def make_settings(
     return absolute_places(load_settings(None, nested(kept)))
 
 
-def resumed_settings(reader: Reader, run: Path, assignments: list[str] | None, flags: dict[str, Any]) -> Settings:
+def resumed_settings(reader: Reader, run: Path, assignments: list[str] | None, flags: Mapping[str, Any]) -> Settings:
     """The settings of a run with those that were given above them; whether these may change, is not looked at."""
     require_run(run)
-    given = merge(options.without_unset(flags), parse_assignments(assignments or ()))
+    given = merge(flags, parse_assignments(assignments or ()))
     settings = read_settings(run, given)
     for key, reason in unread(reader, settings).items():
         if key in flat(given):

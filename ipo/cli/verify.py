@@ -9,14 +9,13 @@ from rich.text import Text
 from ipo.cli import options
 from ipo.cli.console import output, print_json
 from ipo.errors import DataError
+from ipo.runs.readers import VERIFY
 from ipo.screen import counted, printable
 
 
+@options.for_settings(VERIFY)
 def verify(
-    clip: options.Clip = None,
-    data_root: options.DataRoot = None,
-    device: options.DeviceOption = None,
-    offline: options.Offline = False,
+    given: options.Given,
     config: options.Config = None,
     assignments: options.Assignments = None,
     as_json: options.AsJson = False,
@@ -32,16 +31,10 @@ def verify(
 
       ipo verify --data-root ~/data --set clip.precision=float16
     """
-    flags = {
-        "data": {"root": data_root},
-        "clip": {"model": clip, "device": device},
-        "offline": offline or None,
-    }
     from ipo.cli.settings import make_settings
     from ipo.runs.check import check
-    from ipo.runs.scope import VERIFY
 
-    settings = make_settings(VERIFY, config, assignments, flags)
+    settings = make_settings(VERIFY, config, assignments, given)
     check(VERIFY, settings)
 
     from ipo.clip.features import feature_store

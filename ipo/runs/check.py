@@ -20,7 +20,7 @@ from ipo.llm.load import remote_name, reply_form, require_llm
 from ipo.llm.prices import require_price
 from ipo.prompt import Prompt
 from ipo.runs.path import require_free
-from ipo.runs.scope import Reader
+from ipo.runs.readers import Reader
 from ipo.runs.tracker import require_installed
 from ipo.search.strategy import choose, try_out
 from ipo.store.cache import cache_folder

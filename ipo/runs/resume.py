@@ -14,13 +14,15 @@ from typing import Any
 
 from ipo import __version__
 from ipo.config import Settings
+from ipo.config.fields import flat
 from ipo.data.load import require_there
 from ipo.errors import ConfigError, DataError, RunError, UnknownName
 from ipo.packages import installed_versions
 from ipo.registry import require_method
 from ipo.runs.folder import RunFolder, read_run, read_settings, settings_toml
 from ipo.runs.path import CONFIG_FILE, RUN_FILE
-from ipo.runs.scope import flat, method_reader, unread
+from ipo.runs.readers import method_reader
+from ipo.runs.scope import unread
 
 PLACES = ("data.dataset", "data.root", "data.targets", "data.names")
 """Where the data lie; the hashes of splits, class names and training images say whether they are the same."""

@@ -1,43 +1,15 @@
-"""Which settings a command or a method reads. What it passes over is refused where asked for, and never recorded."""
+"""Which settings are read as others are. What is passed over is refused where asked for, and never recorded."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any
 
 from ipo.config import Settings
+from ipo.config.fields import setting_fields
 from ipo.data.load import require_known, target_parts
 from ipo.llm.load import is_remote
-from ipo.registry import SEARCH, asks_llm
+from ipo.runs.readers import Reader
 from ipo.search.strategy import choose
-
-
-@dataclass(frozen=True)
-class Reader:
-    """Who reads settings, a command or a method: its name, and the sections and single settings that it reads."""
-
-    name: str
-    keys: tuple[str, ...]
-
-    def reads(self, key: str) -> bool:
-        """Whether it reads a setting, under some other settings at least."""
-        return key in self.keys or key.partition(".")[0] in self.keys
-
-
-EVALUATE = Reader(
-    "ipo evaluate",
-    ("data.dataset", "data.root", "data.domains", "data.names", "data.skip_unreadable", "clip", "seed", "offline"),
-)
-VERIFY = Reader("ipo verify", ("data.root", "data.skip_unreadable", "clip", "seed", "offline"))
-
-
-def method_reader(method: str) -> Reader:
-    """What a method reads of the settings beside its own options. Raises `UnknownName` where there is none such."""
-    asking = ("llm", "captions") if asks_llm(method) else ()
-    searching = ("search", "strategy") if method == SEARCH else ()
-    return Reader(method, ("data", "clip", *asking, *searching, "seed", "tracker", "offline"))
-
 
 Condition = Callable[[Settings], str]
 """Why settings are not read where others are as they are; empty where they are read."""
@@ -95,41 +67,12 @@ CONDITIONS: Mapping[str, tuple[str, Condition]] = {
 
 def unread(reader: Reader, settings: Settings) -> dict[str, str]:
     """The settings that nobody reads as these settings are, each with the reason."""
-    found = {key: "" for key in setting_names() if not reader.reads(key)}
+    found = {key: "" for key in setting_fields() if not reader.reads(key)}
     for key, (decider, condition) in CONDITIONS.items():
         if reader.reads(key) and reader.reads(decider) and (reason := condition(settings)):
             found[key] = reason
     if reader.reads("strategy"):
         chosen = choose(settings.strategy)
         reason = f"the strategy {chosen.strategy.name} does not read it"
-        found |= {key: reason for key in setting_names() if key not in found and chosen.passes_over(key)}
-    return found
-
-
-def setting_names() -> list[str]:
-    """Every setting as `section.key`, or as `key` where it stands in no section."""
-    names = []
-    for name, field in Settings.model_fields.items():
-        keys = getattr(field.annotation, "model_fields", None)
-        names += [name] if keys is None else [f"{name}.{key}" for key in keys]
-    return names
-
-
-def flat(values: Mapping[str, Any], above: str = "") -> dict[str, Any]:
-    """Nested values by their dotted names."""
-    found: dict[str, Any] = {}
-    for key, value in values.items():
-        found |= flat(value, f"{above}{key}.") if isinstance(value, Mapping) else {f"{above}{key}": value}
-    return found
-
-
-def nested(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Values by dotted names as nested ones: the inverse of `flat`, at most two deep."""
-    found: dict[str, Any] = {}
-    for name, value in values.items():
-        section, dot, key = name.partition(".")
-        if dot:
-            found.setdefault(section, {})[key] = value
-        else:
-            found[section] = value
+        found |= {key: reason for key in setting_fields() if key not in found and chosen.passes_over(key)}
     return found

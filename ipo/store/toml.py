@@ -32,12 +32,12 @@ def read_toml(path: Path, what: str = "settings", kind: type[IpoError] = ConfigE
 def to_toml(values: Mapping[str, Any]) -> str:
     """Values and, one level deep, tables of values as TOML: numbers, truth values, texts, and lists of these."""
     tables = {name: value for name, value in values.items() if isinstance(value, Mapping)}
-    lines = [f"{key} = {_value(value)}" for key, value in values.items() if key not in tables]
+    lines = [f"{key} = {toml_value(value)}" for key, value in values.items() if key not in tables]
     for name, table in tables.items():
-        lines += ["", f"[{name}]", *(f"{key} = {_value(value)}" for key, value in table.items())]
+        lines += ["", f"[{name}]", *(f"{key} = {toml_value(value)}" for key, value in table.items())]
     return "\n".join(lines) + "\n"
 
 
-def _value(value: Any) -> str:
+def toml_value(value: Any) -> str:
     """JSON's notation is TOML's for these, but for one control character that JSON leaves as it is."""
     return json.dumps(value, ensure_ascii=False, allow_nan=False).replace("\x7f", "\\u007f")

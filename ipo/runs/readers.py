@@ -1,0 +1,42 @@
+"""Who reads which settings: the commands and the methods."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ipo.registry import SEARCH, asks_llm
+
+
+@dataclass(frozen=True)
+class Reader:
+    """Who reads settings, a command or a method: its name, and the sections and single settings that it reads."""
+
+    name: str
+    keys: tuple[str, ...]
+
+    def reads(self, key: str) -> bool:
+        """Whether it reads a setting, under some other settings at least."""
+        return key in self.keys or key.partition(".")[0] in self.keys
+
+
+_ANY_METHOD = ("data", "clip", "seed", "tracker", "offline")
+_ASKING = ("llm", "captions")
+
+OPTIMIZE = Reader(SEARCH, (*_ANY_METHOD, *_ASKING, "search", "strategy"))
+BASELINE = Reader("ipo baseline", _ANY_METHOD)
+"""What every method reads; `method_reader` knows what one of them reads beside it."""
+EVALUATE = Reader(
+    "ipo evaluate",
+    ("data.dataset", "data.root", "data.domains", "data.names", "data.skip_unreadable", "clip", "seed", "offline"),
+)
+VERIFY = Reader("ipo verify", ("data.root", "data.skip_unreadable", "clip", "seed", "offline"))
+
+COMMANDS = {"optimize": OPTIMIZE, "baseline": BASELINE, "evaluate": EVALUATE, "verify": VERIFY}
+"""The commands that read settings."""
+
+
+def method_reader(method: str) -> Reader:
+    """What a method reads of the settings beside its own options. Raises `UnknownName` where there is none such."""
+    if method == SEARCH:
+        return OPTIMIZE
+    return Reader(method, (*_ANY_METHOD, *(_ASKING if asks_llm(method) else ())))

@@ -20,6 +20,7 @@ Given = dict[str, Any]
 """The settings that the options of a command gave, nested by section; `for_settings` makes the options."""
 Command = Callable[..., None]
 
+_READ_AS: dict[Any, Any] = {bool: bool | None, int: int | None, float: float | None, Path: Path | None}
 _PLACEHOLDERS = {int: "<int>", float: "<float>", Path: "<path>"}
 
 
@@ -46,8 +47,7 @@ def option_type(field: FieldInfo) -> Any:
     flag, (kind, _) = flag_of(field), kinds(field)[0]
     if get_origin(kind) is tuple:
         return str | None if flag and flag.commas else list[str] | None
-    known: Any = kind if kind in (bool, int, float, Path) else str
-    return known | None
+    return _READ_AS.get(kind, str | None)
 
 
 def for_settings(reader: Reader, settings: type[Section] = Settings) -> Callable[[Command], Command]:

@@ -20,7 +20,14 @@ Given = dict[str, Any]
 """The settings that the options of a command gave, nested by section; `for_settings` makes the options."""
 Command = Callable[..., None]
 
-_READ_AS: dict[Any, Any] = {bool: bool | None, int: int | None, float: float | None, Path: Path | None}
+_READ_AS: dict[Any, Any] = {
+    bool: bool | None,
+    int: int | None,
+    float: float | None,
+    str: str | None,
+    Path: Path | None,
+    list: list[str] | None,
+}
 _PLACEHOLDERS = {int: "<int>", float: "<float>", Path: "<path>"}
 
 
@@ -46,8 +53,8 @@ def option_type(field: FieldInfo) -> Any:
     """The type by which the command line reads a setting; it may be left out."""
     flag, (kind, _) = flag_of(field), kinds(field)[0]
     if get_origin(kind) is tuple:
-        return str | None if flag and flag.commas else list[str] | None
-    return _READ_AS.get(kind, str | None)
+        return _READ_AS[str] if flag and flag.commas else _READ_AS[list]
+    return _READ_AS.get(kind, _READ_AS[str])
 
 
 def for_settings(reader: Reader, settings: type[Section] = Settings) -> Callable[[Command], Command]:

@@ -88,7 +88,8 @@ def for_settings(reader: Reader, settings: type[Section] = Settings) -> Callable
 
 
 def _parameter(name: str, field: FieldInfo) -> inspect.Parameter:
-    annotation = Annotated[option_type(field), option(field)]
+    annotated: Any = Annotated  # a type that is made at run time is none to mypy
+    annotation = annotated[option_type(field), option(field)]
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -18,6 +17,7 @@ from ipo.errors import DivergedError, RunError
 from ipo.methods import FitRun
 from ipo.progress import progress_bar
 from ipo.screen import counted
+from ipo.seeds import fit_seed
 
 START = "before anything is learned"
 """When a loss is that of the start, for `require_finite`."""
@@ -135,19 +135,14 @@ def shuffled_batches(size: int, batch: int, generator: torch.Generator) -> list[
 
 def seeded_generator(seed: int, *words: object) -> torch.Generator:
     """A CPU generator that depends on the fit's seed and on what it is for."""
-    return torch.Generator().manual_seed(derived_seed(seed, *words))
-
-
-def derived_seed(seed: int, *words: object) -> int:
-    """A seed made from the fit's seed and what it is for."""
-    return int.from_bytes(hashlib.sha256(repr((seed, *words)).encode()).digest()[:4], "big")
+    return torch.Generator().manual_seed(fit_seed(seed, *words))
 
 
 @contextmanager
 def seeded_torch(seed: int, *words: object) -> Iterator[None]:
     """Inside, new layers and transforms draw from a seed of their own; the global generator is left as it was."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(derived_seed(seed, *words))
+        torch.manual_seed(fit_seed(seed, *words))
         yield
 
 

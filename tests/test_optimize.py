@@ -13,9 +13,10 @@ from ipo.llm.prices import cost
 from ipo.metrics import accuracy
 from ipo.prompt import Prompt
 from ipo.search.ensemble import greedy_ensemble
-from ipo.search.loop import Search, optimize, step_seed
+from ipo.search.loop import Search, optimize
 from ipo.search.record import Record, Usage
 from ipo.search.stopping import total_cost
+from ipo.seeds import step_seed
 from tests.fakes import FakeClip, ScriptedLLM, image_set
 
 CLASSNAMES = ("cat", "dog", "house", "tree", "boat")

@@ -17,9 +17,10 @@ from ipo.config import Section, StrategySettings
 from ipo.errors import ConfigError, UnknownName
 from ipo.llm.base import Message
 from ipo.search import strategy as strategies
-from ipo.search.loop import optimize, step_seed
+from ipo.search.loop import optimize
 from ipo.search.record import Record
 from ipo.search.strategy import Ask, Chosen, Strategy, View, available_strategies, choose, find_strategy
+from ipo.seeds import step_seed
 from tests.fakes import ScriptedLLM
 from tests.test_optimize import make_search
 

@@ -20,7 +20,7 @@ from torch.nn.functional import normalize
 
 from ipo.clip.base import Fingerprint
 from ipo.clip.digest import model_hash
-from ipo.clip.hub import find_source, make_tokenizer
+from ipo.clip.sources import find_source, make_tokenizer
 from ipo.clip.specs import require_model_folder
 from ipo.clip.text.cache import TextCache, open_text_cache
 from ipo.clip.text.contexts import context_sequences

@@ -23,7 +23,7 @@ LOCAL, HUB = "local-dir:", "hf-hub:"
 def require_clip_spec(spec: str) -> None:
     """Raise where `spec` names no model, or one whose folder or packages are not there. Nothing is loaded.
 
-    Whether a tag has weights, and whether they can be had, is for `ipo.clip.hub` to say.
+    Whether a tag has weights, and whether they can be had, is for `ipo.clip.sources` to say.
     """
     if spec in STAND_INS:
         require_mini()

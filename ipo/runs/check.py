@@ -132,7 +132,7 @@ def weights_are_known(settings: Settings) -> None:
     """open_clip knows the tag, and offline the weights are here. It is imported for that, as it is for the model."""
     model = settings.clip.model
     if model != OFFLINE_CLIP and not model.startswith(LOCAL):
-        from ipo.clip.hub import require_source
+        from ipo.clip.sources import require_source
 
         require_source(model, offline=settings.offline)
 

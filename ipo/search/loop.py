@@ -25,7 +25,8 @@ from ipo.search.propose import Checks, Reject, accept, start_problem, unnamed_cl
 from ipo.search.record import Record
 from ipo.search.sets import PromptSet, as_reply, read_sets, score_sets
 from ipo.search.stopping import stop_reason
-from ipo.search.strategy import Ask, Chosen, Mistake, View, choose, imagined, step_seed
+from ipo.search.strategy import Ask, Chosen, Mistake, View, choose, imagined
+from ipo.seeds import step_seed
 
 
 @dataclass(frozen=True)

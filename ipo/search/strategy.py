@@ -6,7 +6,6 @@ anything between its calls, and must draw from the generator that it is handed a
 
 from __future__ import annotations
 
-import hashlib
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,6 +19,7 @@ from ipo.errors import ConfigError, UnknownName
 from ipo.llm.base import Message, ReplyForm
 from ipo.prompt import HistoryEntry, Score
 from ipo.search.history import History
+from ipo.seeds import step_seed
 
 GROUP = "ipo.strategies"
 ABOUT_AN_LLM = ("llm", "captions", "search.template", "search.min_likelihood")
@@ -53,12 +53,6 @@ class Mistake:
     """The name of the class that it was put into."""
     caption: str = ""
     """What the captioner says of it; empty without one."""
-
-
-def step_seed(seed: int, step: int, ask: int = 0) -> int:
-    """The seed of a step or of a question of it, from the seed of the run; it is the same in every process."""
-    place = f"{seed}:{step}:{ask}" if ask else f"{seed}:{step}"
-    return int.from_bytes(hashlib.sha256(place.encode()).digest()[:4], "big")
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from open_clip.model import CLIP, CustomTextCLIP
 from PIL import Image
 from safetensors.torch import save_file
 
-from ipo.clip import hub
+from ipo.clip import sources
 from ipo.clip.digest import model_hash
 from ipo.clip.openclip import OpenClip, load_openclip
 from ipo.clip.text.tokens import Tokens
@@ -76,10 +76,10 @@ def test_every_quickgelu_mismatch_of_open_clip_is_an_error_that_names_the_right_
                 load(f"{name}/{tag}")
             advised = caught.value.remedy.removeprefix("Use ")
             if not advised.startswith("hf-hub:"):  # a repository brings settings of its own
-                hub.pretrained_config(advised)
+                sources.pretrained_config(advised)
             refused.append((name, tag))
         else:
-            hub.pretrained_config(f"{name}/{tag}")
+            sources.pretrained_config(f"{name}/{tag}")
     assert ("ViT-B-16", "openai") in refused
     assert ("ViT-B-16-quickgelu", "openai") not in refused
 

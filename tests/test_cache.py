@@ -13,8 +13,9 @@ from ipo.cli.doctor import cache_state
 from ipo.data.benchmarks.locate import data_root
 from ipo.errors import ConfigError, RunError
 from ipo.store import cache
-from ipo.store.cache import cache_folder, cache_place, cached_files, database, scratch_folder, write_cache
+from ipo.store.cache import cache_folder, cache_place, cached_files, scratch_folder, write_cache
 from ipo.store.folders import made_once
+from ipo.store.table import Table
 from tests.clip.picture_clip import draw_pictures
 from tests.processes import run_process
 from tests.test_captions import ScriptedDescriber
@@ -108,7 +109,7 @@ def test_a_damaged_database_is_one_error_with_its_path(tmp_path, content):
     path = tmp_path / "a.sqlite"
     path.mkdir() if content is None else path.write_bytes(content)
     with pytest.raises(RunError, match=r"cannot use the text cache: .*a\.sqlite.*Delete it"):
-        database(path, "text cache", "CREATE TABLE IF NOT EXISTS a (b)").__enter__()
+        Table(path, "text cache", "a", ("b TEXT", "c TEXT", "d BLOB")).opened().__enter__()
 
 
 def test_a_folder_that_cannot_be_looked_into_is_an_empty_one(tmp_path, monkeypatch, caplog):

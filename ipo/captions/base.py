@@ -7,7 +7,7 @@ import logging
 import random
 import re
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -17,7 +17,8 @@ from ipo.llm.base import Spent
 from ipo.progress import track
 from ipo.prompt import one_line
 from ipo.screen import counted
-from ipo.store.cache import database, warn_unwritable
+from ipo.store.cache import warn_unwritable
+from ipo.store.table import OpenTable, Table
 
 NO_HUB = "Use --captioner none or describe, hf:FOLDER, or openai:MODEL with captions.base_url"
 """What to do where no hub can be reached."""
@@ -25,11 +26,6 @@ MAX_CHARACTERS = 400
 """Longest caption that is kept; the paper's run to about 360."""
 
 _TAG = re.compile(r"<[^<>\s][^<>\n]{0,80}>")
-_LOOKUP = 500
-_TABLE = (
-    "CREATE TABLE IF NOT EXISTS captions"
-    " (captioner TEXT, image BLOB, caption TEXT, PRIMARY KEY (captioner, image)) WITHOUT ROWID"
-)
 
 _log = logging.getLogger(__name__)
 
@@ -63,7 +59,8 @@ class Captioner:
     def __init__(self, describer: Describer, folder: Path) -> None:
         self.describer = describer
         self._hashes = ContentHashes(folder / "contents.json")
-        self._file = folder / "captions.sqlite"
+        columns = ("captioner TEXT", "image BLOB", "caption TEXT")
+        self._table = Table(folder / "captions.sqlite", "caption cache", "captions", columns)
         self._key = describer.name
         self.refusals: dict[Path, str] = {}
         """Why there is no caption of an image, where that was said."""
@@ -89,45 +86,51 @@ class Captioner:
         if problems:
             path, reason = next(iter(problems.items()))
             raise DataError(f"cannot read image: {reason}", where=str(path))
-        with database(self._file, "caption cache", _TABLE) as opened:
+        with self._table.opened() as opened:
             captions = self._stored(opened, list(set(hashes.values())))
             missing = {digest: path for path, digest in hashes.items() if digest not in captions}
-            digests = {path: digest for digest, path in missing.items()}
-            for path, answer in track(self.describer.describe(list(digests)), "captions", len(digests)):
-                digest = digests[path]
-                if isinstance(answer, LLMError):
-                    if not captions and not isinstance(answer, Declined):
-                        raise answer
-                    self.refusals[path] = answer.what
-                    answer = ""
-                captions[digest] = clean(answer)
-                self._keep(opened, digest, captions[digest])
-        declined = [path for path in dict.fromkeys(paths) if not captions[hashes[path]]]
+            for digest, caption in self._made(missing, bool(captions)):
+                captions[digest] = caption
+                self._keep(opened, digest, caption)
+        self._warn_of_declined([path for path in dict.fromkeys(paths) if not captions[hashes[path]]])
+        return [captions[hashes[path]] for path in paths]
+
+    def _made(self, missing: Mapping[bytes, Path], works: bool) -> Iterator[tuple[bytes, str]]:
+        """New captions by the hash of the image, as they come; empty where there is none, which is noted.
+
+        Raises the `LLMError` of a refusal before the first answer, unless it `works` as older captions show: it need
+        not be about the image then.
+        """
+        digests = {path: digest for digest, path in missing.items()}
+        for path, answer in track(self.describer.describe(list(digests)), "captions", len(digests)):
+            if not isinstance(answer, LLMError):
+                yield digests[path], clean(answer)
+            elif works or isinstance(answer, Declined):
+                self.refusals[path] = answer.what
+                yield digests[path], ""
+            else:
+                raise answer
+            works = True
+
+    def _warn_of_declined(self, declined: Sequence[Path]) -> None:
         if declined:
             count, why = counted(len(declined), "image"), self.refusals.get(declined[0])
             place = f"{declined[0]} ({why})" if why else declined[0]
             _log.warning("%s gave no caption for %s, the first is %s", self.name, count, place)
-        return [captions[hashes[path]] for path in paths]
 
-    def _stored(self, opened: sqlite3.Connection, digests: Sequence[bytes]) -> dict[bytes, str]:
+    def _stored(self, opened: OpenTable, digests: Sequence[bytes]) -> dict[bytes, str]:
         """The captions that were made before."""
-        rows: list[tuple[bytes, str]] = []
-        for start in range(0, len(digests), _LOOKUP):
-            part = digests[start : start + _LOOKUP]
-            marks = ",".join("?" * len(part))
-            query = f"SELECT image, caption FROM captions WHERE captioner = ? AND image IN ({marks})"
-            rows += opened.execute(query, (self._key, *part)).fetchall()
-        return {digest: caption for digest, caption in rows if isinstance(caption, str)}
+        found = opened.load(self._key, digests)
+        return {digest: caption for digest, caption in found.items() if isinstance(caption, str)}
 
-    def _keep(self, opened: sqlite3.Connection, digest: bytes, caption: str) -> None:
+    def _keep(self, opened: OpenTable, digest: bytes, caption: str) -> None:
         """Write a caption to disk, if it can be; where there is none, the image is asked about again another time."""
         if not caption:
             return
         try:
-            with opened:
-                opened.execute("INSERT OR REPLACE INTO captions VALUES (?, ?, ?)", (self._key, digest, caption))
+            opened.save(self._key, [(digest, caption)], replace=True)
         except sqlite3.OperationalError as error:
-            warn_unwritable(self._file.parent, str(error))
+            warn_unwritable(self._table.path.parent, str(error))
 
 
 def short_hash(text: str) -> str:

@@ -10,10 +10,8 @@ import atexit
 import logging
 import os
 import shutil
-import sqlite3
 import tempfile
-from collections.abc import Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
@@ -116,17 +114,3 @@ def scratch_folder() -> Path:
         folder = Path(tempfile.mkdtemp(prefix="ipo-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return folder
-
-
-@contextmanager
-def database(path: Path, what: str, table: str) -> Iterator[sqlite3.Connection]:
-    """An open SQLite file, in which the statement `table` makes one. Raises `RunError` naming the file and `what`."""
-    with writing(path.parent):
-        path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        with closing(sqlite3.connect(path, timeout=60)) as connection:
-            connection.execute(table)
-            yield connection
-    except sqlite3.Error as error:
-        remedy = "Delete it, or free its disk and make it writable"
-        raise RunError(f"cannot use the {what}: {error}", where=str(path), remedy=remedy) from error

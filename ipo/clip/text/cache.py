@@ -6,10 +6,8 @@ is killed and resumed with its file meets the same features, bit for bit, as an 
 
 from __future__ import annotations
 
-import sqlite3
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager
 from pathlib import Path
 
 import torch
@@ -17,17 +15,11 @@ from torch import Tensor
 
 from ipo.clip.base import ClipModel
 from ipo.errors import RunError
-from ipo.store.cache import database
+from ipo.store.table import Table
 
 CACHED_TEXTS = 1 << 15
 """Texts whose features are kept in memory: about 64 MB at a width of 512."""
 
-_LOOKUP = 500
-"""Texts in one query; SQLite bounds the number of its parameters."""
-
-_TABLE = (
-    "CREATE TABLE IF NOT EXISTS features (model TEXT, text TEXT, feature BLOB, PRIMARY KEY (model, text)) WITHOUT ROWID"
-)
 _REMEDY = "Delete it; the features are computed again"
 
 
@@ -74,35 +66,25 @@ class TextStore:
     """One table of a SQLite file: model key and text to the bytes of a float32 feature."""
 
     def __init__(self, path: Path, model_key: str, dim: int, device: torch.device) -> None:
-        self.path, self._key, self._dim, self._device = path, model_key, dim, device
-        with self._opened():
+        self._table = Table(path, "text cache", "features", ("model TEXT", "text TEXT", "feature BLOB"))
+        self._key, self._dim, self._device = model_key, dim, device
+        with self._table.opened():
             pass
 
     def load(self, texts: Sequence[str]) -> dict[str, Tensor]:
         """Features of those `texts` that are in the file."""
-        rows: list[tuple[str, bytes]] = []
-        with self._opened() as opened:
-            for begin in range(0, len(texts), _LOOKUP):
-                part = texts[begin : begin + _LOOKUP]
-                marks = ",".join("?" * len(part))
-                query = f"SELECT text, feature FROM features WHERE model = ? AND text IN ({marks})"
-                rows += opened.execute(query, (self._key, *part)).fetchall()
-        if not rows:
+        with self._table.opened() as opened:
+            found = opened.load(self._key, texts)
+        if not found:
             return {}
-        if any(not isinstance(blob, bytes) or len(blob) != 4 * self._dim for _, blob in rows):
-            raise RunError(
-                f"the text cache holds no features of width {self._dim}", where=str(self.path), remedy=_REMEDY
-            )
-        table = torch.frombuffer(bytearray(b"".join(blob for _, blob in rows)), dtype=torch.float32)
-        features = table.view(len(rows), -1).to(self._device)
-        return {text: feature for (text, _), feature in zip(rows, features, strict=True)}
+        if any(not isinstance(blob, bytes) or len(blob) != 4 * self._dim for blob in found.values()):
+            what = f"the text cache holds no features of width {self._dim}"
+            raise RunError(what, where=str(self._table.path), remedy=_REMEDY)
+        features = torch.frombuffer(bytearray(b"".join(found.values())), dtype=torch.float32)
+        return dict(zip(found, features.view(len(found), -1).to(self._device), strict=True))
 
     def save(self, texts: Iterable[str], features: Tensor) -> None:
         """Add features (N, D) of `texts`, all in one transaction."""
         blobs = [row.tobytes() for row in features.float().cpu().numpy()]
-        rows = [(self._key, text, blob) for text, blob in zip(texts, blobs, strict=True)]
-        with self._opened() as opened, opened:
-            opened.executemany("INSERT OR IGNORE INTO features VALUES (?, ?, ?)", rows)
-
-    def _opened(self) -> AbstractContextManager[sqlite3.Connection]:
-        return database(self.path, "text cache", _TABLE)
+        with self._table.opened() as opened:
+            opened.save(self._key, zip(texts, blobs, strict=True))

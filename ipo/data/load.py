@@ -10,7 +10,7 @@ from pathlib import Path
 from ipo.data.benchmarks.catalogue import CATALOGUE, CatalogueEntry, catalogue_entry
 from ipo.data.benchmarks.layouts import Place, read_layout
 from ipo.data.benchmarks.locate import data_root, find_split_file, locate, missing_part, require_located
-from ipo.data.own.hugging_face import read_hub, require_extra
+from ipo.data.own.hub import read_hub, require_extra
 from ipo.data.own.load import read_folder, require_folder
 from ipo.data.own.shards import read_shards, require_shards
 from ipo.data.own.tables import read_csv, require_table

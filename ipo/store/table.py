@@ -59,7 +59,7 @@ class OpenTable:
         """The values of those `keys` that the table has of this maker."""
         found: dict[Key, Any] = {}
         for start in range(0, len(keys), _LOOKUP):
-            part = keys[start : start + _LOOKUP]
+            part: Sequence[Key] = keys[start : start + _LOOKUP]
             marks = ",".join("?" * len(part))
             query = (
                 f"SELECT {self.key}, {self.value} FROM {self.name} WHERE {self.maker} = ? AND {self.key} IN ({marks})"

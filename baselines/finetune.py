@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from pydantic import Field, NonNegativeFloat, PositiveInt
@@ -107,7 +108,7 @@ def fit_car(task: FewShotTask, options: WeightedOptions, run: FitRun) -> Fitted:
 
 def fit_lipsum(task: FewShotTask, options: LipsumOptions, run: FitRun) -> Fitted:
     """Inner products with random texts are kept near the zero-shot ones."""
-    make = regularisers.text_guidance(options.texts, options.length)
+    make = partial(regularisers.text_guidance, texts=options.texts, length=options.length)
     return fit_tower("lipsum-ft", task, options, make, run, options.weight)
 
 

@@ -17,36 +17,41 @@ from ipo.evaluate import text_features
 from ipo.task import FewShotTask
 
 from .towers import TunedClassifier
-from .tuning import Regulariser, TuningBatch
+from .tuning import Penalty, Regulariser, TuningBatch
 from .zero_shot import EIGHTY, usable
 
 MakeRegulariser = Callable[[FewShotTask, TunedClassifier, float], Regulariser]
 
 
+def at_every_step(penalty: Penalty) -> Regulariser:
+    """The same penalty at every step."""
+    return lambda _generator: penalty
+
+
 def no_penalty(_task: FewShotTask, _model: TunedClassifier, _weight: float) -> Regulariser:
     """Plain fine-tuning."""
-    return lambda _: lambda batch: batch.logits.new_zeros(())
+    return at_every_step(lambda batch: batch.logits.new_zeros(()))
 
 
 def weight_distance(_task: FewShotTask, model: TunedClassifier, weight: float) -> Regulariser:
     """L2-SP (arXiv 1802.01483): weight/2 times the squared distance of all weights from where they started."""
     start = [parameter.detach().clone() for parameter in model.parameters()]
 
-    def _penalty(_: TuningBatch) -> Tensor:
+    def penalty(_: TuningBatch) -> Tensor:
         pairs = zip(model.parameters(), start, strict=True)
         return weight / 2 * torch.stack([(now - first).pow(2).sum() for now, first in pairs]).sum()
 
-    return lambda _: _penalty
+    return at_every_step(penalty)
 
 
 def distillation(_task: FewShotTask, model: TunedClassifier, weight: float) -> Regulariser:
     """KD (arXiv 1503.02531): weight times KL(zero-shot class distribution || tuned one)."""
     head, scale = model.head.detach().clone(), model.logit_scale
 
-    def _penalty(batch: TuningBatch) -> Tensor:
+    def penalty(batch: TuningBatch) -> Tensor:
         return weight * divergence(scale * batch.frozen @ head.T, batch.logits)
 
-    return lambda _: _penalty
+    return at_every_step(penalty)
 
 
 def context_distillation(task: FewShotTask, model: TunedClassifier, weight: float) -> Regulariser:
@@ -57,10 +62,10 @@ def context_distillation(task: FewShotTask, model: TunedClassifier, weight: floa
     contexts = normalize(text_features(task.clip, usable(task.room, EIGHTY), task.classnames).mean(dim=1), dim=-1)
     scale = model.logit_scale
 
-    def _penalty(batch: TuningBatch) -> Tensor:
+    def penalty(batch: TuningBatch) -> Tensor:
         return weight * divergence(scale * batch.frozen @ contexts.T, scale * batch.features @ contexts.T)
 
-    return lambda _: _penalty
+    return at_every_step(penalty)
 
 
 def random_texts(clip: ClipModel, generator: torch.Generator, count: int = 80, length: int = 8) -> Tensor:
@@ -74,20 +79,19 @@ def energy_gap(clip: ClipModel, features: Tensor, frozen: Tensor, texts: Tensor)
     return 0.5 * (clip.logit_scale * (features - frozen) @ texts.T).pow(2).mean()
 
 
-def text_guidance(texts: int, length: int) -> MakeRegulariser:
+def text_guidance(
+    task: FewShotTask, _model: TunedClassifier, weight: float, texts: int = 80, length: int = 8
+) -> Regulariser:
     """Lipsum-FT (arXiv 2404.00860): weight times the energy gap under random texts, drawn anew every step.
 
     As published, inner products are scaled by exp(logit_scale), and all processes draw the same texts.
     """
 
-    def _make(task: FewShotTask, _model: TunedClassifier, weight: float) -> Regulariser:
-        def _begin(generator: torch.Generator) -> Callable[[TuningBatch], Tensor]:
-            drawn = random_texts(task.clip, generator, texts, length)
-            return lambda batch: weight * energy_gap(task.clip, batch.features, batch.frozen, drawn)
+    def with_new_texts(generator: torch.Generator) -> Penalty:
+        drawn = random_texts(task.clip, generator, texts, length)
+        return lambda batch: weight * energy_gap(task.clip, batch.features, batch.frozen, drawn)
 
-        return _begin
-
-    return _make
+    return with_new_texts
 
 
 def divergence(target: Tensor, logits: Tensor) -> Tensor:

@@ -79,7 +79,7 @@ def test_lipsum_ft_with_weight_0_is_ft(task):
 @pytest.mark.parametrize(
     "make",
     [
-        regularisers.text_guidance(80, 8),
+        regularisers.text_guidance,
         regularisers.weight_distance,
         regularisers.distillation,
         regularisers.context_distillation,
@@ -118,7 +118,7 @@ def test_lipsum_regulariser_is_half_the_mean_squared_change_of_scaled_inner_prod
 
 def test_random_texts_are_drawn_anew_every_step_and_alike_for_the_same_step(task):
     model = first_classifier(task)
-    regulariser = regularisers.text_guidance(80, 8)(task, model, 1.0)
+    regulariser = regularisers.text_guidance(task, model, 1.0)
     moved = torch.randn(task.train.features.shape, dtype=torch.double, generator=seeded_generator(5))
     batch = TuningBatch(moved, task.train.features, moved @ model.head.T)
     first, again, second = (float(regulariser(seeded_generator(1, "step", s))(batch)) for s in (0, 0, 1))

@@ -23,12 +23,14 @@ from torch.utils.checkpoint import checkpoint
 from ipo.clip.base import ClipModel
 from ipo.evaluate import ImageSet
 from ipo.methods import FitRun, Fitted, Method
+from ipo.metrics import count_right
 from ipo.progress import track
 from ipo.task import FewShotTask
 
 from .augment import TrainingFeatures
 from .contexts import ContextOptions, chunk_size, encode_context, first_context, require_context_fits
 from .reading import read_context
+from .residuals import ConditionalResidual, Residual, kl_to_standard_normal
 from .training import Step, StepResult, fit_by_sgd, seeded_generator, seeded_torch
 
 PUBLISHED = {
@@ -72,42 +74,6 @@ class BayesianOptions(ContextOptions):
     """Factor on the KL divergence."""
     texts_at_once: PositiveInt = 512
     """Texts encoded together; bounds the memory, and changes nothing else."""
-
-
-class Residual(nn.Module):
-    """The same normal distribution of the residual for every image: its mean (W,) and log-variance (W,)."""
-
-    def __init__(self, clip: ClipModel, log_variance: float | None = None) -> None:
-        super().__init__()
-        start = torch.rand(clip.width) if log_variance is None else torch.full((clip.width,), log_variance)
-        self.mean, self.log_variance = nn.Parameter(torch.zeros(clip.width)), nn.Parameter(start)
-
-    def forward(self, _features: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean (1, W) and log-variance (1, W), whatever the image features (B, D)."""
-        return self.mean[None], self.log_variance[None]
-
-
-class ConditionalResidual(nn.Module):
-    """A normal distribution of the residual for each image, by two nets of three layers with D/2 hidden units."""
-
-    def __init__(self, clip: ClipModel, log_variance: float | None = None, hidden: int | None = None) -> None:
-        super().__init__()
-        hidden = hidden or max(1, clip.dim // 2)
-        self.start = log_variance or 0.0
-        self.mean_net, self.log_variance_net = (
-            nn.Sequential(
-                nn.Linear(clip.dim, hidden),
-                nn.ELU(),
-                nn.Linear(hidden, hidden),
-                nn.ELU(),
-                nn.Linear(hidden, clip.width),
-            )
-            for _ in range(2)
-        )
-
-    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean (B, W) and log-variance (B, W) for image features (B, D)."""
-        return self.mean_net(features), self.start + self.log_variance_net(features)
 
 
 @dataclass(frozen=True)
@@ -158,11 +124,6 @@ def log_mean(log_probabilities: Tensor) -> Tensor:
     return log_probabilities.logsumexp(dim=0) - math.log(len(log_probabilities))
 
 
-def kl_to_standard_normal(mean: Tensor, log_variance: Tensor) -> Tensor:
-    """KL divergence from N(mean, exp(log_variance)) to N(0, 1), for each dimension."""
-    return 0.5 * (log_variance.exp() + mean**2 - 1 - log_variance)
-
-
 def published(dataset: str, _shots: int) -> Mapping[str, Any]:
     """Samples and epochs of the paper for a dataset."""
     samples, epochs = PUBLISHED.get(dataset, (10, 10))
@@ -198,21 +159,23 @@ def _step(task: FewShotTask, options: BayesianOptions, model: BayesianPredictor)
     def step(indices: Tensor, generator: torch.Generator) -> StepResult:
         """Gradient of one batch, chunk by chunk."""
         noise = _noise(task, options, generator, len(indices) if options.conditional else None)
-        whole = training.batch(indices, generator)
+        features, labels = (torch.split(part, size) for part in training.batch(indices, generator))
+        noises = torch.split(noise, size, dim=1) if options.conditional else (noise,) * len(labels)
         total, hits = 0.0, 0
-        for number, (features, labels) in enumerate(zip(*(torch.split(part, size) for part in whole), strict=True)):
-            drawn = noise[:, number * size :][:, : len(labels)] if options.conditional else noise
-            scores = model.log_probabilities(features, task.classnames, drawn)
-            loss = _loss(scores, labels, options) + options.kl_weight * _kl(model.residual(features), options)
-            share = len(labels) / len(indices)
+        for own_features, own_labels, own_noise in zip(features, labels, noises, strict=True):
+            scores = model.log_probabilities(own_features, task.classnames, own_noise)
+            loss = data_term(scores, own_labels, options)
+            loss = loss + options.kl_weight * _kl(model.residual(own_features), options)
+            share = len(own_labels) / len(indices)
             torch.autograd.backward(loss * share)
-            total, hits = total + loss.item() * share, hits + int((log_mean(scores).argmax(dim=-1) == labels).sum())
+            total += loss.item() * share
+            hits += count_right(log_mean(scores), own_labels)
         return StepResult(total, hits)
 
     return step
 
 
-def _loss(scores: Tensor, labels: Tensor, options: BayesianOptions) -> Tensor:
+def data_term(scores: Tensor, labels: Tensor, options: BayesianOptions) -> Tensor:
     """The data term of log-probabilities (S, B, C), as a mean over images."""
     own = scores.gather(2, labels.expand(len(scores), -1)[:, :, None]).squeeze(2)  # (S, B)
     return -(log_mean(own) if options.data_term == "log_mean" else own.mean(dim=0)).mean()

@@ -18,6 +18,7 @@ from torch.nn.functional import cross_entropy
 from ipo.clip.base import ClipModel
 from ipo.evaluate import ImageSet
 from ipo.methods import FitRun, Fitted, Method
+from ipo.metrics import count_right
 from ipo.progress import track
 from ipo.task import FewShotTask
 
@@ -86,7 +87,7 @@ def fit(task: FewShotTask, options: CoCoOpOptions, run: FitRun) -> Fitted:
             logits = model.chunk_logits(features, task.classnames)
             part_loss = cross_entropy(logits, labels, reduction="sum") / len(indices)
             torch.autograd.backward(part_loss)
-            loss, hits = loss + part_loss.item(), hits + int((logits.argmax(dim=-1) == labels).sum())
+            loss, hits = loss + part_loss.item(), hits + count_right(logits, labels)
         return StepResult(loss, hits)
 
     parameters = {"context": context, **{f"meta_net.{name}": value for name, value in net.named_parameters()}}

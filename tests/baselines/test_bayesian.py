@@ -13,14 +13,12 @@ from ipo_baselines.bayesian import (
     METHOD,
     BayesianOptions,
     BayesianPredictor,
-    ConditionalResidual,
-    Residual,
-    kl_to_standard_normal,
+    data_term,
     log_mean,
 )
-from ipo_baselines.bayesian import _loss as data_term
 from ipo_baselines.contexts import first_context
 from ipo_baselines.coop import ContextPredictor
+from ipo_baselines.residuals import ConditionalResidual, Residual, kl_to_standard_normal
 from tests.baselines.tiny import CLASSNAMES, NEW_NAMES, TinyClip
 
 QUIET = FitRun(report=lambda _: None)

@@ -37,7 +37,7 @@ def table(context: typer.Context, data_root: options.DataRoot = None, as_json: o
     """
     if context.invoked_subcommand:
         if data_root is not None:
-            os.environ["IPO_DATA"] = str(data_root)  # the default root of the command that follows
+            context.default_map = {context.invoked_subcommand: {"data_root": data_root}}
         return
     from ipo.data.benchmarks.locate import data_root as resolve
 

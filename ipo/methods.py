@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
@@ -30,6 +30,8 @@ from ipo.store.files import append_rows, parse_rows, truncate_rows, write_atomic
 from ipo.task import FewShotTask, TaskTexts
 
 CHECKPOINT = "checkpoint.safetensors"
+
+Options = TypeVar("Options", bound=Section)
 
 
 @dataclass(frozen=True)
@@ -114,14 +116,14 @@ class FitRun:
     """Where a line for the user goes, such as the time that the fit will take."""
     means: Means = Means()
     watch: Callable[[Any], None] = lambda _: None
+    """Shown the record of a search, an `ipo.search.record.Record`, after every step."""
     trying: Callable[[Sequence[str]], None] = lambda _: None
     """Told of the prompts that a search is about to score."""
-    """Shown the state of a search after every step."""
     follow: Callable[[int, Mapping[str, float]], None] = lambda *_: None
     """Given figures by their names at a step or epoch, for an experiment tracker."""
-    _rows: int = 0
-    _earlier: float = 0.0
-    _started: float = field(default_factory=time.monotonic)
+    _rows: int = field(default=0, init=False)
+    _earlier: float = field(default=0.0, init=False)
+    _started: float = field(default_factory=time.monotonic, init=False)
 
     @property
     def seconds(self) -> float:
@@ -159,7 +161,7 @@ class FitRun:
 
 
 @dataclass(frozen=True)
-class Method:
+class Method(Generic[Options]):
     """One way to get a classifier from a few-shot task; an entry point names an instance.
 
     Its group is `ipo.methods`, or `ipo.llm_methods` for one that is handed an LLM and captions.
@@ -167,26 +169,26 @@ class Method:
 
     name: str
     summary: str
-    options: type[Section]
+    options: type[Options]
     """Its hyper-parameters, each with a docstring."""
-    fit: Callable[[FewShotTask, Any, FitRun], Fitted]
+    fit: Callable[[FewShotTask, Options, FitRun], Fitted]
     """Called with the task, an instance of `options` and the run."""
     paper: str | None = None
     """Title and arXiv number."""
     published: Callable[[str, int], Mapping[str, Any]] = lambda *_: {}
     """The options that the paper uses for a dataset and a number of shots, where they differ from the defaults."""
-    check: Callable[[TaskTexts, Any], None] = lambda *_: None
+    check: Callable[[TaskTexts, Options], None] = lambda *_: None
     """Raises an `IpoError` where the options cannot work on the task; called before an image is encoded."""
-    ready: Callable[[Any, Means], None] = lambda *_: None
+    ready: Callable[[Options, Means], None] = lambda *_: None
     """Raises an `IpoError` where the options cannot work with the LLM; called before anybody is asked for captions."""
-    reopen: Callable[[Path, Any], None] = lambda *_: None
+    reopen: Callable[[Path, Options], None] = lambda *_: None
     """Raises an `IpoError` where a fit cannot go on with the files in a run folder; changes nothing."""
-    asks_llm: Callable[[Any], bool] = lambda _: True
+    asks_llm: Callable[[Options], bool] = lambda _: True
     """Of a method of `ipo.llm_methods`: whether it asks the LLM under these options; otherwise it is handed none."""
-    of_settings: Callable[[Settings], Section] | None = None
+    of_settings: Callable[[Settings], Options] | None = None
     """How its options are read from the settings, where they stand there in the place of options of its own."""
 
-    def options_of(self, settings: Settings, dataset: str, own: Mapping[str, Any] | None = None) -> Section:
+    def options_of(self, settings: Settings, dataset: str, own: Mapping[str, Any] | None = None) -> Options:
         """Its options for a dataset: those in the settings, or the published ones with `own` above them.
 
         Raises `ConfigError` for options of its own where they stand in the settings.
@@ -197,7 +199,7 @@ class Method:
             raise ConfigError(f"'{next(iter(own))}' is no setting", remedy="Write it as section.key=value")
         return self.of_settings(settings)
 
-    def configure(self, dataset: str, shots: int, overrides: Mapping[str, Any] | None = None) -> Section:
+    def configure(self, dataset: str, shots: int, overrides: Mapping[str, Any] | None = None) -> Options:
         """The published options with `overrides` above them; paths in them no longer depend on the working folder.
 
         Raises `ConfigError` naming each bad key.
@@ -217,7 +219,7 @@ class Method:
         return options.model_copy(update=places)
 
 
-def find_method(name: str) -> Method:
+def find_method(name: str) -> Method[Any]:
     """The registered method of this name. Raises `UnknownName`, or `ConfigError` where the entry point is broken."""
     entry = require_method(name)
     try:

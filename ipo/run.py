@@ -45,7 +45,7 @@ LEARNED_FILE = "learned.safetensors"
 class Job:
     """A method with its options, what it is handed, and the task and test sets that it is for."""
 
-    method: Method
+    method: Method[Any]
     options: Section
     settings: Settings
     listing: Listing

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import asdict
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from ipo.config import SearchOptions, SearchSettings
 from ipo.errors import ConfigError, PromptError
@@ -139,7 +140,7 @@ def _predictors(task: FewShotTask, settings: SearchSettings, found: dict[str, li
     return predictors
 
 
-def _controls(settings: SearchSettings) -> Iterable[Method]:
+def _controls(settings: SearchSettings) -> Iterable[Method[Any]]:
     return map(find_method, CONTROLS if settings.controls else ())
 
 

@@ -4,6 +4,7 @@ import copy
 import json
 import math
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -192,7 +193,7 @@ def test_a_resumed_fit_equals_an_unbroken_one(task, tmp_path):
 
 def interrupt_after(task, options, folder, steps):
     model = first_classifier(task)
-    make = regularisers.text_guidance(options.texts, options.length)
+    make = partial(regularisers.text_guidance, texts=options.texts, length=options.length)
     tuning = Tuning(task, options, model, make(task, model, options.weight))
     gradient, calls = tuning.gradient, iter(range(100))
 

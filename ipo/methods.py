@@ -14,8 +14,6 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from pydantic import ValidationError
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save
 from torch import Tensor
 
 from ipo.captions import NO_CAPTIONS, Captions
@@ -26,7 +24,9 @@ from ipo.llm.base import LLM, Usage
 from ipo.registry import require_method
 from ipo.screen import say
 from ipo.store.curves import CURVES_FILE, curve_row
-from ipo.store.files import append_rows, parse_rows, truncate_rows, write_atomic
+from ipo.store.files import append_rows, parse_rows, truncate_rows
+from ipo.store.tensors import damaged as damaged_tensors
+from ipo.store.tensors import load_tensors, save_tensors
 from ipo.task import FewShotTask, TaskTexts
 
 CHECKPOINT = "checkpoint.safetensors"
@@ -81,9 +81,9 @@ class CheckpointState:
         try:
             state = cls(int(metadata["done"]), int(metadata["rows"]), float(metadata["seconds"]))
         except (KeyError, ValueError) as error:
-            raise _damaged(path, f"no count of what was done ({error})") from error
+            raise damaged_tensors(path, f"no count of what was done ({error})") from error
         if min(state.done, state.rows) < 0 or not state.seconds >= 0:
-            raise _damaged(path, f"done {state.done}, rows {state.rows}, seconds {state.seconds}")
+            raise damaged_tensors(path, f"done {state.done}, rows {state.rows}, seconds {state.seconds}")
         return state
 
 
@@ -229,23 +229,3 @@ def find_method(name: str) -> Method[Any]:
     if not isinstance(method, Method):
         raise ConfigError(f"method '{name}' is not an ipo.methods.Method", where=entry.value)
     return method
-
-
-def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
-    """Write safetensors, atomically."""
-    whole = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
-    write_atomic(path, save(whole, dict(metadata or {})))
-
-
-def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Tensors and metadata that `save_tensors` wrote. Raises `RunError` for a broken file."""
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-        return load_file(path), metadata
-    except (SafetensorError, OSError) as error:
-        raise _damaged(path, str(error)) from error
-
-
-def _damaged(path: Path, what: str) -> RunError:
-    return RunError(f"cannot read tensors: {what}", where=str(path), remedy="Remove it to start anew")

@@ -24,7 +24,7 @@ from ipo.errors import RunError
 from ipo.llm.base import PHRASE_FORMS, Usage
 from ipo.llm.load import load_llm
 from ipo.llm.phrases import word_lists
-from ipo.methods import FitRun, Fitted, Means, Method, find_method, save_tensors
+from ipo.methods import FitRun, Fitted, Means, Method, find_method
 from ipo.registry import asks_llm
 from ipo.report.pages import report_stop, write_reports
 from ipo.runs.check import check
@@ -36,6 +36,7 @@ from ipo.runs.result import Result, write_result
 from ipo.runs.resume import Resumption, changed_values, note_resumption, require_same
 from ipo.runs.scope import unread
 from ipo.runs.tracker import Tracker
+from ipo.store.tensors import save_tensors
 from ipo.task import BaseToNew, BaseToNewResult, evaluate_base_to_new, load_task, task_texts, verdicts
 
 LEARNED_FILE = "learned.safetensors"

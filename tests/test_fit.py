@@ -17,7 +17,8 @@ from typer.testing import CliRunner
 from ipo.cli.main import app
 from ipo.compare.trials import read_trials
 from ipo.errors import ConfigError, IpoError, RunError, UnknownName
-from ipo.methods import FitRun, load_tensors
+from ipo.methods import FitRun
+from ipo.store.tensors import load_tensors
 from tests.baselines.tiny import save_openclip
 
 NAMES = ("blue", "green", "grey", "red")

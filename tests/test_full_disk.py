@@ -7,7 +7,7 @@ from functools import partial
 
 import pytest
 
-from ipo.methods import load_tensors
+from ipo.store.tensors import load_tensors
 from tests.baselines.tiny import save_openclip
 from tests.disk import (
     ERRORS,

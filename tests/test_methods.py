@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from ipo.errors import ConfigError, RunError, UnknownName
-from ipo.methods import CHECKPOINT, FitRun, Method, find_method, load_tensors, save_tensors
+from ipo.methods import CHECKPOINT, FitRun, Method, find_method
 from ipo.registry import available_methods
+from ipo.store.tensors import load_tensors, save_tensors
 
 NAMES = {"zero-shot", "ensemble-7", "ensemble-80", "select-80", "coop", "cocoop", "bayesian"}
 NAMES |= {"ft", "l2-sp", "kd", "car-ft", "wise-ft", "lipsum-ft"}

@@ -19,7 +19,8 @@ from ipo.cli.main import app
 from ipo.cli.running import print_result
 from ipo.clip.specs import CONSE_WEIGHTS
 from ipo.report.charts import make_chart
-from ipo.report.pages import classes_of, curve_charts, legend, rejects_in_words, result_rows, write_reports
+from ipo.report.curves import curve_charts
+from ipo.report.pages import classes_of, legend, rejects_in_words, result_rows, write_reports
 from ipo.runs.result import Result, read_result
 from ipo.search.propose import REJECT_WORDS, RejectKind
 from tests.processes import run_process

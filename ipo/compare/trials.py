@@ -12,7 +12,8 @@ from typing import Any
 from ipo.errors import RunError
 from ipo.registry import SEARCH
 from ipo.runs.path import CONFIG_FILE
-from ipo.runs.result import Result, read_result, read_verdicts
+from ipo.runs.result import Result, read_result
+from ipo.runs.verdicts import read_verdicts
 
 CONTROL_FACTS = {
     "photo": (),

@@ -1,4 +1,4 @@
-"""`result.json` and `correct.json`: what they hold, and the one place where they are written and read.
+"""`result.json`: what it holds, and the one place where it is written, with `correct.json` beside it, and read.
 
 Every value has its type, every number is finite. What runs of earlier versions lack has a default here.
 """
@@ -18,23 +18,22 @@ CORRECT_FILE = "correct.json"
 SCHEMA = 2
 """Number of this shape of `result.json`; files without one are of the first."""
 
-_REMEDY = "Restore the file, or make the run anew"
-_TOLERANCE = 1e-6
-"""Most that an accuracy in `result.json` may differ from the share of right verdicts in `correct.json`."""
-
+RESTORE = "Restore the file, or make the run anew"
 Share = Annotated[float, Field(ge=0, le=1)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Interval = Annotated[list[Share], Field(min_length=2, max_length=2)]
 T = TypeVar("T", bound=BaseModel)
 
 
-class _Part(BaseModel):
+class Part(BaseModel):
+    """A part of what the files hold: exact types, finite numbers, nothing changes."""
+
     model_config = ConfigDict(
         strict=True, frozen=True, allow_inf_nan=False, validate_by_name=True, validate_by_alias=True
     )
 
 
-class Figures(_Part):
+class Figures(Part):
     """Accuracy on `n` test images with its interval."""
 
     accuracy: Share
@@ -43,7 +42,7 @@ class Figures(_Part):
     n: NonNegativeInt
 
 
-class Predictor(_Part):
+class Predictor(Part):
     """What one predictor did on each test set."""
 
     base: Figures
@@ -54,7 +53,7 @@ class Predictor(_Part):
     prompts: list[str] | None = None
 
 
-class Clip(_Part):
+class Clip(Part):
     """Fingerprint of the CLIP model."""
 
     name: str
@@ -63,12 +62,12 @@ class Clip(_Part):
     precision: str = "float32"
 
 
-class _Score(_Part):
+class _Score(Part):
     accuracy: Share
     loss: Finite
 
 
-class Best(_Part):
+class Best(Part):
     """The best prompt, and its place in the history."""
 
     text: str
@@ -78,20 +77,20 @@ class Best(_Part):
     parent: NonNegativeInt | None = None
 
 
-class Ensemble(_Part):
+class Ensemble(Part):
     """Prompts that predict together."""
 
     prompts: list[str]
     score: _Score
 
 
-class _Tokens(_Part):
+class _Tokens(Part):
     model: str = ""
     prompt_tokens: NonNegativeInt = 0
     completion_tokens: NonNegativeInt = 0
 
 
-class _Usage(_Part):
+class _Usage(Part):
     steps: NonNegativeInt
     proposals: NonNegativeInt
     prompt_tokens: NonNegativeInt
@@ -100,7 +99,7 @@ class _Usage(_Part):
     captions: _Tokens = _Tokens()
 
 
-class Gain(_Part):
+class Gain(Part):
     """Recall of one class under the prompt that a search set out from, and under the best one."""
 
     name: str = Field(alias="class")
@@ -109,7 +108,7 @@ class Gain(_Part):
     gain: Finite
 
 
-class Difference(_Part):
+class Difference(Part):
     """Of two accuracies on the same images, with its 95% interval."""
 
     value: Finite
@@ -117,19 +116,19 @@ class Difference(_Part):
     high: Finite
 
 
-class Comparison(_Part):
+class Comparison(Part):
     """What the best prompt of a search is better by than a plain one, on each test set where it can be told."""
 
     prompt: str
     differences: dict[str, Difference]
 
 
-class _Said(_Part):
+class _Said(Part):
     reason: str
     text: str
 
 
-class Unusable(_Part):
+class Unusable(Part):
     """The last `steps` of a search in a row without a proposal that could be used, and examples of what was said."""
 
     steps: PositiveInt
@@ -139,7 +138,7 @@ class Unusable(_Part):
     replies: list[_Said]
 
 
-class Result(_Part):
+class Result(Part):
     """The content of `result.json`."""
 
     schema_number: Annotated[int, Field(alias="schema", ge=1)] = 1
@@ -193,11 +192,6 @@ class Result(_Part):
     cost: Annotated[Finite, Field(ge=0)] | None
 
 
-class _Correct(_Part):
-    images: dict[str, list[str] | None]
-    verdicts: dict[str, dict[str, Annotated[str, Field(pattern="^[01]*$")] | None]]
-
-
 def write_result(folder: RunFolder, result: Result, verdicts: dict[str, Any]) -> None:
     """Write both files; `verdicts` is what `ipo.task.verdicts` gives."""
     folder.write(CORRECT_FILE, verdicts)
@@ -216,39 +210,11 @@ def read_result(folder: Path) -> Result:
     if isinstance(number, int) and number > SCHEMA:
         what = f"{RESULT_FILE} is of a later version of ipo: schema {number}, and this one reads {SCHEMA}"
         raise RunError(what, where=str(folder), remedy="Update ipo")
-    return _checked(Result, content, folder, RESULT_FILE)
+    return checked_content(Result, content, folder, RESULT_FILE)
 
 
-def read_verdicts(folder: Path, result: Result) -> tuple[dict[str, tuple[str, ...]], dict[str, dict[str, str]]]:
-    """The paths of the test images of each test set, and each predictor's verdict on each, from `correct.json`.
-
-    Test sets that were not used are left out. Raises `RunError` where the file is damaged or not that of `result`.
-    """
-    content = read_run_json(folder, CORRECT_FILE)
-    named = {"images": content.get("images"), "verdicts": {k: v for k, v in content.items() if k != "images"}}
-    correct = _checked(_Correct, named, folder, CORRECT_FILE)
-    images = {split: tuple(paths) for split, paths in correct.images.items() if paths}
-    verdicts = {name: {split: bits for split, bits in own.items() if bits} for name, own in correct.verdicts.items()}
-    for name, predictor in result.predictors.items():
-        if not _belong_together(predictor, images, verdicts.get(name, {})):
-            what = f"{RESULT_FILE} and {CORRECT_FILE} do not belong together: {name}"
-            raise RunError(what, where=str(folder), remedy=_REMEDY)
-    return images, verdicts
-
-
-def _belong_together(predictor: Predictor, images: dict[str, tuple[str, ...]], verdicts: dict[str, str]) -> bool:
-    """Whether there is one verdict an image, and as many right ones as the accuracy says, on every test set."""
-    figures = {"base": predictor.base} | ({"new": predictor.new} if predictor.new else {}) | predictor.targets
-    if figures.keys() != verdicts.keys():
-        return False
-    return all(
-        len(verdicts[split]) == len(images.get(split, ())) == figures[split].n
-        and abs(verdicts[split].count("1") / len(verdicts[split]) - figures[split].accuracy) < _TOLERANCE
-        for split in figures
-    )
-
-
-def _checked(kind: type[T], content: dict[str, Any], folder: Path, name: str) -> T:
+def checked_content(kind: type[T], content: dict[str, Any], folder: Path, name: str) -> T:
+    """The content of a file as its type. Raises `RunError` that names the file and the first place that is wrong."""
     try:
         return kind.model_validate(content)
     except ValidationError as error:
@@ -256,5 +222,5 @@ def _checked(kind: type[T], content: dict[str, Any], folder: Path, name: str) ->
         place = ".".join(map(str, first["loc"]))
         more = f", and {len(others)} more" if others else ""
         raise RunError(
-            f"{name} is damaged: {place}: {first['msg']}{more}", where=str(folder), remedy=_REMEDY
+            f"{name} is damaged: {place}: {first['msg']}{more}", where=str(folder), remedy=RESTORE
         ) from error

@@ -10,97 +10,22 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from itertools import accumulate, pairwise
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
-
-from pydantic import Field
 
 from ipo.config import SelectionRule
 from ipo.errors import RunError
 from ipo.llm.base import UNPAID, Message, Reply, Spent, Usage
 from ipo.search.history import History
+from ipo.search.replies import Answers, Kept, Pending
 from ipo.store.disk import writing
-from ipo.store.files import EXACT, append_rows, checked, parse_rows, truncate_rows
+from ipo.store.files import append_rows, parse_rows, truncate_rows
 
 HISTORY_FILE = "history.jsonl"
 REPLIES_FILE = "replies.jsonl"
 PENDING_FILE = "replies.pending.jsonl"
 """The replies so far of the step that is under way: a line for the question, then one a reply."""
-
-
-@dataclass(frozen=True)
-class Answers:
-    """What came back to one question of a step, and how long it took in seconds."""
-
-    step: int
-    replies: tuple[Reply, ...]
-    seconds: float
-    ask: int = 0
-    """Place of the question in its step; the log of earlier versions has one a step."""
-
-    __pydantic_config__: ClassVar = EXACT
-
-    @classmethod
-    def from_json(cls, row: dict[str, Any]) -> Answers:
-        """One line of the reply log. Raises `ValueError` for another shape."""
-        answers = _answers({name: value for name, value in row.items() if name not in ("time", "messages")})
-        if any(reply.error is not None and reply.text for reply in answers.replies):
-            raise ValueError("a reply has both a text and an error")
-        return answers
-
-
-@dataclass
-class Pending:
-    """The question that is under way: what was asked, the replies so far by place, and the seconds until the last."""
-
-    step: int
-    ask: int
-    messages: list[dict[str, Any]]
-    replies: dict[int, Reply] = field(default_factory=dict)
-    seconds: float = 0.0
-
-    @classmethod
-    def read(cls, path: Path) -> Pending | None:
-        """What a killed run left, if anything. Raises `RunError` where it is damaged."""
-        pending = cls(0, 0, [])
-        parse_rows(path, pending._add)
-        return pending if pending.step else None
-
-    def _add(self, row: dict[str, Any]) -> None:
-        """Take in one line. Raises `ValueError` or `KeyError` for one that does not belong here."""
-        if not self.step:
-            asked = _asked({"step": row["step"], "ask": row.get("ask", 0), "messages": row["messages"]})
-            self.step, self.ask, self.messages = asked.step, asked.ask, list(asked.messages)
-            return
-        kept = _kept(row)
-        if kept.index in self.replies:
-            raise ValueError(f"a second reply {kept.index}")
-        self.replies[kept.index], self.seconds = kept.reply, kept.seconds
-
-
-@dataclass(frozen=True)
-class _Asked:
-    step: Annotated[int, Field(ge=1)]
-    ask: Annotated[int, Field(ge=0)]
-    messages: list[dict[str, str]]
-
-    __pydantic_config__: ClassVar = EXACT
-
-
-@dataclass(frozen=True)
-class _Kept:
-    """One reply of the step that is under way; `index` is its place, `seconds` when it came after asking."""
-
-    index: Annotated[int, Field(ge=0)]
-    seconds: float
-    reply: Reply
-
-    __pydantic_config__: ClassVar = EXACT
-
-
-_answers, _asked, _kept = checked(Answers), checked(_Asked), checked(_Kept)
 
 
 class Record:
@@ -186,7 +111,7 @@ class Record:
         assert self._pending is not None, "keep follows begin"
         if reply.error is not None:
             return
-        kept = _Kept(index, round(self._pending.seconds + seconds, 3), reply)
+        kept = Kept(index, round(self._pending.seconds + seconds, 3), reply)
         rows = [asdict(kept)]
         if not self._pending.replies:
             pending = self._pending

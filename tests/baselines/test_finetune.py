@@ -13,7 +13,8 @@ from torch.nn.functional import cross_entropy, normalize
 
 from ipo.errors import ConfigError, RunError
 from ipo.evaluate import PromptPredictor
-from ipo.methods import FitRun, load_tensors
+from ipo.methods import FitRun
+from ipo.store.tensors import load_tensors
 from ipo_baselines import finetune, regularisers
 from ipo_baselines.towers import TunedPredictor, first_classifier, interpolate
 from ipo_baselines.training import seeded_generator

@@ -13,7 +13,8 @@ from pathlib import Path
 import torch
 from torch.multiprocessing.spawn import start_processes
 
-from ipo.methods import FitRun, save_tensors
+from ipo.methods import FitRun
+from ipo.store.tensors import save_tensors
 from ipo_baselines.finetune import LIPSUM_FT, LipsumOptions
 from tests.baselines.tiny import tiny_task
 

@@ -14,8 +14,9 @@ from ipo.errors import ConfigError
 from ipo.llm.base import Message, Reply, Style
 from ipo.llm.load import grammar_of, require_llm
 from ipo.llm.local.huggingface import HuggingFaceLLM
-from ipo.llm.phrases import WordLists, content_key, grammar, pattern, random_phrases, with_article, word_lists
+from ipo.llm.phrases import WordLists, content_key, grammar, pattern, with_article, word_lists
 from ipo.llm.presets import presets
+from ipo.llm.random_phrases import random_phrases
 from ipo.prompt import Prompt, text_key
 from ipo.search.propose import MOST_CHARACTERS, accept
 from ipo.search.words import odd_signs, unfit_words, unknown_words

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 from ipo.config import Section
-from ipo.llm.phrases import random_phrases
+from ipo.llm.random_phrases import random_phrases
 from ipo.prompt import CLASS_PLACEHOLDER
 from ipo.search.meta_prompt import build_messages
 from ipo.search.strategy import Ask, Strategy, View

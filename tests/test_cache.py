@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 import sys
 from pathlib import Path
 
@@ -92,7 +93,7 @@ def test_captions_go_on_where_none_can_be_kept(tmp_path, caplog):
     captioner = Captioner(ScriptedDescriber(), tmp_path / "captions")
     expected = Captioner(ScriptedDescriber(), tmp_path / "other").caption(pictures)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("sqlite3.connect", read_only(cache.sqlite3.connect))
+        patch.setattr("sqlite3.connect", read_only(sqlite3.connect))
         assert captioner.caption(pictures) == expected
     assert len([record for record in caplog.records if "readonly" in record.getMessage()]) == 1
 

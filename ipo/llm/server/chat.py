@@ -20,8 +20,8 @@ from ipo.llm.phrases import pattern, word_lists
 from ipo.llm.server.answer import Answer, line
 from ipo.llm.server.client import Server, as_they_come, estimated_tokens
 from ipo.llm.server.dialect import PROBE, Dialect, names_an_option, names_the_format
-from ipo.llm.server.tries import MALFORMED, is_whole, keeps_to, last_of, worth_repeating
-from ipo.llm.thoughts import answer_of, thinks_aloud
+from ipo.llm.server.tries import MALFORMED, is_cut_in_thoughts, is_whole, keeps_to, last_of, since, worth_repeating
+from ipo.llm.thoughts import thinks_aloud
 
 _SEED_RANGE = 2**31
 _SEED_STEP = 7919
@@ -95,10 +95,11 @@ class OpenAILLM:
 
         rows = [row for row in range(n) if row not in have]
         came = bool(have)
-        for row, reply in map(ask, rows[: 0 if self._settled else 1]):
+        if rows and not self._settled:
+            row, reply = ask(rows.pop(0))
             if reply.error is not None:
                 raise self._failure(reply)
-            self._settled, rows, came = True, rows[1:], True
+            self._settled = came = True
             yield row, reply
         for row, reply in as_they_come(ask, rows, self._settings.concurrency):
             came = came or reply.error is None
@@ -211,7 +212,7 @@ class OpenAILLM:
 
     def _read(self, answer: Answer, chat: Any, started: float, bound: int) -> Reply:
         """The reply in an answer that may take `bound` tokens: one that holds no text is an error."""
-        if _is_cut_in_thoughts(answer, bound):
+        if is_cut_in_thoughts(answer, bound):
             thoughts = line(answer.thoughts or answer.text)[:100]
             what = f"the model's thoughts took all {bound} tokens that it was given ({thoughts or 'and are not shown'})"
             reply = self._failed(what, started, THOUGHTS)
@@ -221,7 +222,7 @@ class OpenAILLM:
             if answer.is_completion:
                 self._remedy = "Ask another model, or with another --template; `--resume` goes on with the run"
         else:
-            reply = Reply(answer.text, self.form, answer.finish, seconds=_since(started))
+            reply = Reply(answer.text, self.form, answer.finish, seconds=since(started))
         asked = sum(estimated_tokens(message["content"]) for message in chat)
         prompt_tokens, completion_tokens = self._server.tokens(answer, asked, bound)
         return replace(reply, prompt_tokens=prompt_tokens, completion_tokens=completion_tokens)
@@ -240,21 +241,10 @@ class OpenAILLM:
 
     def _failed(self, error: Exception | str, started: float, reason: str = "error") -> Reply:
         self._remedy = f"{self._server.remedy(error)}; `--resume` goes on with the run"
-        return Reply("", self.form, reason, seconds=_since(started), error=self._server.reason(error))
+        return Reply("", self.form, reason, seconds=since(started), error=self._server.reason(error))
 
     def _failure(self, reply: Reply) -> LLMError:
         remedy = self._remedy
         if self._lists is not None and "llm.grammar" not in remedy:
             remedy += "; a server without JSON schemas needs --set llm.grammar=free"
         return LLMError(f"no reply could be had: {reply.error}", where=self.name, remedy=remedy)
-
-
-def _since(started: float) -> float:
-    return round(time.monotonic() - started, 4)
-
-
-def _is_cut_in_thoughts(answer: Answer, bound: int) -> bool:
-    """Whether a reply was cut off, and thoughts took some or all of its room. Some servers do not say that they cut."""
-    said = answer.usage[1]
-    cut = answer.finish == "length" or (isinstance(said, int) and said >= bound and answer_of(answer.text) is None)
-    return cut and (not answer.text or bool(answer.thoughts) or thinks_aloud(answer.text))

@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 
 from ipo.errors import PromptError
 from ipo.llm.base import Reply
 from ipo.llm.parse import read_prompt
+from ipo.llm.server.answer import Answer
+from ipo.llm.thoughts import answer_of, thinks_aloud
 
 MALFORMED = "malformed"
 """Finish reason of an answer that came but is none, such as a page of HTML."""
+
+
+def since(started: float) -> float:
+    """Seconds since a time of the monotonic clock, to a tenth of a millisecond."""
+    return round(time.monotonic() - started, 4)
 
 
 def last_of(tries: Sequence[Reply]) -> Reply:
@@ -22,6 +30,13 @@ def last_of(tries: Sequence[Reply]) -> Reply:
         completion_tokens=sum(reply.completion_tokens for reply in tries),
         seconds=round(sum(reply.seconds for reply in tries), 4),
     )
+
+
+def is_cut_in_thoughts(answer: Answer, bound: int) -> bool:
+    """Whether a reply was cut off, and thoughts took some or all of its room. Some servers do not say that they cut."""
+    said = answer.usage[1]
+    cut = answer.finish == "length" or (isinstance(said, int) and said >= bound and answer_of(answer.text) is None)
+    return cut and (not answer.text or bool(answer.thoughts) or thinks_aloud(answer.text))
 
 
 def is_whole(reply: Reply) -> bool:

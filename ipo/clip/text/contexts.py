@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from ipo.clip.text.tokens import Tokens
+from ipo.clip.text.tokens import Tokens, vector_id
 
 
 def context_sequences(
@@ -29,7 +29,8 @@ def context_sequences(
             second = offset + (image * spans + (index if spans > 1 else 0)) * count_after
             words = tokens.words(name + tail) if not count_after else tokens.words(name)
             behind = () if not count_after else tokens.words(tail)
-            left, right = range(-1 - first, -1 - first - count, -1), range(-1 - second, -1 - second - count_after, -1)
+            left = map(vector_id, range(first, first + count))
+            right = map(vector_id, range(second, second + count_after))
             sequence = [*tokens.start, *left, *words, *right, *behind, *tokens.end]
             tokens.check(len(sequence), f"{count + count_after} context vectors, {name}{tail}")
             sequences.append(sequence)

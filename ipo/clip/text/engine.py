@@ -21,6 +21,7 @@ from torch.nn.functional import normalize, scaled_dot_product_attention
 from torch.utils.checkpoint import checkpoint
 
 from ipo.clip.text.packing import Group, Pack, packs, sent
+from ipo.clip.text.tokens import is_vector, vector_rows
 from ipo.clip.text.tower import Block, TextTower
 
 CPU_ROWS = 2048
@@ -30,7 +31,7 @@ WORKING_WIDTHS = 24
 
 
 class TextEngine:
-    """Encodes id sequences whose negative ids -1-r name rows of given context vectors."""
+    """Encodes id sequences some of whose ids are rows of given context vectors (see `vector_id`)."""
 
     def __init__(self, tower: TextTower, memory_mb: int) -> None:
         self.tower = tower
@@ -97,8 +98,8 @@ class TextEngine:
         weight = self.tower.embedding
         x = weight.index_select(0, pack.ids.clamp(min=0))
         if vectors is not None:
-            chosen = vectors.to(weight).index_select(0, (-1 - pack.ids).clamp(min=0))
-            x = torch.where((pack.ids < 0)[:, None], chosen, x)
+            chosen = vectors.to(weight).index_select(0, vector_rows(pack.ids))
+            x = torch.where(is_vector(pack.ids)[:, None], chosen, x)
         return x + self.tower.positions.index_select(0, pack.positions)
 
 

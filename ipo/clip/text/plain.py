@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from ipo.clip.text.tokens import Tokens
+from ipo.clip.text.tokens import Tokens, is_vector, vector_rows
 from ipo.errors import ModelError
 
 PLACEHOLDER_WORD = "x"
@@ -46,12 +46,12 @@ class PlainText:
     def _encode_batch(self, sequences: Sequence[Sequence[int]], vectors: Tensor | None) -> Tensor:
         weight = self._embedding.weight
         ids = self._tokens.padded(sequences).to(weight.device)
-        visible = torch.where(ids < 0, self._placeholder, ids)
+        visible = torch.where(is_vector(ids), self._placeholder, ids)
 
         def insert(_module: nn.Module, _inputs: Any, embedded: Tensor) -> Tensor:
             assert vectors is not None
-            rows = vectors.to(embedded.dtype)[(-1 - ids).clamp(min=0)]
-            return torch.where((ids < 0)[..., None], rows, embedded)
+            rows = vectors.to(embedded.dtype)[vector_rows(ids)]
+            return torch.where(is_vector(ids)[..., None], rows, embedded)
 
         hook = self._embedding.register_forward_hook(insert) if vectors is not None else None
         try:

@@ -13,6 +13,21 @@ from torch import Tensor
 from ipo.errors import ModelError, PromptError
 
 
+def vector_id(row: int) -> int:
+    """What stands in an id sequence for a row of given vectors: a negative number, which no token has."""
+    return -1 - row
+
+
+def is_vector(ids: Tensor) -> Tensor:
+    """Which ids (...) stand for rows of given vectors."""
+    return ids < 0
+
+
+def vector_rows(ids: Tensor) -> Tensor:
+    """The rows that ids (...) stand for; 0 for a token."""
+    return (-1 - ids).clamp(min=0)
+
+
 class Tokens:
     """What stands around the words of a text (`start`, `end`), how it is padded, and the ids of the words."""
 

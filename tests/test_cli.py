@@ -12,7 +12,19 @@ from ipo.cli.main import app
 from ipo.errors import IpoError
 from tests.processes import Ended, run_commands
 
-COMMANDS = ("optimize", "history", "evaluate", "baseline", "compare", "verify", "doctor", "datasets", "show", "tree")
+COMMANDS = (
+    "optimize",
+    "history",
+    "evaluate",
+    "baseline",
+    "compare",
+    "verify",
+    "doctor",
+    "datasets",
+    "show",
+    "tree",
+    "config",
+)
 OPTIMIZE_OPTIONS = {
     "--dataset", "--target", "--llm", "--base-url", "--clip", "--captioner", "--steps", "--candidates", "--history",
     "--select", "--template", "--temperature", "--shots", "--seed", "--classes", "--domains", "--data-root", "--device",

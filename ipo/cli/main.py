@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from ipo import __version__
-from ipo.cli import baseline, compare, datasets, doctor, evaluate, history, optimize, show, verify
+from ipo.cli import baseline, compare, config, datasets, doctor, evaluate, history, optimize, show, verify
 from ipo.errors import IpoError, RunError
 from ipo.screen import say, show_only_our_warnings, write_plainly
 from ipo.store.disk import reason_of
@@ -37,6 +37,7 @@ app.command()(evaluate.evaluate)
 app.command()(baseline.baseline)
 app.command()(compare.compare)
 app.command()(verify.verify)
+app.command()(config.config)
 app.command()(doctor.doctor)
 app.add_typer(datasets.app, name="datasets")
 

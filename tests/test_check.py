@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from ipo.cli.main import app
-from ipo.config import load_settings
+from ipo.config import STAND_INS, load_settings
 from ipo.data.load import target_parts, with_kind
 from ipo.errors import IpoError
 from ipo.runs.check import CHECKS, check, require_run_place
@@ -197,3 +197,12 @@ def test_a_dataset_may_be_a_bare_path(bare, tmp_path):
 def test_a_run_may_lie_in_a_hidden_folder_of_the_pictures(bare, place):
     settings = load_settings(overrides={"data": {"dataset": f"folder:{place}/photos"}})
     require_run_place(place / "photos" / ".runs" / "1", settings)
+
+
+@pytest.mark.parametrize("model", STAND_INS)
+def test_both_stand_ins_are_known_with_and_without_offline(model, bare):
+    for offline in (False, True):
+        values = {"data": {"dataset": "photos"}, "clip": {"model": model}, "offline": offline}
+        for key, make in CHECKS:
+            if key == "clip.model":
+                make(load_settings(None, values))

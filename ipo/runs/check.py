@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ipo.captions.load import require_captioner
 from ipo.clip.specs import LOCAL, require_clip_spec
-from ipo.config import OFFLINE_CLIP, SearchOptions, Settings
+from ipo.config import STAND_INS, SearchOptions, Settings
 from ipo.data.folders import is_dropping
 from ipo.data.load import require_known, require_there, target_parts
 from ipo.data.own.classnames import read_map
@@ -131,7 +131,7 @@ def devices_are_there(settings: Settings) -> None:
 def weights_are_known(settings: Settings) -> None:
     """open_clip knows the tag, and offline the weights are here. It is imported for that, as it is for the model."""
     model = settings.clip.model
-    if model != OFFLINE_CLIP and not model.startswith(LOCAL):
+    if model not in STAND_INS and not model.startswith(LOCAL):
         from ipo.clip.sources import require_source
 
         require_source(model, offline=settings.offline)

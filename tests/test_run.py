@@ -10,10 +10,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 from torch.nn.functional import normalize
+from typer.testing import CliRunner
 
 from ipo import run as running
-from ipo.cli import evaluate
 from ipo.cli import running as command
+from ipo.cli.main import app
 from ipo.cli.settings import template_place
 from ipo.config import Settings, StrategySettings, load_settings
 from ipo.errors import ConfigError, DataError, IpoError, RunError
@@ -304,26 +305,29 @@ def test_a_shipped_template_is_taken_by_its_name_and_ones_own_by_its_place(tmp_p
     assert template_place(Path("./sub/ipo.j2")) == str(tmp_path / "sub" / "ipo.j2")
 
 
-def test_an_evaluation_names_the_split_that_it_tests_on(shop, pictures, capsys):
+def evaluate(dataset: object, *options: object) -> str:
+    """What `ipo evaluate` prints of one prompt."""
+    arguments = ["evaluate", "-p", "a <CLASS>", "--dataset", dataset, "--set", "clip.workers=0", *options]
+    done = CliRunner().invoke(app, list(map(str, arguments)))
+    if done.exception is not None:
+        raise done.exception
+    return done.stdout
+
+
+def test_an_evaluation_names_the_split_that_it_tests_on(shop, pictures):
     for seed in (1, 3):
-        place = f"folder:{pictures / 'train'}"
-        evaluate.evaluate(["a <CLASS>"], dataset=place, seed=seed, assignments=["clip.workers=0"], as_json=True)
-        (row,) = json.loads(capsys.readouterr().out)
+        (row,) = json.loads(evaluate(f"folder:{pictures / 'train'}", "--seed", seed, "--json"))
         assert row["split_source"] == f"seeded ({seed})"
     (pictures / "train").rename(pictures / "photos[old]")
     place = f"folder:{pictures / 'photos[old]'}"
-    evaluate.evaluate(["a <CLASS>"], dataset=place, seed=3, assignments=["clip.workers=0"])
-    shown = capsys.readouterr().out
+    shown = evaluate(place, "--seed", 3)
     assert f"{place}, all classes" in shown
     assert "3 test images, split seeded (3)" in shown
 
 
-def test_an_evaluation_may_use_all_images_and_a_folder_of_test_images_alone(shop, pictures, capsys):
+def test_an_evaluation_may_use_all_images_and_a_folder_of_test_images_alone(shop, pictures):
     def images(place, which):
-        evaluate.evaluate(
-            ["a <CLASS>"], dataset=f"folder:{place}", images=which, assignments=["clip.workers=0"], as_json=True
-        )
-        (row,) = json.loads(capsys.readouterr().out)
+        (row,) = json.loads(evaluate(f"folder:{place}", "--images", which, "--json"))
         return row["n"], row["split_source"]
 
     count = len(list((pictures / "train").rglob("*.*")))
@@ -340,7 +344,7 @@ def test_an_evaluation_without_a_test_image_is_an_error_before_any_model(split, 
     (tmp_path / "t.csv").write_text("\n".join(["path,label,split,domain", *rows]))
     monkeypatch.setattr("ipo.fixed_prompts.load_clip", lambda *_, **__: pytest.fail("loaded"))
     with pytest.raises(DataError, match=r"(there are no|none of the \d+) test images \(all\)"):
-        evaluate.evaluate(["a <CLASS>"], dataset=f"csv:{tmp_path / 't.csv'}", domains=domain)
+        evaluate(f"csv:{tmp_path / 't.csv'}", "--domains", domain)
 
 
 def test_a_search_without_an_llm_is_a_whole_run(shop, pictures, tmp_path, monkeypatch):

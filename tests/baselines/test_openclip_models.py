@@ -63,7 +63,7 @@ def test_recomputed_activations_and_small_chunks_give_the_same_tower(openclip_ta
 def test_in_bfloat16_too_the_penalty_is_0_at_the_start(openclip_task):
     options = finetune.LIPSUM_FT.configure("tiny", 4, {"workers": 0, "precision": "bfloat16", "augment": False})
     model = first_classifier(openclip_task)
-    tuning = Tuning(openclip_task, options, model, text_guidance(80, 8)(openclip_task, model, 1.0))
+    tuning = Tuning(openclip_task, options, model, text_guidance(openclip_task, model, 1.0, texts=80, length=8))
     chunks = next(iter(tuning.steps(0)))
     assert float(tuning.gradient(0, chunks)[1]) == 0
     model.tower.visual.proj.data += 0.1

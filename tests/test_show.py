@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 
 from ipo.cli.main import app
 from ipo.cli.show import changes, lineage, read_history
+from ipo.errors import ConfigError, RunError
 from tests.test_run import pictures, search, settings, shop
 
 __all__ = ["pictures", "shop"]
@@ -36,7 +37,7 @@ def test_a_step_is_shown_with_its_question_and_what_became_of_each_reply(run):
     assert "a very old <CLASS>.  (step 2, id 3)" in shown
     assert "rejected  no slot | here  (no prompt" in shown
     asked = json.loads(call("show", run, 2, "--json"))
-    assert [len(ask["replies"]) for ask in asked["asks"]] == [2]
+    assert [len(ask["answers"]["replies"]) for ask in asked["asks"]] == [2]
     assert [entry["step"] for entry in asked["entries"]] == [2, 2]
 
 
@@ -52,7 +53,7 @@ def test_a_step_that_is_none_names_the_last(run):
 
 
 def test_the_tree_goes_from_the_first_prompt_to_the_best_and_marks_the_words(run):
-    history = read_history(run)
+    history = read_history(run).entries
     ids = [entry["id"] for entry in json.loads(call("tree", run, "--id", 3, "--json"))]
     assert ids[0] == 0
     assert ids[-1] == 3
@@ -72,10 +73,28 @@ def test_words_that_came_and_went_are_told_in_their_order():
 
 
 def test_a_candidate_without_a_parent_is_its_own_tree(run):
-    assert [entry.id for entry in lineage(read_history(run), 0)] == [0]
+    assert [entry.id for entry in lineage(read_history(run).entries, 0)] == [0]
 
 
 def test_a_folder_of_no_search_is_one_line(tmp_path):
     for command in (("show", tmp_path, 1), ("tree", tmp_path)):
         with pytest.raises(Exception, match=r"no history.jsonl here"):
             call(*command)
+
+
+@pytest.mark.parametrize(
+    "line", ['{"step": 1, "asks": 3}', '{"step": 1}', "[]", '{"step": 1, "replies": 3, "seconds": 1, "messages": []}']
+)
+def test_a_damaged_log_is_one_line_and_no_part_of_it_is_shown(run, line):
+    (run / "replies.jsonl").write_text(line + "\n")
+    for more in ((), ("--json",)):
+        with pytest.raises(RunError, match=r"replies.jsonl"):
+            call("show", run, 1, *more)
+
+
+def test_a_run_that_has_scored_nothing_yet_says_so(run):
+    (run / "history.jsonl").write_text("")
+    with pytest.raises(ConfigError, match="not scored a prompt yet"):
+        call("show", run, 0)
+    with pytest.raises(RunError, match="no prompt of this run has a score"):
+        call("tree", run)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import random
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -11,11 +12,14 @@ import pytest
 from ipo.config import StrategySettings
 from ipo.errors import RunError
 from ipo.evaluate import PromptPredictor, ensemble_classifier, score_classifier, text_features
+from ipo.llm.base import Reply
 from ipo.prompt import HistoryEntry, Prompt
 from ipo.search.ensemble import greedy_ensemble
 from ipo.search.history import History
 from ipo.search.loop import Search, estimate, optimize
 from ipo.search.record import Record
+from ipo.search.replies import Answers
+from ipo.search.sets import read_sets
 from ipo.search.strategies.subset import best_sets, members_of
 from ipo.search.strategy import choose
 from tests.fakes import FakeClip, image_set
@@ -153,3 +157,17 @@ def test_a_history_with_sets_is_read_again_and_a_member_that_is_none_is_refused(
         with pytest.raises(RunError, match="member"):
             History.read("loss", tmp_path / "broken.jsonl")
         (tmp_path / "broken.jsonl").unlink()
+
+
+@pytest.mark.parametrize("named", ["9 1", "0 99999"])
+def test_a_logged_set_of_entries_that_are_no_prompts_is_one_line(named):
+    history = run(subset(steps=1))
+    with pytest.raises(RunError, match="another entry than a scored prompt"):
+        read_sets([Reply(named, "set", "stop")], history.empty() if named == "9 1" else history)
+
+
+@pytest.mark.parametrize("text", ["", "1 x", "-1 2", "1  2", "1" * 5000])
+def test_a_logged_set_that_is_no_list_of_ids_is_damage(text):
+    row = {"step": 1, "ask": 0, "seconds": 0.1, "replies": [asdict(Reply(text, "set", "stop"))]}
+    with pytest.raises(ValueError, match="other than ids"):
+        Answers.from_json(json.loads(json.dumps(row)))

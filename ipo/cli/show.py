@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -14,6 +15,8 @@ from ipo.screen import counted, printable
 
 if TYPE_CHECKING:
     from ipo.prompt import HistoryEntry
+    from ipo.search.history import History
+    from ipo.search.replies import Question
 
 RunArgument = Annotated[Path, typer.Argument(help="Run folder of a search.")]
 
@@ -29,24 +32,26 @@ def show(
 
       ipo show runs/caltech101-local-llama-16shot-seed1 3
 
-      ipo show RUN 3 --json | jq -r '.asks[].replies[].text'
+      ipo show RUN 3 --json | jq -r '.asks[].answers.replies[].text'
     """
-    entries = [entry for entry in read_history(run) if entry.step == step]
+    history = read_history(run)
+    entries = [entry for entry in history if entry.step == step]
     if not entries:
-        last = max((entry.step for entry in read_history(run)), default=0)
-        raise ConfigError(f"there is no step {step}", where=str(run), remedy=f"The last is {last}")
+        remedy = f"The last is {history.entries[-1].step}" if len(history) else "The run has not scored a prompt yet"
+        raise ConfigError(f"there is no step {step}", where=str(run), remedy=remedy)
     asks = read_asks(run, step)
     if as_json:
-        print_json({"step": step, "asks": asks, "entries": [entry.to_json() for entry in entries]})
+        told = [asdict(ask) for ask in asks]
+        print_json({"step": step, "asks": told, "entries": [entry.to_json() for entry in entries]})
         return
     console, rest = output(), list(entries)
     for place, ask in enumerate(asks, start=1):
-        replies = ask["replies"]
+        replies, seconds = ask.answers.replies, ask.answers.seconds
         many = f"question {place} of {len(asks)}, " if len(asks) > 1 else ""
-        console.print(f"Step {step}: {many}{counted(len(replies), 'reply')} in {ask['seconds']:.1f} s", style="bold")
-        for message in ask["messages"]:
-            for line in message["content"].split("\n"):
-                console.print(f"  | {printable(line)}")
+        console.print(f"Step {step}: {many}{counted(len(replies), 'reply')} in {seconds:.1f} s", style="bold")
+        for message in ask.messages:
+            for line in message.content.split("\n"):
+                console.print(f"  | {printable(line)}", soft_wrap=True)
         for entry in rest[: len(replies)]:
             console.print(outcome(entry), soft_wrap=True)
         rest = rest[len(replies) :]
@@ -75,7 +80,7 @@ def tree(
     history = read_history(run)
     if entry is not None and entry >= len(history):
         raise ConfigError(f"there is no candidate {entry}", where=str(run), remedy=f"The last is {len(history) - 1}")
-    found = lineage(history, best_of(run) if entry is None else entry)
+    found = lineage(history.entries, history.best().id if entry is None else entry)
     if as_json:
         print_json([one.to_json() for one in found])
         return
@@ -85,33 +90,24 @@ def tree(
         console.print(f"{'  ' * depth}{outcome(one)}{changes(before, one.text) if depth else ''}", soft_wrap=True)
 
 
-def read_history(run: Path) -> list[HistoryEntry]:
-    """The candidates of a search. Raises `RunError` where there are none."""
+def read_history(run: Path) -> History:
+    """The history of a search. Raises `RunError` where there is none."""
     from ipo.runs.folder import read_settings
     from ipo.search.history import History
     from ipo.search.record import HISTORY_FILE
 
     if not (run / HISTORY_FILE).exists():
         raise RunError(f"no {HISTORY_FILE} here", where=str(run), remedy="Give the folder of an `ipo optimize` run")
-    return History.read(read_settings(run).search.select, run / HISTORY_FILE).entries
+    return History.read(read_settings(run).search.select, run / HISTORY_FILE)
 
 
-def read_asks(run: Path, step: int) -> list[dict[str, Any]]:
-    """The questions of a step with their replies, as the log has them."""
+def read_asks(run: Path, step: int) -> list[Question]:
+    """The questions of a step with their replies, as the log has them. Raises `RunError` where it is damaged."""
     from ipo.search.record import REPLIES_FILE
-    from ipo.store.files import read_rows
+    from ipo.search.replies import Question
+    from ipo.store.files import parse_rows
 
-    path = run / REPLIES_FILE
-    return [row for row in read_rows(path) if row.get("step") == step] if path.exists() else []
-
-
-def best_of(run: Path) -> int:
-    """The id of the best candidate so far."""
-    from ipo.runs.folder import read_settings
-    from ipo.search.history import History
-    from ipo.search.record import HISTORY_FILE
-
-    return History.read(read_settings(run).search.select, run / HISTORY_FILE).best().id
+    return [asked for asked in parse_rows(run / REPLIES_FILE, Question.from_json) if asked.answers.step == step]
 
 
 def lineage(history: list[HistoryEntry], start: int) -> list[HistoryEntry]:

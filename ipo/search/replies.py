@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
 
-from ipo.llm.base import Reply
+from ipo.llm.base import Message, Reply
 from ipo.store.files import EXACT, checked, parse_rows
+
+_SET = re.compile(r"[0-9]{1,9}( [0-9]{1,9})*")
+"""The ids of the members of a set of prompts."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +34,22 @@ class Answers:
         answers = _answers({name: value for name, value in row.items() if name not in ("time", "messages")})
         if any(reply.error is not None and reply.text for reply in answers.replies):
             raise ValueError("a reply has both a text and an error")
+        if any(reply.form == "set" and not _SET.fullmatch(reply.text) for reply in answers.replies):
+            raise ValueError("a set of prompts is named by other than ids")
         return answers
+
+
+@dataclass(frozen=True)
+class Question:
+    """A question of a step as the log has it: what was asked, and the answers."""
+
+    messages: tuple[Message, ...]
+    answers: Answers
+
+    @classmethod
+    def from_json(cls, row: dict[str, Any]) -> Question:
+        """One line of the reply log. Raises `ValueError` or `KeyError` for another shape."""
+        return cls(_messages(row["messages"]), Answers.from_json(row))
 
 
 @dataclass
@@ -85,3 +104,4 @@ class Kept:
 
 
 _answers, _asked, _kept = checked(Answers), checked(Asked), checked(Kept)
+_messages = checked(tuple[Message, ...])

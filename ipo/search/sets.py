@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ipo.clip.base import ClipModel
+from ipo.errors import RunError
 from ipo.evaluate import ImageSet, ensemble_classifier, score_classifier, text_features
 from ipo.llm.base import Reply
 from ipo.prompt import Prompt, Score
@@ -38,11 +39,18 @@ def as_reply(members: Sequence[int]) -> Reply:
 
 
 def read_sets(replies: Sequence[Reply], history: History) -> list[PromptSet | Reject]:
-    """The sets that replies of the form `set` name; a reject for one that is there already."""
+    """The sets that replies of the form `set` name; a reject for one that is there already.
+
+    Raises `RunError` for an id that is that of no single prompt before it, as a damaged log may have.
+    """
     known = {entry.members for entry in history}
+    single = {entry.id for entry in history.scored() if entry.members is None}
     verdicts: list[PromptSet | Reject] = []
     for reply in replies:
         members = tuple(map(int, reply.text.split()))
+        if not single.issuperset(members):
+            what = "a set of prompts names another entry than a scored prompt"
+            raise RunError(what, where=str(history.path or "history"), remedy="Restore the files, or start a new run")
         found = PromptSet(members, tuple(Prompt(history.entries[place].text) for place in members))
         verdicts.append(Reject(found.text, "duplicate") if members in known else found)
         known.add(members)

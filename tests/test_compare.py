@@ -331,3 +331,11 @@ def test_command_leaves_out_what_is_not_finished_and_says_so(tmp_path):
     assert result.exit_code == 1, result.output
     assert "zero-shot" in result.stdout
     assert ["/b)" in line or "/notes.txt)" in line for line in result.stderr.splitlines()] == [True] * 2
+
+
+def test_a_cost_of_nothing_makes_no_column():
+    free = [replace(trial(name), cost=0.0) for name in ("coop", "cocoop")]
+    assert "cost, $" not in [column.head for column in columns(compare(free))]
+    paid = columns(compare([*free, replace(trial("ipo"), cost=0.5)]))
+    (cells,) = (column.cells for column in paid if column.head == "cost, $")
+    assert sorted(cells) == ["", "", "0.5000"]

@@ -41,7 +41,7 @@ def columns(rows: Sequence[Row]) -> list[Column]:
     differences += [(f"Δ {ends[spec]}", _difference(spec)) for spec in ends]
     spent: list[tuple[str, Callable[[Row], str]]] = [
         ("time, s", lambda row: "" if row.seconds is None else f"{row.seconds:,.0f}"),
-        ("cost, $", lambda row: "" if row.cost is None else f"{row.cost:.4f}"),
+        ("cost, $", lambda row: f"{row.cost:.4f}" if row.cost else ""),
     ]
     labels = [
         Column("dataset", tuple(row.dataset for row in rows), is_label=True),

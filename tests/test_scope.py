@@ -12,6 +12,7 @@ from ipo.errors import ConfigError
 from ipo.runs.folder import settings_toml
 from ipo.runs.readers import EVALUATE, VERIFY, method_reader
 from ipo.runs.scope import CONDITIONS, unread
+from ipo.search.strategy import choose
 from ipo.store.toml import parse_toml
 
 DEFAULTS = flat(Settings().model_dump(mode="json"))
@@ -193,3 +194,15 @@ def test_the_name_of_a_run_tells_the_strategy_where_it_is_another():
     assert label() == "local-llama"
     assert label("strategy.name=opro", "llm.spec=openai:gpt-4o") == "opro-openai:gpt-4o"
     assert label("strategy.name=random") == "random"
+
+
+def test_a_file_of_start_templates_is_found_from_any_folder_and_missing_at_once(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "own.txt").write_text("an etching of a <CLASS>.\n")
+    chosen = ["strategy.name=evoprompt-ga", "strategy.start=own.txt"]
+    settings = make_settings(READERS["ipo"], None, chosen, {})
+    assert settings.strategy.options == {"start": str(tmp_path / "own.txt")}
+    monkeypatch.chdir("/")
+    assert choose(settings.strategy).first(settings.search)[1:] == ("an etching of a <CLASS>.",)
+    with pytest.raises(ConfigError, match=r"own\.txt"):
+        make_settings(READERS["ipo"], None, chosen, {})

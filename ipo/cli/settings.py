@@ -16,6 +16,7 @@ from ipo.render import is_shipped
 from ipo.runs.folder import read_settings, require_run
 from ipo.runs.readers import Reader
 from ipo.runs.scope import CONDITIONS, unread
+from ipo.search.strategy import choose
 from ipo.store.toml import read_toml
 
 
@@ -82,6 +83,8 @@ def absolute_places(settings: Settings) -> Settings:
         "llm": {"spec": _model_place(settings.llm.spec)},
         "search": {"template": template_place(Path(template) if template else None)},
     }
+    chosen = choose(settings.strategy)
+    changes["strategy"] = {key: getattr(chosen.options, key) for key in settings.strategy.options}
     if captioner.startswith("hf:") and Path(captioner[3:]).is_dir():
         changes["captions"] = {"captioner": f"hf:{absolute(Path(captioner[3:]))}"}
     return settings.model_copy(

@@ -28,16 +28,19 @@ class StartOptions(Section):
     @field_validator("start")
     @classmethod
     def _can_be_read(cls, start: str) -> str:
-        if start not in ("first", "80"):
-            read_prompts(Path(start).expanduser())
-        return start
+        """A file by a path that no longer depends on the working folder."""
+        if start in ("first", "80"):
+            return start
+        path = Path(start).expanduser().absolute()
+        read_prompts(path)
+        return str(path)
 
 
 def start_templates(settings: SearchSettings, options: StartOptions) -> tuple[str, ...]:
     """The settings' first prompts, and the other start templates after them."""
     if options.start == "first":
         return settings.first_prompts
-    more = eighty() if options.start == "80" else read_prompts(Path(options.start).expanduser())
+    more = eighty() if options.start == "80" else read_prompts(Path(options.start))
     known = {text_key(text) for text in settings.first_prompts}
     return (*settings.first_prompts, *(prompt.text for prompt in more if prompt.key() not in known))
 

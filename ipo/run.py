@@ -218,7 +218,7 @@ def _result(
 ) -> Result:
     task = job.protocol.task
     predictors = {name: result.to_json() | {"prompts": fitted.prompts(name)} for name, result in results.items()}
-    gains = _gains(task.classnames, results[fitted.before], results[fitted.headline]) if fitted.before else []
+    gains = results[fitted.headline].gains(results[fitted.before], task.classnames) if fitted.before else []
     return Result.model_validate(
         {
             **job.facts(),
@@ -239,13 +239,3 @@ def _result(
             "cost": fitted.cost,
         }
     )
-
-
-def _gains(classnames: Sequence[str], before: BaseToNewResult, after: BaseToNewResult) -> list[dict[str, Any]]:
-    """Recall of each class of the fit under two predictors, largest gain first."""
-    rows = [
-        {"class": name, "first": old, "best": new, "gain": new - old}
-        for name, old, new in zip(classnames, before.base.recall, after.base.recall, strict=True)
-        if old is not None and new is not None
-    ]
-    return sorted(rows, key=lambda row: -row["gain"])

@@ -128,6 +128,15 @@ class BaseToNewResult:
             "targets": {name: evaluation.figures() for name, evaluation in self.targets.items()},
         }
 
+    def gains(self, before: BaseToNewResult, classnames: Sequence[str]) -> list[dict[str, Any]]:
+        """Recall of each class of the fit under another predictor and this one, largest gain first."""
+        rows = [
+            {"class": name, "first": old, "best": new, "gain": new - old}
+            for name, old, new in zip(classnames, before.base.recall, self.base.recall, strict=True)
+            if old is not None and new is not None
+        ]
+        return sorted(rows, key=lambda row: -row["gain"])
+
     def correct(self) -> dict[str, str]:
         """Each image's verdict, for every test set."""
         halves = {"base": self.base} | ({"new": self.new} if self.new else {})

@@ -60,6 +60,8 @@ def test_a_section_a_setting_a_strategy_and_a_method_are_found_by_name():
     assert "clip.model" not in call("search")
     assert "strategy.iterations" in call("strategy:blackbox")
     assert "n_ctx" in call("method:coop")
+    assert "strategy:ipo has no options" in call("strategy:ipo")
+    assert "search.steps" in call("method:ipo")
     (row,) = json.loads(call("llm.temperature", "--format", "json"))
     assert row["key"] == "llm.temperature"
 

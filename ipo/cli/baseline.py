@@ -90,14 +90,7 @@ def print_methods() -> None:
 
 def print_options(name: str) -> None:
     """The options of a method with their defaults."""
-    from ipo.methods import find_method
+    from ipo.cli.config import method_groups, print_tables
 
-    table = Table(
-        title=f"Options of {name} (--set KEY=VALUE); some defaults depend on dataset and shots, as published",
-        title_justify="left",
-    )
-    for heading in ("key", "default", "meaning"):
-        table.add_column(heading, no_wrap=heading == "key")
-    for key, field in find_method(name).options.model_fields.items():
-        table.add_row(key, repr(field.default), field.description or "")
-    output().print(table)
+    print_tables(method_groups([name]))
+    output().print("Give them by --set KEY=VALUE. Some defaults depend on dataset and shots, as published.")

@@ -69,7 +69,7 @@ def choose(names: Sequence[str]) -> dict[str, list[Row]]:
     """The rows that are wanted, by section. Raises `UnknownName` for a name that is neither section nor setting."""
     settings = setting_groups()
     if not names:
-        return settings | strategy_groups()
+        return settings | {name: rows for name, rows in strategy_groups().items() if rows}
     found: dict[str, list[Row]] = {}
     for name in names:
         groups = {**settings}
@@ -80,7 +80,7 @@ def choose(names: Sequence[str]) -> dict[str, list[Row]]:
         rows = {row.key: row for group in groups.values() for row in group}
         if name not in groups and name not in rows:
             raise UnknownName("section or setting", name, [*groups, *rows])
-        found.setdefault(name.partition(".")[0], []).extend(groups.get(name) or [rows[name]])
+        found.setdefault(name.partition(".")[0], []).extend(groups[name] if name in groups else [rows[name]])
     return found
 
 
@@ -100,22 +100,26 @@ def setting_groups() -> dict[str, list[Row]]:
 
 
 def strategy_groups() -> dict[str, list[Row]]:
-    """The options of each strategy that has some."""
+    """The options of each strategy; some have none."""
     from ipo.search.strategy import available_strategies, find_strategy
 
-    found = {name: find_strategy(name).options for name in available_strategies()}
-    return {
-        f"strategy:{name}": list(_own_rows("strategy.", options))
-        for name, options in found.items()
-        if options.model_fields
-    }
+    names = available_strategies()
+    return {f"strategy:{name}": list(_own_rows("strategy.", find_strategy(name).options)) for name in names}
 
 
 def method_groups(names: Sequence[str]) -> dict[str, list[Row]]:
-    """The options of these methods, without a section: `--set epochs=10`."""
+    """The options of these methods, without a section: `--set epochs=10`; of a search, what stands in the settings."""
     from ipo.methods import find_method
 
-    return {f"method:{name}": list(_own_rows("", find_method(name).options)) for name in names}
+    groups: dict[str, list[Row]] = {}
+    for name in names:
+        method = find_method(name)
+        if method.of_settings is None:
+            groups[f"method:{name}"] = list(_own_rows("", method.options))
+        else:
+            sections = setting_groups()
+            groups[f"method:{name}"] = [row for section in method.options.model_fields for row in sections[section]]
+    return groups
 
 
 def _own_rows(prefix: str, options: type[Section]) -> Iterable[Row]:
@@ -132,6 +136,9 @@ def print_tables(groups: dict[str, list[Row]]) -> None:
     """A table for each section."""
     console = output()
     for name, rows in groups.items():
+        if not rows:
+            console.print(f"{name} has no options.")
+            continue
         table = Table(title=name, title_justify="left", title_style="bold")
         for heading in ("setting", "default", "what it is"):
             table.add_column(heading, no_wrap=heading == "setting", overflow="fold")

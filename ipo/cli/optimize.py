@@ -57,16 +57,15 @@ def optimize(
 
 
 def print_strategies() -> None:
-    """All strategies with what they are, where they are from, and their options."""
+    """All strategies with what they are and where they are from, and then their options."""
+    from ipo.cli.config import print_tables, strategy_groups
     from ipo.search.strategy import available_strategies, find_strategy
 
     table = Table()
-    for heading in ("strategy", "what it is, and its options (--set strategy.KEY=VALUE)"):
+    for heading in ("strategy", "what it is", "paper"):
         table.add_column(heading, no_wrap=heading == "strategy")
     for name in available_strategies():
         strategy = find_strategy(name)
-        lines = [f"{strategy.summary} ({strategy.paper})" if strategy.paper else strategy.summary]
-        for key, field in strategy.options.model_fields.items():
-            lines.append(f"  {key} = {field.default!r}: {field.description or ''}")
-        table.add_row(name, "\n".join(lines))
+        table.add_row(name, strategy.summary, strategy.paper or "")
     output().print(table)
+    print_tables({name: rows for name, rows in strategy_groups().items() if rows})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import io
 import json
 import re
 from collections.abc import Sequence
@@ -19,6 +20,7 @@ from ipo.clip.base import Fingerprint
 from ipo.clip.lengths import TextRoom
 from ipo.data.types import Item
 from ipo.evaluate import ImageSet
+from ipo.store.files import write_atomic
 from ipo.task import FewShotTask
 from tests.clip.tiny_openclip import DIM, TEXT, VISION, tiny_module
 
@@ -126,7 +128,9 @@ def picture_set(folder: Path, clip: TinyClip, each: int, seed: int) -> ImageSet:
         for index in range(each):
             path = folder / f"{seed}-{label}-{index}.png"
             pixels = np.clip(random.normal(COLOURS[name], 60, (8, 8, 3)), 0, 255).astype(np.uint8)
-            Image.fromarray(pixels).save(path)
+            whole = io.BytesIO()
+            Image.fromarray(pixels).save(whole, "PNG")
+            write_atomic(path, whole.getvalue())  # another process may read it meanwhile
             items.append(Item(path, label))
     pixels = torch.stack([clip.preprocess(Image.open(item.path)) for item in items])
     return ImageSet(tuple(items), clip.encode_images(pixels))

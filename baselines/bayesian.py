@@ -21,7 +21,7 @@ from torch.nn.functional import log_softmax
 from torch.utils.checkpoint import checkpoint
 
 from ipo.clip.base import ClipModel
-from ipo.evaluate import ImageSet
+from ipo.scoring import ImageSet
 from ipo.methods import FitRun, Fitted, Method
 from ipo.metrics import count_right
 from ipo.progress import track

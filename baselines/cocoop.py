@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from ipo.clip.base import ClipModel
-from ipo.evaluate import ImageSet
+from ipo.scoring import ImageSet
 from ipo.methods import FitRun, Fitted, Method
 from ipo.metrics import count_right
 from ipo.progress import track

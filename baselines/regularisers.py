@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn.functional import kl_div, log_softmax, normalize
 
 from ipo.clip.base import ClipModel
-from ipo.evaluate import text_features
+from ipo.scoring import text_features
 from ipo.task import FewShotTask
 
 from .towers import TunedClassifier

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ipo.clip.base import ClipModel
 from ipo.errors import ConfigError
-from ipo.evaluate import ImageSet, ensemble_classifier, text_features
+from ipo.scoring import ImageSet, ensemble_classifier, text_features
 from ipo.prompt import Prompt
 from ipo.task import FewShotTask
 

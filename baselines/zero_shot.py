@@ -14,7 +14,7 @@ from pydantic import field_validator
 
 from ipo.clip.lengths import TextRoom
 from ipo.config import Section
-from ipo.evaluate import PromptPredictor, score_prompts
+from ipo.scoring import PromptPredictor, score_prompts
 from ipo.methods import FitRun, Fitted, Method
 from ipo.prompt import CLASS_PLACEHOLDER, Prompt
 from ipo.screen import counted

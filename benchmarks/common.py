@@ -25,7 +25,7 @@ from ipo.clip.text.packing import packs
 from ipo.clip.text.tokens import Tokens
 from ipo.data.images import decode_image
 from ipo.data.types import Item
-from ipo.evaluate import ImageSet
+from ipo.scoring import ImageSet
 
 MODEL = "ViT-B-16-quickgelu"
 BLOCK_FLOPS = 24

@@ -39,7 +39,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, normalize
 
 from ipo.clip.openclip import OpenClip
-from ipo.evaluate import ImageSet, score_prompts
+from ipo.scoring import ImageSet, score_prompts
 from ipo.prompt import CLASS_PLACEHOLDER, Prompt
 
 CANDIDATES = 8

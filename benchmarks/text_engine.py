@@ -31,7 +31,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from ipo.clip.openclip import OpenClip
-from ipo.evaluate import score_prompts
+from ipo.scoring import score_prompts
 from ipo.prompt import CLASS_PLACEHOLDER, Prompt
 
 TOKENIZER = get_tokenizer("ViT-B-16")

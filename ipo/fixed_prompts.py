@@ -23,7 +23,7 @@ from ipo.data.fewshot import Half, class_half
 from ipo.data.listing import named_dataset
 from ipo.data.load import dataset_states, load_dataset
 from ipo.data.types import Dataset
-from ipo.evaluate import Evaluation, ImageSet, PromptPredictor, evaluate_on
+from ipo.scoring import Evaluation, ImageSet, PromptPredictor, evaluate_on
 from ipo.prompt import Prompt
 from ipo.runs.check import check
 from ipo.runs.readers import EVALUATE

@@ -19,7 +19,7 @@ from torch import Tensor
 from ipo.captions import NO_CAPTIONS, Captions
 from ipo.config import LLMSettings, Section, Settings, describe_validation
 from ipo.errors import ConfigError, RunError
-from ipo.evaluate import Predictor, PromptPredictor
+from ipo.scoring import Predictor, PromptPredictor
 from ipo.llm.base import LLM, Usage
 from ipo.registry import require_method
 from ipo.screen import say

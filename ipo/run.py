@@ -16,7 +16,7 @@ from ipo.captions import NO_CAPTIONS, make_captions, pick_captions, read_caption
 from ipo.clip.features import feature_store
 from ipo.clip.hashes import dataset_hash
 from ipo.clip.load import load_clip
-from ipo.compare.verdict import compare_best
+from ipo.comparison.verdict import compare_best
 from ipo.config import Section, Settings
 from ipo.data.listing import Listing, read_listing
 from ipo.data.splits import relative

@@ -22,7 +22,7 @@ from ipo.data.listing import Listing, Target, read_listing
 from ipo.data.splits import relative
 from ipo.data.types import ClassHalf, Dataset, Item
 from ipo.errors import DataError
-from ipo.evaluate import Evaluation, ImageSet, Predictor, evaluate_on
+from ipo.scoring import Evaluation, ImageSet, Predictor, evaluate_on
 
 
 class FeatureStore(Protocol):

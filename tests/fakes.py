@@ -13,7 +13,7 @@ from torch.nn.functional import normalize
 
 from ipo.clip.base import Fingerprint
 from ipo.data.types import Item
-from ipo.evaluate import ImageSet
+from ipo.scoring import ImageSet
 from ipo.llm.base import Message, Reply, ReplyForm
 
 

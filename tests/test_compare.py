@@ -11,12 +11,12 @@ from typer.testing import CliRunner
 
 from ipo.cli.main import app
 from ipo.clip.specs import CONSE_WEIGHTS
-from ipo.compare.formats import FORMATS, as_csv, as_latex, as_markdown, as_text, with_words
-from ipo.compare.names import AVERAGE, name_methods
-from ipo.compare.paired import paired_differences
-from ipo.compare.rows import compare, published_rows
-from ipo.compare.tables import columns, notes, sentences
-from ipo.compare.trials import Trial, read_trials
+from ipo.comparison.formats import FORMATS, as_csv, as_latex, as_markdown, as_text, with_words
+from ipo.comparison.names import AVERAGE, name_methods
+from ipo.comparison.paired import paired_differences
+from ipo.comparison.rows import compare, published_rows
+from ipo.comparison.tables import columns, notes, sentences
+from ipo.comparison.trials import Trial, read_trials
 from ipo.errors import RunError, UnknownName
 from ipo.metrics import harmonic_mean
 

@@ -15,7 +15,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from ipo.cli.main import app
-from ipo.compare.trials import read_trials
+from ipo.comparison.trials import read_trials
 from ipo.errors import ConfigError, IpoError, RunError, UnknownName
 from ipo.methods import FitRun
 from ipo.store.tensors import load_tensors

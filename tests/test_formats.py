@@ -8,9 +8,9 @@ from dataclasses import replace
 
 import pytest
 
-from ipo.compare.formats import FORMATS, as_csv, as_markdown, as_text, with_words
-from ipo.compare.rows import compare
-from ipo.compare.tables import columns, notes, sentences
+from ipo.comparison.formats import FORMATS, as_csv, as_markdown, as_text, with_words
+from ipo.comparison.rows import compare
+from ipo.comparison.tables import columns, notes, sentences
 from tests.processes import run_process
 from tests.test_compare import trial, write_run
 

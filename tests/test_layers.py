@@ -12,7 +12,7 @@ from tests.processes import run_process
 PACKAGE = Path(ipo.__file__).parent
 LAYERS = [
     "screen", "packages", "errors", "store", "net", "progress", "config", "prompt", "naming", "seeds", "render", "data",
-    "clip", "llm", "captions", "metrics", "evaluate", "task", "registry", "methods", "search", "runs", "compare",
+    "clip", "llm", "captions", "metrics", "scoring", "task", "registry", "methods", "search", "runs", "comparison",
     "report", "run", "fixed_prompts", "cli", "__main__",
 ]  # fmt: skip
 MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
@@ -45,7 +45,7 @@ def test_a_module_imports_only_modules_above_it(path):
 
 
 def test_pages_and_tables_of_runs_need_no_torch():
-    code = "import sys, ipo.report.pages, ipo.compare.tables; print('torch' in sys.modules)"
+    code = "import sys, ipo.report.pages, ipo.comparison.tables; print('torch' in sys.modules)"
     assert run_process([sys.executable, "-c", code], check=True).stdout.strip() == "False"
 
 

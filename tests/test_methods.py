@@ -37,7 +37,7 @@ def install(folder: Path, name: str, target: str, code: str) -> None:
 
 OTHER = """
 from ipo.config import Section
-from ipo.evaluate import PromptPredictor
+from ipo.scoring import PromptPredictor
 from ipo.methods import Fitted, Method
 from ipo.prompt import Prompt
 

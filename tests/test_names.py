@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from ipo.compare.names import AVERAGE, label_notes, name_methods, name_places
-from ipo.compare.rows import catalogue_places, compare
-from ipo.compare.trials import Data, merge_twins
+from ipo.comparison.names import AVERAGE, label_notes, name_methods, name_places
+from ipo.comparison.rows import catalogue_places, compare
+from ipo.comparison.trials import Data, merge_twins
 from ipo.errors import RunError
 from tests.test_compare import names, trial
 

@@ -7,7 +7,7 @@ import pytest
 
 from ipo.clip.lengths import TextRoom
 from ipo.config import LLMSettings, SearchSettings
-from ipo.evaluate import PromptPredictor, score_prompts, text_features
+from ipo.scoring import PromptPredictor, score_prompts, text_features
 from ipo.llm.base import Spent
 from ipo.llm.prices import cost
 from ipo.metrics import accuracy

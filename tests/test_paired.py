@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from ipo.compare.paired import RESAMPLES, paired_differences
+from ipo.comparison.paired import RESAMPLES, paired_differences
 from ipo.metrics import harmonic_mean
 from tests.test_compare import trial
 

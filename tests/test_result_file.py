@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from ipo.cli.main import app
-from ipo.compare.trials import read_trials
+from ipo.comparison.trials import read_trials
 from ipo.errors import RunError
 from tests.test_compare import write_run
 

@@ -11,7 +11,7 @@ import pytest
 
 from ipo.config import StrategySettings
 from ipo.errors import ConfigError, PromptError
-from ipo.evaluate import PromptPredictor, score_prompts
+from ipo.scoring import PromptPredictor, score_prompts
 from ipo.prompt import HistoryEntry, Prompt, Score
 from ipo.search.history import History
 from ipo.search.loop import Search, optimize

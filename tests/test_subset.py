@@ -11,7 +11,7 @@ import pytest
 
 from ipo.config import StrategySettings
 from ipo.errors import RunError
-from ipo.evaluate import PromptPredictor, ensemble_classifier, score_classifier, text_features
+from ipo.scoring import PromptPredictor, ensemble_classifier, score_classifier, text_features
 from ipo.llm.base import Reply
 from ipo.prompt import HistoryEntry, Prompt
 from ipo.search.ensemble import greedy_ensemble

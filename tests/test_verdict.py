@@ -2,7 +2,7 @@
 
 import pytest
 
-from ipo.compare.verdict import compare_best, verdict
+from ipo.comparison.verdict import compare_best, verdict
 from ipo.runs.result import Result
 
 IMAGES = [f"{number}.png" for number in range(100)]

@@ -16,8 +16,8 @@ from ipo.errors import ConfigError, LLMError, RunError
 from ipo.screen import say
 
 if TYPE_CHECKING:
-    from ipo.compare.rows import Row
-    from ipo.compare.trials import Trial
+    from ipo.comparison.rows import Row
+    from ipo.comparison.trials import Trial
 
 
 def compare(
@@ -61,11 +61,11 @@ def compare(
         raise ConfigError("--fluency goes with --words")
     if words and form == "csv":
         raise ConfigError("--words is no part of a CSV table", remedy="Its column `sentences` has them; leave it out")
-    from ipo.compare.formats import FORMATS, as_text, with_words
-    from ipo.compare.names import label_notes
-    from ipo.compare.rows import choose_reference
-    from ipo.compare.rows import compare as compare_trials
-    from ipo.compare.tables import notes, sentences
+    from ipo.comparison.formats import FORMATS, as_text, with_words
+    from ipo.comparison.names import label_notes
+    from ipo.comparison.rows import choose_reference
+    from ipo.comparison.rows import compare as compare_trials
+    from ipo.comparison.tables import notes, sentences
     from ipo.store.files import require_place, write_atomic
 
     if out is not None:
@@ -93,7 +93,7 @@ def read_runs(paths: list[Path], controls: bool) -> tuple[list[Trial], int]:
 
     Raises `ConfigError` where there is no finished run at all.
     """
-    from ipo.compare.trials import merge_twins, read_trials
+    from ipo.comparison.trials import merge_twins, read_trials
 
     trials: list[Trial] = []
     left_out = 0
@@ -129,8 +129,8 @@ def is_run(folder: Path) -> bool:
 
 def with_published(rows: list[Row], trials: list[Trial]) -> list[Row]:
     """The rows and the published ones of their datasets; averages only over the same datasets."""
-    from ipo.compare.names import AVERAGE
-    from ipo.compare.rows import catalogue_places, published_rows
+    from ipo.comparison.names import AVERAGE
+    from ipo.comparison.rows import catalogue_places, published_rows
 
     places = catalogue_places(trials)
     extra = published_rows(places, [trial.facts["shots"] for trial in trials])

@@ -6,8 +6,8 @@ import sys
 import textwrap
 
 from ipo.cli.console import screen_width
-from ipo.compare.formats import screen_table
-from ipo.compare.tables import Column
+from ipo.comparison.formats import screen_table
+from ipo.comparison.tables import Column
 from ipo.report.pages import legend, result_columns, result_rows
 from ipo.runs.result import Result
 

@@ -118,7 +118,7 @@ def carry_out(job: Job, folder: RunFolder) -> tuple[Path, Result]:
 
 def describe(job: Job) -> str:
     """What is about to run, in a few lines."""
-    from ipo.compare.trials import with_domains
+    from ipo.comparison.trials import with_domains
     from ipo.report.pages import classes_of
     from ipo.search.propose import named_by_first_prompts
 
@@ -172,7 +172,7 @@ def complain(result: Result, folder: Path) -> None:
 def print_result(result: Result, folder: Path) -> None:
     """What was found, the results table and where to read more, on standard output."""
     from ipo.cli.result_table import result_table
-    from ipo.compare.verdict import verdict
+    from ipo.comparison.verdict import verdict
     from ipo.report.pages import HISTORY_PAGE, REPORT_PAGE, RESULT_PAGE, WEAK_MODEL_NOTES, rejects_in_words
 
     console = output()

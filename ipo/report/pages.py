@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ipo.compare.names import target_names
-from ipo.compare.trials import read_toml, with_domains
-from ipo.compare.verdict import verdict
+from ipo.comparison.names import target_names
+from ipo.comparison.trials import read_toml, with_domains
+from ipo.comparison.verdict import verdict
 from ipo.errors import IpoError
 from ipo.prompt import HistoryEntry, text_key
 from ipo.registry import SEARCH
@@ -27,7 +27,7 @@ from ipo.store.curves import CURVES_FILE, curve_row
 from ipo.store.files import parse_rows, read_text, write_atomic
 
 if TYPE_CHECKING:
-    from ipo.evaluate import Evaluation
+    from ipo.scoring import Evaluation
 
 HISTORY_PAGE = "history.md"
 RESULT_PAGE = "result.md"

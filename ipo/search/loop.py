@@ -15,7 +15,7 @@ from typing import Any
 from ipo.clip.base import ClipModel
 from ipo.clip.lengths import TextRoom
 from ipo.config import LLMSettings, SearchSettings, StrategySettings
-from ipo.evaluate import NOT_FINITE, ImageSet, PromptPredictor, score_candidates, score_prompts
+from ipo.scoring import NOT_FINITE, ImageSet, PromptPredictor, score_candidates, score_prompts
 from ipo.llm.base import LLM, PHRASE_FORMS, RemoteLLM, Reply
 from ipo.llm.prices import cost
 from ipo.prompt import HistoryEntry, Prompt, Score, text_key

@@ -10,7 +10,7 @@ from typing import Any
 
 from ipo.config import SearchOptions, SearchSettings
 from ipo.errors import ConfigError, PromptError
-from ipo.evaluate import Predictor, PromptPredictor
+from ipo.scoring import Predictor, PromptPredictor
 from ipo.llm.prices import require_price
 from ipo.methods import FitRun, Fitted, Means, Method, find_method
 from ipo.prompt import PLAIN_PROMPT, Prompt, text_key

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from ipo.clip.base import ClipModel
 from ipo.errors import RunError
-from ipo.evaluate import ImageSet, ensemble_classifier, score_classifier, text_features
+from ipo.scoring import ImageSet, ensemble_classifier, score_classifier, text_features
 from ipo.llm.base import Reply
 from ipo.prompt import Prompt, Score
 from ipo.search.history import History

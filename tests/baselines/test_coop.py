@@ -5,7 +5,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from ipo.errors import ConfigError
-from ipo.evaluate import PromptPredictor
+from ipo.scoring import PromptPredictor
 from ipo.methods import FitRun, find_method
 from ipo.prompt import Prompt
 from ipo_baselines.augment import TrainingFeatures

@@ -12,7 +12,7 @@ import torch
 from torch.nn.functional import cross_entropy, normalize
 
 from ipo.errors import ConfigError, RunError
-from ipo.evaluate import PromptPredictor
+from ipo.scoring import PromptPredictor
 from ipo.methods import FitRun
 from ipo.store.tensors import load_tensors
 from ipo_baselines import finetune, regularisers

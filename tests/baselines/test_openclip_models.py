@@ -7,7 +7,7 @@ import torch
 
 from ipo.clip.load import load_clip
 from ipo.config import ClipSettings
-from ipo.evaluate import PromptPredictor
+from ipo.scoring import PromptPredictor
 from ipo.methods import FitRun, find_method
 from ipo.prompt import Prompt
 from ipo_baselines import finetune

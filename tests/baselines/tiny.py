@@ -19,7 +19,7 @@ from torch.nn.functional import normalize
 from ipo.clip.base import Fingerprint
 from ipo.clip.lengths import TextRoom
 from ipo.data.types import Item
-from ipo.evaluate import ImageSet
+from ipo.scoring import ImageSet
 from ipo.store.files import write_atomic
 from ipo.task import FewShotTask
 from tests.clip.tiny_openclip import DIM, TEXT, VISION, tiny_module

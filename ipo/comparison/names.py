@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ipo.compare.trials import Trial
+from ipo.comparison.trials import Trial
 from ipo.screen import printable
 
 AVERAGE = "average"

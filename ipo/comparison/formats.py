@@ -13,8 +13,8 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 
-from ipo.compare.rows import Row
-from ipo.compare.tables import DAGGER, Column, columns
+from ipo.comparison.rows import Row
+from ipo.comparison.tables import DAGGER, Column, columns
 from ipo.render import markdown_text
 from ipo.screen import encodable
 

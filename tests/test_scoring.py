@@ -8,12 +8,12 @@ import pytest
 import torch
 from torch.nn.functional import normalize
 
-from ipo import evaluate, metrics
+from ipo import metrics, scoring
 from ipo.clip.lengths import TextRoom
 from ipo.config import LLMSettings, SearchSettings
 from ipo.data.types import Item
 from ipo.errors import ModelError, RunError
-from ipo.evaluate import ImageSet, PromptPredictor, score_candidates, score_classifier, score_prompts
+from ipo.scoring import ImageSet, PromptPredictor, score_candidates, score_classifier, score_prompts
 from ipo.prompt import Prompt, Score
 from ipo.search.history import History
 from ipo.search.loop import Search, optimize
@@ -35,7 +35,7 @@ def test_a_score_does_not_depend_on_how_many_images_are_scored_at_once(images, r
     clip = FakeClip()
     classifier = normalize(images.features[:CLASSES] + images.features[CLASSES : 2 * CLASSES], dim=-1)
     logits, labels = clip.logit_scale * images.features @ classifier.T, images.labels
-    monkeypatch.setattr(evaluate, "CHUNK_LOGITS", rows * CLASSES)
+    monkeypatch.setattr(scoring, "CHUNK_LOGITS", rows * CLASSES)
     score = score_classifier(clip, classifier, images)
     accuracy, inside = metrics.accuracy(logits, labels), metrics.within_folds(logits, labels)
     fold_accuracy, fold_loss = metrics.accuracy(inside, labels), metrics.cross_entropy(inside, labels)
@@ -52,7 +52,7 @@ def test_no_tensor_of_a_score_but_the_logits_has_a_row_for_every_image(images, m
     for name in ("cross_entropy", "margin", "within_folds"):
         original = getattr(metrics, name)
         monkeypatch.setattr(metrics, name, lambda part, own, f=original: seen.append(len(part)) or f(part, own))
-    monkeypatch.setattr(evaluate, "CHUNK_LOGITS", 32 * CLASSES)
+    monkeypatch.setattr(scoring, "CHUNK_LOGITS", 32 * CLASSES)
     score_classifier(FakeClip(), images.features[:CLASSES], images)
     assert max(seen) == 32
 

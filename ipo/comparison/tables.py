@@ -9,9 +9,9 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from ipo.compare.names import ALL_CLASSES, AVERAGE, target_names
-from ipo.compare.paired import Difference
-from ipo.compare.rows import Mean, Row
+from ipo.comparison.names import ALL_CLASSES, AVERAGE, target_names
+from ipo.comparison.paired import Difference
+from ipo.comparison.rows import Mean, Row
 from ipo.prompt import CLASS_PLACEHOLDER
 
 DAGGER = "†"

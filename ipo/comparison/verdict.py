@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ipo.compare.names import target_names
-from ipo.compare.paired import paired_differences
+from ipo.comparison.names import target_names
+from ipo.comparison.paired import paired_differences
 from ipo.prompt import text_key
 from ipo.runs.result import Comparison, Difference, Result
 from ipo.screen import counted

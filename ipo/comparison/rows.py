@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ipo.compare.names import AVERAGE, name_methods, name_places
-from ipo.compare.paired import Difference, pair_up, paired_differences
-from ipo.compare.trials import CONTROL_FACTS, Trial
+from ipo.comparison.names import AVERAGE, name_methods, name_places
+from ipo.comparison.paired import Difference, pair_up, paired_differences
+from ipo.comparison.trials import CONTROL_FACTS, Trial
 from ipo.errors import RunError, UnknownName
 from ipo.metrics import harmonic_mean, mean_and_spread
 from ipo.screen import printable

@@ -21,10 +21,10 @@ from torch.nn.functional import log_softmax
 from torch.utils.checkpoint import checkpoint
 
 from ipo.clip.base import ClipModel
-from ipo.scoring import ImageSet
 from ipo.methods import FitRun, Fitted, Method
 from ipo.metrics import count_right
 from ipo.progress import track
+from ipo.scoring import ImageSet
 from ipo.task import FewShotTask
 
 from .augment import TrainingFeatures

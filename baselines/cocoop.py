@@ -16,10 +16,10 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from ipo.clip.base import ClipModel
-from ipo.scoring import ImageSet
 from ipo.methods import FitRun, Fitted, Method
 from ipo.metrics import count_right
 from ipo.progress import track
+from ipo.scoring import ImageSet
 from ipo.task import FewShotTask
 
 from .augment import TrainingFeatures

@@ -16,8 +16,8 @@ from torch.nn.functional import cross_entropy
 
 from ipo.clip.base import ClipModel
 from ipo.errors import ConfigError
-from ipo.scoring import ImageSet
 from ipo.methods import FitRun, Fitted, Method
+from ipo.scoring import ImageSet
 from ipo.task import FewShotTask, TaskTexts
 
 from .augment import TrainingFeatures

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from ipo.clip.base import ClipModel
 from ipo.errors import ConfigError
-from ipo.scoring import ImageSet, ensemble_classifier, text_features
 from ipo.prompt import Prompt
+from ipo.scoring import ImageSet, ensemble_classifier, text_features
 from ipo.task import FewShotTask
 
 from .views import Views, encode_views

@@ -14,9 +14,9 @@ from pydantic import field_validator
 
 from ipo.clip.lengths import TextRoom
 from ipo.config import Section
-from ipo.scoring import PromptPredictor, score_prompts
 from ipo.methods import FitRun, Fitted, Method
 from ipo.prompt import CLASS_PLACEHOLDER, Prompt
+from ipo.scoring import PromptPredictor, score_prompts
 from ipo.screen import counted
 from ipo.search.pools import eighty, read_prompts
 from ipo.task import FewShotTask, TaskTexts

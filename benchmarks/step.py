@@ -39,8 +39,8 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, normalize
 
 from ipo.clip.openclip import OpenClip
-from ipo.scoring import ImageSet, score_prompts
 from ipo.prompt import CLASS_PLACEHOLDER, Prompt
+from ipo.scoring import ImageSet, score_prompts
 
 CANDIDATES = 8
 BATCH = 50

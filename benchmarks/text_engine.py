@@ -31,8 +31,8 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from ipo.clip.openclip import OpenClip
-from ipo.scoring import score_prompts
 from ipo.prompt import CLASS_PLACEHOLDER, Prompt
+from ipo.scoring import score_prompts
 
 TOKENIZER = get_tokenizer("ViT-B-16")
 PEER_BATCH = 50

@@ -23,10 +23,10 @@ from ipo.data.fewshot import Half, class_half
 from ipo.data.listing import named_dataset
 from ipo.data.load import dataset_states, load_dataset
 from ipo.data.types import Dataset
-from ipo.scoring import Evaluation, ImageSet, PromptPredictor, evaluate_on
 from ipo.prompt import Prompt
 from ipo.runs.check import check
 from ipo.runs.readers import EVALUATE
+from ipo.scoring import Evaluation, ImageSet, PromptPredictor, evaluate_on
 from ipo.task import FeatureStore
 
 TOLERANCE = 0.5

@@ -19,9 +19,9 @@ from torch import Tensor
 from ipo.captions import NO_CAPTIONS, Captions
 from ipo.config import LLMSettings, Section, Settings, describe_validation
 from ipo.errors import ConfigError, RunError
-from ipo.scoring import Predictor, PromptPredictor
 from ipo.llm.base import LLM, Usage
 from ipo.registry import require_method
+from ipo.scoring import Predictor, PromptPredictor
 from ipo.screen import say
 from ipo.store.curves import CURVES_FILE, curve_row
 from ipo.store.files import append_rows, parse_rows, truncate_rows

@@ -13,8 +13,8 @@ from torch.nn.functional import normalize
 
 from ipo.clip.base import Fingerprint
 from ipo.data.types import Item
-from ipo.scoring import ImageSet
 from ipo.llm.base import Message, Reply, ReplyForm
+from ipo.scoring import ImageSet
 
 
 def word_vector(word: str, dim: int) -> Tensor:

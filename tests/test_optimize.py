@@ -7,11 +7,11 @@ import pytest
 
 from ipo.clip.lengths import TextRoom
 from ipo.config import LLMSettings, SearchSettings
-from ipo.scoring import PromptPredictor, score_prompts, text_features
 from ipo.llm.base import Spent
 from ipo.llm.prices import cost
 from ipo.metrics import accuracy
 from ipo.prompt import Prompt
+from ipo.scoring import PromptPredictor, score_prompts, text_features
 from ipo.search.ensemble import greedy_ensemble
 from ipo.search.loop import Search, optimize
 from ipo.search.record import Record, Usage

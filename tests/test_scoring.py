@@ -13,8 +13,8 @@ from ipo.clip.lengths import TextRoom
 from ipo.config import LLMSettings, SearchSettings
 from ipo.data.types import Item
 from ipo.errors import ModelError, RunError
-from ipo.scoring import ImageSet, PromptPredictor, score_candidates, score_classifier, score_prompts
 from ipo.prompt import Prompt, Score
+from ipo.scoring import ImageSet, PromptPredictor, score_candidates, score_classifier, score_prompts
 from ipo.search.history import History
 from ipo.search.loop import Search, optimize
 from ipo.search.record import Record

@@ -11,8 +11,8 @@ import pytest
 
 from ipo.config import StrategySettings
 from ipo.errors import ConfigError, PromptError
-from ipo.scoring import PromptPredictor, score_prompts
 from ipo.prompt import HistoryEntry, Prompt, Score
+from ipo.scoring import PromptPredictor, score_prompts
 from ipo.search.history import History
 from ipo.search.loop import Search, optimize
 from ipo.search.meta_prompt import build_messages

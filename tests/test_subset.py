@@ -11,9 +11,9 @@ import pytest
 
 from ipo.config import StrategySettings
 from ipo.errors import RunError
-from ipo.scoring import PromptPredictor, ensemble_classifier, score_classifier, text_features
 from ipo.llm.base import Reply
 from ipo.prompt import HistoryEntry, Prompt
+from ipo.scoring import PromptPredictor, ensemble_classifier, score_classifier, text_features
 from ipo.search.ensemble import greedy_ensemble
 from ipo.search.history import History
 from ipo.search.loop import Search, estimate, optimize

@@ -13,9 +13,9 @@ from ipo.config import load_settings
 from ipo.data.listing import read_target
 from ipo.data.types import Item
 from ipo.errors import DataError
-from ipo.scoring import ImageSet, PromptPredictor, evaluate_on
 from ipo.metrics import harmonic_mean, wilson_interval
 from ipo.prompt import Prompt
+from ipo.scoring import ImageSet, PromptPredictor, evaluate_on
 from ipo.task import evaluate_base_to_new, load_target, load_task
 from tests.baselines.tiny import TinyClip
 

@@ -18,8 +18,8 @@ from ipo.clip.load import load_clip
 from ipo.config import STAND_INS, ClipSettings
 from ipo.data.load import load_dataset
 from ipo.data.types import Dataset
-from ipo.scoring import ImageSet
 from ipo.metrics import wilson_interval
+from ipo.scoring import ImageSet
 from ipo.store.cache import cache_folder
 
 PROMPTS = (

@@ -6,8 +6,8 @@ Shape legend: P prompts, C classes, D feature width.
 from __future__ import annotations
 
 from ipo.clip.base import ClipModel
-from ipo.scoring import ImageSet, ensemble_classifier, score_classifier, text_features
 from ipo.prompt import HistoryEntry, Prompt, Score
+from ipo.scoring import ImageSet, ensemble_classifier, score_classifier, text_features
 from ipo.search.history import History
 
 POOL = 20

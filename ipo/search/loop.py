@@ -15,10 +15,10 @@ from typing import Any
 from ipo.clip.base import ClipModel
 from ipo.clip.lengths import TextRoom
 from ipo.config import LLMSettings, SearchSettings, StrategySettings
-from ipo.scoring import NOT_FINITE, ImageSet, PromptPredictor, score_candidates, score_prompts
 from ipo.llm.base import LLM, PHRASE_FORMS, RemoteLLM, Reply
 from ipo.llm.prices import cost
 from ipo.prompt import HistoryEntry, Prompt, Score, text_key
+from ipo.scoring import NOT_FINITE, ImageSet, PromptPredictor, score_candidates, score_prompts
 from ipo.screen import counted
 from ipo.search.history import History
 from ipo.search.propose import Checks, Reject, accept, start_problem, unnamed_classes

@@ -10,11 +10,11 @@ from typing import Any
 
 from ipo.config import SearchOptions, SearchSettings
 from ipo.errors import ConfigError, PromptError
-from ipo.scoring import Predictor, PromptPredictor
 from ipo.llm.prices import require_price
 from ipo.methods import FitRun, Fitted, Means, Method, find_method
 from ipo.prompt import PLAIN_PROMPT, Prompt, text_key
 from ipo.registry import SEARCH
+from ipo.scoring import Predictor, PromptPredictor
 from ipo.search.ensemble import POOL, greedy_ensemble
 from ipo.search.history import History
 from ipo.search.loop import Search, estimate, optimize

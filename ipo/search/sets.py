@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 from ipo.clip.base import ClipModel
 from ipo.errors import RunError
-from ipo.scoring import ImageSet, ensemble_classifier, score_classifier, text_features
 from ipo.llm.base import Reply
 from ipo.prompt import Prompt, Score
+from ipo.scoring import ImageSet, ensemble_classifier, score_classifier, text_features
 from ipo.search.history import History
 from ipo.search.propose import Reject
 

@@ -5,9 +5,9 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from ipo.errors import ConfigError
-from ipo.scoring import PromptPredictor
 from ipo.methods import FitRun, find_method
 from ipo.prompt import Prompt
+from ipo.scoring import PromptPredictor
 from ipo_baselines.augment import TrainingFeatures
 from ipo_baselines.contexts import encode_context, first_context
 from ipo_baselines.coop import METHOD, ContextPredictor, CoOpOptions, published

@@ -12,8 +12,8 @@ import torch
 from torch.nn.functional import cross_entropy, normalize
 
 from ipo.errors import ConfigError, RunError
-from ipo.scoring import PromptPredictor
 from ipo.methods import FitRun
+from ipo.scoring import PromptPredictor
 from ipo.store.tensors import load_tensors
 from ipo_baselines import finetune, regularisers
 from ipo_baselines.towers import TunedPredictor, first_classifier, interpolate

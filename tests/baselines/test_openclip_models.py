@@ -7,9 +7,9 @@ import torch
 
 from ipo.clip.load import load_clip
 from ipo.config import ClipSettings
-from ipo.scoring import PromptPredictor
 from ipo.methods import FitRun, find_method
 from ipo.prompt import Prompt
+from ipo.scoring import PromptPredictor
 from ipo_baselines import finetune
 from ipo_baselines.contexts import first_context
 from ipo_baselines.coop import ContextPredictor, CoOpOptions

@@ -5,9 +5,9 @@ Shape legend: P prompts, C classes, N images, D feature width.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -24,6 +24,14 @@ CHUNK_LOGITS = 1 << 21
 """Logits that are scored at once: each takes some 40 bytes meanwhile."""
 
 NOT_FINITE = "logits that are no finite numbers"
+
+
+Aggregate = Literal["feature_mean", "score_mean"]
+"""How several texts of a class become one classifier: the mean of their features made unit length again (the mean
+direction), or the mean itself (the mean of their cosines), which favours classes whose texts are alike."""
+
+TextsOf = Callable[[Sequence[str]], Sequence[Sequence[str]]]
+"""From the class names that compete to the texts of each."""
 
 
 @dataclass(frozen=True)
@@ -51,14 +59,29 @@ class Predictor(Protocol):
 
 @dataclass(frozen=True)
 class PromptPredictor:
-    """CLIP's zero-shot classifier with one prompt, or with the renormalised mean of several."""
+    """CLIP's zero-shot classifier with one prompt, or with several that every class shares."""
 
     clip: ClipModel
     prompts: tuple[Prompt, ...]
+    aggregate: Aggregate = "feature_mean"
 
     def logits(self, images: ImageSet, classnames: Sequence[str]) -> Tensor:
-        """Logits (N, C) = logit_scale x cosine of image and class features."""
-        classifier = ensemble_classifier(text_features(self.clip, self.prompts, classnames))
+        """Logits (N, C) = logit_scale x cosine of image and class features, or the mean over prompts of such."""
+        classifier = ensemble_classifier(text_features(self.clip, self.prompts, classnames), self.aggregate)
+        return self.clip.logit_scale * images.features @ classifier.T
+
+
+@dataclass(frozen=True)
+class ClassTextPredictor:
+    """CLIP's zero-shot classifier where each class has texts of its own, such as descriptions."""
+
+    clip: ClipModel
+    texts: TextsOf
+    aggregate: Aggregate
+
+    def logits(self, images: ImageSet, classnames: Sequence[str]) -> Tensor:
+        """Logits (N, C), as `PromptPredictor` gives them. Raises `DataError` for a class without a text."""
+        classifier = class_text_classifier(self.clip, self.texts(classnames), self.aggregate)
         return self.clip.logit_scale * images.features @ classifier.T
 
 
@@ -68,9 +91,25 @@ def text_features(clip: ClipModel, prompts: Sequence[Prompt], classnames: Sequen
     return clip.encode_texts(texts).view(len(prompts), len(classnames), clip.dim)
 
 
-def ensemble_classifier(features: Tensor) -> Tensor:
-    """Class features (C, D) of a prompt ensemble (P, C, D): the mean over prompts, renormalised."""
-    return normalize(features.mean(dim=0), dim=-1)
+def ensemble_classifier(features: Tensor, aggregate: Aggregate = "feature_mean") -> Tensor:
+    """Class features (C, D) of a prompt ensemble (P, C, D): the mean over prompts, renormalised for `feature_mean`."""
+    return _aggregated(features.mean(dim=0), aggregate)
+
+
+def class_text_classifier(clip: ClipModel, texts: Sequence[Sequence[str]], aggregate: Aggregate) -> Tensor:
+    """Class features (C, D) from the texts of each class, of which there may be more for one than for another.
+
+    Raises `DataError` for a class without a text.
+    """
+    if not all(texts):
+        raise DataError("a class has no text", remedy="Give each class a text, such as its name")
+    features = clip.encode_texts([text for own in texts for text in own])
+    parts = torch.split(features, [len(own) for own in texts])
+    return _aggregated(torch.stack([part.mean(dim=0) for part in parts]), aggregate)
+
+
+def _aggregated(means: Tensor, aggregate: Aggregate) -> Tensor:
+    return normalize(means, dim=-1) if aggregate == "feature_mean" else means
 
 
 def score_prompts(

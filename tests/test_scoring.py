@@ -12,9 +12,17 @@ from ipo import metrics, scoring
 from ipo.clip.lengths import TextRoom
 from ipo.config import LLMSettings, SearchSettings
 from ipo.data.types import Item
-from ipo.errors import ModelError, RunError
+from ipo.errors import DataError, ModelError, RunError
 from ipo.prompt import Prompt, Score
-from ipo.scoring import ImageSet, PromptPredictor, score_candidates, score_classifier, score_prompts
+from ipo.scoring import (
+    ClassTextPredictor,
+    ImageSet,
+    PromptPredictor,
+    class_text_classifier,
+    score_candidates,
+    score_classifier,
+    score_prompts,
+)
 from ipo.search.history import History
 from ipo.search.loop import Search, optimize
 from ipo.search.record import Record
@@ -117,3 +125,56 @@ def test_a_history_with_a_score_that_is_no_number_is_damaged(tmp_path):
     (tmp_path / "history.jsonl").write_text(json.dumps(row) + "\n")
     with pytest.raises(RunError, match=r"damaged.*loss"):
         History.read("accuracy", tmp_path / "history.jsonl")
+
+
+NAMES = ("red thing", "green", "blue stone")
+TEXTS = [["a red thing", "red", "crimson and big"], ["green"], ["a blue stone", "cold and blue"]]
+
+
+def test_score_mean_is_the_mean_of_the_cosines_with_each_text(images):
+    clip = FakeClip()
+    got = ClassTextPredictor(clip, lambda _: TEXTS, "score_mean").logits(images, NAMES)
+    rows = [sum(images.features @ clip.encode_texts([text])[0] for text in own) / len(own) for own in TEXTS]
+    assert torch.allclose(got, clip.logit_scale * torch.stack(rows, dim=1), atol=1e-5)
+
+
+def test_feature_mean_is_the_cosine_with_the_mean_direction_and_not_the_score_mean(images):
+    clip = FakeClip()
+    got = ClassTextPredictor(clip, lambda _: TEXTS, "feature_mean").logits(images, NAMES)
+    means = [sum(clip.encode_texts([text])[0] for text in own) / len(own) for own in TEXTS]
+    rows = [torch.cosine_similarity(images.features, mean[None]) for mean in means]
+    assert torch.allclose(got, clip.logit_scale * torch.stack(rows, dim=1), atol=1e-5)
+    scores = ClassTextPredictor(clip, lambda _: TEXTS, "score_mean").logits(images, NAMES)
+    norms = torch.stack([mean.norm() for mean in means])
+    assert torch.allclose(scores, got * norms, atol=1e-5)
+    assert not torch.allclose(scores, got, atol=1e-2)
+
+
+@pytest.mark.parametrize("aggregate", ["feature_mean", "score_mean"])
+def test_one_text_a_class_equal_to_the_filled_prompt_is_zero_shot(images, aggregate):
+    clip, prompt = FakeClip(), Prompt("a photo of a <CLASS>.")
+    expected = PromptPredictor(clip, (prompt,)).logits(images, NAMES)
+    filled = ClassTextPredictor(clip, lambda names: [[prompt.fill(name)] for name in names], aggregate)
+    assert torch.allclose(filled.logits(images, NAMES), expected, atol=1e-5)
+    assert torch.allclose(PromptPredictor(clip, (prompt,), aggregate).logits(images, NAMES), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("aggregate", ["feature_mean", "score_mean"])
+def test_prompts_that_all_classes_share_are_class_texts(images, aggregate):
+    clip, prompts = FakeClip(), tuple(map(Prompt, ("a photo of a <CLASS>.", "the <CLASS>", "itap of my <CLASS>")))
+    texts = ClassTextPredictor(clip, lambda names: [[one.fill(name) for one in prompts] for name in names], aggregate)
+    expected = PromptPredictor(clip, prompts, aggregate).logits(images, NAMES)
+    assert torch.allclose(texts.logits(images, NAMES), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("aggregate", ["feature_mean", "score_mean"])
+def test_classes_together_are_as_one_by_one(images, aggregate):
+    clip = FakeClip()
+    together = class_text_classifier(clip, TEXTS, aggregate)
+    alone = torch.cat([class_text_classifier(clip, [own], aggregate) for own in TEXTS])
+    assert torch.allclose(together, alone, atol=1e-6)
+
+
+def test_a_class_without_a_text_is_an_error_and_not_a_guess(images):
+    with pytest.raises(DataError, match="no text"):
+        ClassTextPredictor(FakeClip(), lambda _: [["x"], []], "score_mean").logits(images, NAMES[:2])

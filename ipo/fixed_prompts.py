@@ -16,7 +16,7 @@ from ipo.clip.base import ClipModel
 from ipo.clip.features import feature_store
 from ipo.clip.lengths import TextRoom
 from ipo.clip.load import load_clip
-from ipo.config import Settings
+from ipo.config import DataSettings, Settings
 from ipo.data.benchmarks.catalogue import catalogue_entry
 from ipo.data.check import all_items, count_problems, require_openable
 from ipo.data.fewshot import Half, class_half
@@ -91,12 +91,12 @@ def present_datasets(root: Path | None) -> list[str]:
     return [name for name in published_figures() if not states[name]]
 
 
-def read_datasets(names: Sequence[str], settings: Settings) -> list[Dataset]:
+def read_datasets(names: Sequence[str], data: DataSettings, seed: int) -> list[Dataset]:
     """The listings of these datasets. Raises `DataError` for one without test images that can be opened."""
-    found = [load_dataset(name, settings.data.root, seed=settings.seed) for name in names]
+    found = [load_dataset(name, data.root, seed=seed) for name in names]
     for dataset in found:
         what = f"test images of {dataset.name}"
-        require_openable(dataset.test, what, skip_unreadable=settings.data.skip_unreadable)
+        require_openable(dataset.test, what, skip_unreadable=data.skip_unreadable)
     return found
 
 
@@ -133,7 +133,7 @@ def evaluate_prompts(
     """
     prompts = [Prompt(text) for text in texts]
     check(EVALUATE, settings)
-    dataset = named_dataset(settings)
+    dataset = named_dataset(settings.data, settings.seed)
     half = class_half(dataset, split)
     items = half.take(all_items(dataset) if images == "all" else dataset.test)
     what = f"{'test ' if images == 'test' else ''}images ({split})"

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ipo import __version__
-from ipo.captions import NO_CAPTIONS, make_captions, pick_captions, read_captions
+from ipo.captions import NO_CAPTIONS, make_captioner, make_captions, pick_captions, read_captions
 from ipo.clip.features import feature_store
 from ipo.clip.hashes import dataset_hash
 from ipo.clip.load import load_clip
@@ -85,20 +85,20 @@ def prepare(
     check(method_reader(name), settings, without=("captions.captioner",) if resumption else ())
     method = find_method(name)
     method.options_of(settings, settings.data.dataset, own)
-    listing = read_listing(settings)
+    listing = read_listing(settings.data, settings.seed)
     if resumption:
         require_same(resumption, listing_facts(listing))
     listing.require_openable(skip_unreadable=settings.data.skip_unreadable)
     options = method.options_of(settings, listing.dataset.name, own)
     clip = load_clip(settings.clip, offline=settings.offline)
-    method.check(task_texts(listing, settings, clip), options)
+    method.check(task_texts(listing, clip), options)
     means = Means()
     if asks_llm(name) and method.asks_llm(options):
         captioned = settings.captions.captioner != "none"
         means = Means(load_llm(settings.llm, offline=settings.offline), settings.llm, captioned)
         method.ready(options, means)
     store = feature_store(settings.clip, clip, skip_unreadable=settings.data.skip_unreadable)
-    job = Job(method, options, settings, listing, load_task(settings, clip, store, listing), means)
+    job = Job(method, options, settings, listing, load_task(listing, clip, store), means)
     return replace(job, means=_with_captions(job, resumption)) if means.llm else job
 
 
@@ -109,7 +109,9 @@ def _with_captions(job: Job, resumption: Resumption | None) -> Means:
     if resumption:
         captions = read_captions(resumption.path / CAPTIONS_FILE, resumption.run, job.training_images)
     else:
-        captions = make_captions(settings, [item.path for item in job.protocol.task.train.items])
+        captioner = make_captioner(settings.captions, settings.clip, offline=settings.offline)
+        images = [item.path for item in job.protocol.task.train.items]
+        captions = make_captions(captioner, images, priced=settings.search.max_cost is not None)
     budget = settings.captions.token_budget
     most = llm.caption_tokens if budget is None else budget
     shown = pick_captions(captions.texts, most, llm.token_count, settings.seed)

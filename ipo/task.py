@@ -17,8 +17,7 @@ from torch import Tensor
 from ipo import metrics
 from ipo.clip.base import ClipModel
 from ipo.clip.lengths import TextRoom
-from ipo.config import Settings
-from ipo.data.listing import Listing, Target, read_listing
+from ipo.data.listing import Listing, Target
 from ipo.data.splits import relative
 from ipo.data.types import ClassHalf, Dataset, Item
 from ipo.errors import DataError
@@ -143,7 +142,7 @@ class BaseToNewResult:
         return {name: evaluation.correct for name, evaluation in (halves | dict(self.targets)).items()}
 
 
-def task_texts(listing: Listing, settings: Settings, clip: ClipModel) -> TaskTexts:
+def task_texts(listing: Listing, clip: ClipModel) -> TaskTexts:
     """The task of a listing without its images. Raises `DataError` for a class name that is too long for CLIP alone."""
     new = listing.new.classnames if listing.new else ()
     room = TextRoom.of(clip, listing.half.classnames, new, *(target.classnames for target in listing.targets))
@@ -151,24 +150,23 @@ def task_texts(listing: Listing, settings: Settings, clip: ClipModel) -> TaskTex
     return TaskTexts(
         dataset=listing.dataset.name,
         classnames=listing.half.classnames,
-        shots=settings.data.shots,
-        seed=settings.seed,
+        shots=listing.shots,
+        seed=listing.seed,
         clip=clip,
         hand_crafted_prompt=listing.dataset.hand_crafted_prompt,
         room=room,
     )
 
 
-def load_task(settings: Settings, clip: ClipModel, store: FeatureStore, listing: Listing | None = None) -> BaseToNew:
-    """The task that `settings` describe, or a `listing` of it, with the features of its shots."""
-    found = listing or read_listing(settings)
-    dataset = found.dataset
-    base = _held_out(dataset, found.half, store)
-    new = None if found.new is None else _held_out(dataset, found.new, store)
-    targets = tuple(load_target(target, store) for target in found.targets)
-    texts = vars(task_texts(found, settings, clip))
-    train = _load_images(store, found.train, "training")
-    val = _load_images(store, found.val, "validation")
+def load_task(listing: Listing, clip: ClipModel, store: FeatureStore) -> BaseToNew:
+    """The task of a listing with the features of its shots, and its test sets."""
+    dataset = listing.dataset
+    base = _held_out(dataset, listing.half, store)
+    new = None if listing.new is None else _held_out(dataset, listing.new, store)
+    targets = tuple(load_target(target, store) for target in listing.targets)
+    texts = vars(task_texts(listing, clip))
+    train = _load_images(store, listing.train, "training")
+    val = _load_images(store, listing.val, "validation")
     return BaseToNew(FewShotTask(**texts, train=train, val=val), base, new, dataset, targets)
 
 

@@ -196,7 +196,7 @@ def test_a_dataset_may_be_a_bare_path(bare, tmp_path):
 
 def test_a_run_may_lie_in_a_hidden_folder_of_the_pictures(bare, place):
     settings = load_settings(overrides={"data": {"dataset": f"folder:{place}/photos"}})
-    require_run_place(place / "photos" / ".runs" / "1", settings)
+    require_run_place(place / "photos" / ".runs" / "1", settings.data)
 
 
 @pytest.mark.parametrize("model", STAND_INS)

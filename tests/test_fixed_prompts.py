@@ -7,7 +7,7 @@ import pytest
 from typer.testing import CliRunner
 
 from ipo.cli.main import app
-from ipo.config import Settings
+from ipo.config import DataSettings
 from ipo.data.benchmarks.catalogue import CATALOGUE
 from ipo.data.fewshot import class_half
 from ipo.data.load import load_dataset
@@ -52,9 +52,9 @@ def root(tmp_path: Path) -> Path:
 
 
 def test_each_published_figure_stands_beside_ours(root):
-    clip, settings = FakeClip(), Settings.model_validate({"data": {"root": root}})
+    clip, data = FakeClip(), DataSettings(root=root)
     dataset = load_dataset("food101", root)
-    verdicts = list(verify_dataset(*read_datasets(["food101"], settings), clip, Store(clip)))
+    verdicts = list(verify_dataset(*read_datasets(["food101"], data, seed=1), clip, Store(clip)))
     rows = published_figures()["food101"]
     assert [(v.prompt, v.half) for v in verdicts] == [(row["prompt"], half) for half in ("base", "new") for row in rows]
     assert [v.expected for v in verdicts] == [row[half] for half in ("base", "new") for row in rows]

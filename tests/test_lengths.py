@@ -149,7 +149,7 @@ def test_what_is_tested_for_sure_is_measured_before_the_llm_and_pictures(
 def test_names_are_measured_before_a_single_picture_is_read(tmp_path):
     pictures = make_pictures(tmp_path / "own", d=" ".join(["long"] * 11))
     with pytest.raises(DataError, match="class name is too long"):
-        load_task(settings(pictures), StrictClip(), store=None)
+        load_task(read_listing(settings(pictures).data, seed=1), StrictClip(), store=None)
 
 
 def test_controls_that_do_not_fit_are_left_out_and_refused_where_none_is_left(llm, tmp_path, capsys):
@@ -196,7 +196,7 @@ def test_a_context_too_long_for_a_tested_name_is_refused_at_start_and_resume(llm
         with pytest.raises(ConfigError, match=words):
             running.prepare(method, chosen, options)
         (tmp_path / "run").mkdir()
-        facts = {"method": method, "options": options, **listing_facts(read_listing(chosen))}
+        facts = {"method": method, "options": options, **listing_facts(read_listing(chosen.data, chosen.seed))}
         RunFolder.create(tmp_path / "run", chosen, facts)
         with pytest.raises(ConfigError, match=words):
             running.plan(plan_resumption(tmp_path / "run"))

@@ -66,7 +66,7 @@ def shop(monkeypatch, tmp_path) -> Shop:
     for place in ("ipo.run", "ipo.fixed_prompts"):
         monkeypatch.setattr(f"{place}.load_clip", lambda settings, offline: SeeingClip())
     monkeypatch.setattr(
-        "ipo.captions.made.make_captioner",
+        "ipo.run.make_captioner",
         lambda settings, clip, offline: shop if settings.captioner != "none" else None,
     )
     return shop

@@ -189,7 +189,8 @@ def test_a_strategy_that_asks_an_llm_by_an_option_reads_what_is_about_one():
 
 def test_the_name_of_a_run_tells_the_strategy_where_it_is_another():
     def label(*assigned):
-        return search_label(make_settings(READERS["ipo"], None, list(assigned), {}))
+        settings = make_settings(READERS["ipo"], None, list(assigned), {})
+        return search_label(settings.strategy, settings.llm)
 
     assert label() == "local-llama"
     assert label("strategy.name=opro", "llm.spec=openai:gpt-4o") == "opro-openai:gpt-4o"

@@ -9,8 +9,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ipo.config import load_settings
-from ipo.data.listing import read_target
+from ipo.config import DataSettings
+from ipo.data.listing import Listing, read_listing, read_target
 from ipo.data.types import Item
 from ipo.errors import DataError
 from ipo.metrics import harmonic_mean, wilson_interval
@@ -48,14 +48,15 @@ def pictures(tmp_path: Path) -> Path:
     return tmp_path / "pictures"
 
 
-def settings(pictures: Path, **data: object):
-    return load_settings(None, {"data": {"dataset": f"folder:{pictures}", "shots": 2, "classes": "base", **data}})
+def listing(pictures: Path, **data: object) -> Listing:
+    mine = {"dataset": f"folder:{pictures}", "shots": 2, "classes": "base", **data}
+    return read_listing(DataSettings.model_validate(mine), seed=1)
 
 
 def test_fit_sees_training_and_validation_shots_and_test_images_are_read_at_the_end_only(pictures):
     clip = TinyClip()
     store = RecordingStore(clip)
-    protocol = load_task(settings(pictures), clip, store)
+    protocol = load_task(listing(pictures), clip, store)
     test = {item.path for held_out in (protocol.base, protocol.new) for item in held_out.items}
     assert len(test) == 10
     assert len(protocol.task.train) == 2 * 3
@@ -70,7 +71,7 @@ def test_fit_sees_training_and_validation_shots_and_test_images_are_read_at_the_
 
 def test_base_and_new_partition_the_classes_and_are_labelled_from_0(pictures):
     clip = TinyClip()
-    protocol = load_task(settings(pictures), clip, RecordingStore(clip))
+    protocol = load_task(listing(pictures), clip, RecordingStore(clip))
     assert protocol.base.classnames + protocol.new.classnames == NAMES
     assert protocol.task.classnames == protocol.base.classnames == NAMES[:3]
     for held_out in (protocol.base, protocol.new):
@@ -81,7 +82,7 @@ def test_base_and_new_partition_the_classes_and_are_labelled_from_0(pictures):
 
 def test_own_data_has_all_classes_and_one_test_set_unless_asked_otherwise(pictures):
     clip = TinyClip()
-    protocol = load_task(settings(pictures, classes="auto"), clip, RecordingStore(clip))
+    protocol = load_task(listing(pictures, classes="auto"), clip, RecordingStore(clip))
     assert (protocol.classes, protocol.new, len(protocol.task.classnames)) == ("all", None, 5)
 
 
@@ -99,7 +100,7 @@ class NamedPredictor:
 
 def test_each_half_is_scored_against_its_own_names_only(pictures):
     clip, predictor = TinyClip(), NamedPredictor()
-    result = evaluate_base_to_new(predictor, load_task(settings(pictures), clip, RecordingStore(clip)))
+    result = evaluate_base_to_new(predictor, load_task(listing(pictures), clip, RecordingStore(clip)))
     assert predictor.asked == [NAMES[:3], NAMES[3:]]
     assert result.base.accuracy == result.new.accuracy == result.harmonic_mean == 1.0
     assert (result.base.n, result.new.n) == (6, 4)
@@ -122,7 +123,7 @@ def test_evaluation_agrees_with_counting_image_by_image():
 
 def test_result_has_h_and_the_figures_of_both_halves(pictures):
     clip = TinyClip()
-    protocol = load_task(settings(pictures), clip, RecordingStore(clip))
+    protocol = load_task(listing(pictures), clip, RecordingStore(clip))
     result = evaluate_base_to_new(PromptPredictor(clip, (Prompt("<CLASS>"),)), protocol)
     row = result.to_json()
     assert row["H"] == harmonic_mean(row["base"]["accuracy"], row["new"]["accuracy"])
@@ -131,7 +132,7 @@ def test_result_has_h_and_the_figures_of_both_halves(pictures):
 
 def test_paths_go_with_verdicts_where_an_image_was_left_out(pictures):
     clip = TinyClip()
-    protocol = load_task(settings(pictures), clip, RecordingStore(clip, unreadable=["green"]))
+    protocol = load_task(listing(pictures), clip, RecordingStore(clip, unreadable=["green"]))
     assert protocol.base.paths == ["test/blue/0.png", "test/blue/1.png", "test/grey/0.png", "test/grey/1.png"]
     assert len(evaluate_on(NamedPredictor(), protocol.base.images, NAMES[:3]).correct) == 4
 
@@ -139,20 +140,18 @@ def test_paths_go_with_verdicts_where_an_image_was_left_out(pictures):
 def test_no_readable_training_image_is_an_error(pictures):
     clip = TinyClip()
     with pytest.raises(DataError, match="none of the 6 training"):
-        load_task(settings(pictures), clip, RecordingStore(clip, unreadable=NAMES))
+        load_task(listing(pictures), clip, RecordingStore(clip, unreadable=NAMES))
 
 
 def test_a_class_without_training_images_is_an_error_that_names_it(pictures):
     (pictures / "train" / "empty").mkdir()
-    clip = TinyClip()
-    whole = load_settings(None, {"data": {"dataset": f"folder:{pictures}", "shots": 2, "classes": "all"}})
     with pytest.raises(DataError, match=r"no training images of empty .*\.png"):
-        load_task(whole, clip, RecordingStore(clip))
+        listing(pictures, classes="all")
 
 
 def test_another_dataset_is_a_target_under_its_own_names(pictures):
     clip = TinyClip()
-    target = load_target(read_target(f"folder:{pictures}", settings(pictures)), RecordingStore(clip))
+    target = load_target(read_target(f"folder:{pictures}", None, seed=1), RecordingStore(clip))
     assert target.classnames == NAMES
     assert {item.path.parts[-3] for item in target.items} == {"test"}
 
@@ -165,19 +164,15 @@ def test_a_domain_as_target_has_all_its_images_and_only_them(tmp_path):
             for index in range(count):
                 Image.new("RGB", (4, 4), (index, 0, 0)).save(folder / f"{index}.png")
     clip = TinyClip()
-    chosen = load_settings(
-        None, {"data": {"dataset": "pacs", "root": tmp_path, "domains": ["photo"], "shots": 2, "classes": "all"}}
-    )
+    data = DataSettings(dataset="pacs", root=tmp_path, domains=("photo",), shots=2, classes="all")
     store = RecordingStore(clip)
-    protocol, target = load_task(chosen, clip, store), load_target(read_target("pacs@art_painting", chosen), store)
+    protocol = load_task(read_listing(data, seed=1), clip, store)
+    target = load_target(read_target("pacs@art_painting", tmp_path, seed=1), store)
     assert [item.domain for item in target.items] == ["art_painting"] * 12
     assert target.classnames == protocol.task.classnames == ("cat", "dog")
     assert {item.domain for item in (*protocol.task.train.items, *protocol.base.items)} == {"photo"}
-    data = chosen.data.model_copy(update={"targets": ("pacs@art_painting", "pacs@photo")})
+    both = data.model_copy(update={"targets": ("pacs@art_painting", "pacs@photo")})
     with pytest.raises(DataError, match=r"8 of the 20 images of pacs@photo are shots of the fit"):
-        load_task(chosen.model_copy(update={"data": data}), clip, store)
-    data = data.model_copy(update={"targets": ("pacs@art_painting",)})
-    assert list(load_task(chosen.model_copy(update={"data": data}), clip, store).test_sets()) == [
-        "base",
-        "pacs@art_painting",
-    ]
+        read_listing(both, seed=1)
+    other = read_listing(data.model_copy(update={"targets": ("pacs@art_painting",)}), seed=1)
+    assert list(load_task(other, clip, store).test_sets()) == ["base", "pacs@art_painting"]

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ipo.captions.load import make_captioner
-from ipo.config import Settings
+from ipo.captions.base import Captioner
 from ipo.errors import RunError
 from ipo.llm.base import UNPAID, Spent
 from ipo.llm.prices import require_price
@@ -37,12 +36,14 @@ class Captions:
 NO_CAPTIONS = Captions()
 
 
-def make_captions(settings: Settings, images: Sequence[Path]) -> Captions:
-    """Have the captioner of the settings describe `images`, or nobody. Raises `ConfigError` where it has no price."""
-    captioner = make_captioner(settings.captions, settings.clip, offline=settings.offline)
+def make_captions(captioner: Captioner | None, images: Sequence[Path], *, priced: bool) -> Captions:
+    """Have the captioner describe `images`, if there is one.
+
+    `priced` asks for a price of what is paid for, and raises `ConfigError` before the first image where there is none.
+    """
     if captioner is None:
         return NO_CAPTIONS
-    if settings.search.max_cost is not None and captioner.spent.model:
+    if priced and captioner.spent.model:
         require_price(captioner.spent.model)
     texts = tuple(captioner.caption(list(images)))
     refusals = tuple(captioner.refusals.get(path, "") for path in images)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ipo.config import Settings
+from ipo.config import CaptionSettings
 from ipo.errors import ConfigError
 
 PAPER_SETTINGS: dict[str, Any] = {
@@ -21,13 +21,13 @@ PAPER_SETTINGS: dict[str, Any] = {
 }
 """The paper's 1-shot setting (arXiv 2410.15397, section 4): one description of every training image, and no model.
 
-Its longest set of descriptions has some 18,000 tokens. `require_captioner` sees to it that there is a captioner.
+Its longest set of descriptions has some 18,000 tokens. `require_word_on_captions` sees to it that there is a captioner.
 """
 
 
-def require_captioner(settings: Settings) -> None:
+def require_word_on_captions(shots: int, captions: CaptionSettings) -> None:
     """Raise `ConfigError` where the paper's 1-shot setting is asked for and nothing is said of a captioner."""
-    if settings.data.shots == 1 and "captioner" not in settings.captions.model_fields_set:
+    if shots == 1 and "captioner" not in captions.model_fields_set:
         remedy = (
             "Give --captioner (theirs was MiniCPM-V-2; hf:ORG/MODEL, openai:MODEL or describe), "
             "or --captioner none for their ablation without"

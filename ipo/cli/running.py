@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from ipo.cli.console import output, print_json
 from ipo.cli.watch import Watch
-from ipo.config import SearchOptions, Settings, StrategySettings, parse_assignments
+from ipo.config import LLMSettings, SearchOptions, Settings, StrategySettings, parse_assignments
 from ipo.errors import DivergedError, LLMError, RunError
 from ipo.registry import SEARCH
 from ipo.screen import counted, printable, say
@@ -34,10 +34,10 @@ def start_run(method: str, settings: Settings, own: list[str], out: Path | None)
 
     reader = method_reader(method)
     place = require_known(settings.data.dataset)
-    label = search_label(settings) if method == SEARCH else method
+    label = search_label(settings.strategy, settings.llm) if method == SEARCH else method
     words = (Path(place).name, label, f"{settings.data.shots}shot", f"seed{settings.seed}")
     if is_first_process():
-        require_run_place(out or new_run_path(RUNS, *words), settings)
+        require_run_place(out or new_run_path(RUNS, *words), settings.data)
     check(reader, settings)
 
     from ipo import run
@@ -49,15 +49,15 @@ def start_run(method: str, settings: Settings, own: list[str], out: Path | None)
     return carry_out(job, run.start(job, out or claim_run_path(RUNS, *words)))
 
 
-def search_label(settings: Settings) -> str:
+def search_label(strategy: StrategySettings, llm: LLMSettings) -> str:
     """What a search is called in the name of its folder: the LLM, after a strategy that is not the default."""
     from ipo.search.strategy import choose
 
-    chosen, llm = choose(settings.strategy), Path(settings.llm.spec).name
+    chosen, model = choose(strategy), Path(llm.spec).name
     name = chosen.strategy.name
     if name == StrategySettings().name:
-        return llm
-    return f"{name}-{llm}" if chosen.asks_llm else name
+        return model
+    return f"{name}-{model}" if chosen.asks_llm else name
 
 
 def resume_run(path: Path, settings: Settings, own: list[str], force: bool) -> tuple[Path, Result | None]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ipo.cli.paper import PAPER_SETTINGS, require_captioner
+from ipo.cli.paper import PAPER_SETTINGS, require_word_on_captions
 from ipo.config import Settings, load_settings, merge, parse_assignments
 from ipo.config.fields import flat, followers, nested
 from ipo.data.load import target_parts, with_kind
@@ -38,7 +38,7 @@ def make_settings(
     layers = merge(merge(PAPER_SETTINGS if paper else {}, nested(following)), given)
     settings = load_settings(config, layers)  # all of it has to be right, what is not read too
     if paper:
-        require_captioner(settings)
+        require_word_on_captions(settings.data.shots, settings.captions)
     file = read_toml(config) if config else {}
     passed_over = unread(reader, settings)
     for key, reason in passed_over.items():

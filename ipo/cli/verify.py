@@ -44,7 +44,7 @@ def verify(
     names = present_datasets(settings.data.root)
     if not names:
         raise DataError("none of the datasets with published figures is here", remedy="See `ipo datasets`")
-    found = read_datasets(names, settings)
+    found = read_datasets(names, settings.data, settings.seed)
     model = load_clip(settings.clip, offline=settings.offline)
     store = feature_store(settings.clip, model, skip_unreadable=settings.data.skip_unreadable)
     verdicts = [verdict for dataset in found for verdict in verify_dataset(dataset, model, store)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from ipo.config import Settings
+from ipo.config import DataSettings
 from ipo.data.check import require_openable, require_shots
 from ipo.data.fewshot import class_half, draw_shots
 from ipo.data.load import load_dataset, target_parts
@@ -36,6 +36,10 @@ class Listing:
     train: tuple[Item, ...]
     val: tuple[Item, ...]
     targets: tuple[Target, ...]
+    shots: int
+    """How many training images a class were asked for."""
+    seed: int
+    """The seed that they were drawn with, which is that of all else in a run."""
 
     def require_openable(self, *, skip_unreadable: bool) -> None:
         """Raise `DataError` for images to learn from or to test on that are missing or no images; see its namesake."""
@@ -50,11 +54,10 @@ class Listing:
             require_openable(items, what, skip_unreadable=skip_unreadable)
 
 
-def read_listing(settings: Settings) -> Listing:
-    """The task that `settings` describe. Shots are drawn over all classes first and filtered to the half afterwards."""
-    data = settings.data
-    dataset = named_dataset(settings)
-    train, val = draw_shots(dataset, data.shots, settings.seed)
+def read_listing(data: DataSettings, seed: int) -> Listing:
+    """The task that `data` describes. Shots are drawn over all classes first and filtered to the half afterwards."""
+    dataset = named_dataset(data, seed)
+    train, val = draw_shots(dataset, data.shots, seed)
     use_all = data.classes == "all" or (data.classes == "auto" and dataset.own)
     half = class_half(dataset, "all" if use_all else "base")
     require_shots(half.classnames, half.take(train), dataset.root)
@@ -64,27 +67,28 @@ def read_listing(settings: Settings) -> Listing:
         new=None if use_all else class_half(dataset, "new"),
         train=half.take(train),
         val=half.take(val),
-        targets=tuple(read_target(spec, settings) for spec in dict.fromkeys(data.targets)),
+        targets=tuple(read_target(spec, data.root, seed) for spec in dict.fromkeys(data.targets)),
+        shots=data.shots,
+        seed=seed,
     )
     for target in listing.targets:
         _require_unseen(target, listing)
     return listing
 
 
-def named_dataset(settings: Settings) -> Dataset:
-    """The dataset that the settings name."""
-    data = settings.data
-    return load_dataset(data.dataset, data.root, seed=settings.seed, domains=data.domains, names_file=data.names)
+def named_dataset(data: DataSettings, seed: int) -> Dataset:
+    """The dataset that the settings name; `seed` draws a split where none is published."""
+    return load_dataset(data.dataset, data.root, seed=seed, domains=data.domains, names_file=data.names)
 
 
-def read_target(spec: str, settings: Settings) -> Target:
+def read_target(spec: str, root: Path | None, seed: int) -> Target:
     """Another dataset to test on, under its own class names (cross-dataset transfer, domain generalisation).
 
     `NAME` takes the dataset's test split; `NAME@DOMAIN` takes all images of one domain, as domain generalisation does
     for a domain that the fit has not seen.
     """
     name, domain = target_parts(spec)
-    dataset = load_dataset(name, settings.data.root, seed=settings.seed, domains=(domain,) if domain else ())
+    dataset = load_dataset(name, root, seed=seed, domains=(domain,) if domain else ())
     items = dataset.train + dataset.val + dataset.test if domain else dataset.test
     return Target(spec, dataset.classnames, items, dataset.root, dataset.split_hash)
 

@@ -11,7 +11,16 @@ from pathlib import Path
 
 from ipo.captions.load import require_captioner
 from ipo.clip.specs import LOCAL, require_clip_spec
-from ipo.config import STAND_INS, SearchOptions, Settings
+from ipo.config import (
+    STAND_INS,
+    CaptionSettings,
+    DataSettings,
+    Device,
+    LLMSettings,
+    SearchOptions,
+    SearchSettings,
+    Settings,
+)
 from ipo.data.folders import is_dropping
 from ipo.data.load import require_known, require_there, target_parts
 from ipo.data.own.classnames import read_map
@@ -28,24 +37,24 @@ from ipo.store.cache import cache_folder
 Check = Callable[[Settings], object]
 
 
-def dataset_is_there(settings: Settings) -> None:
+def dataset_is_there(data: DataSettings) -> None:
     """The dataset is named and known, and so are the domains; there is something at its place."""
-    require_there(settings.data.dataset, settings.data.root, settings.data.domains)
+    require_there(data.dataset, data.root, data.domains)
 
 
-def targets_are_there(settings: Settings) -> None:
+def targets_are_there(data: DataSettings) -> None:
     """The same for each target."""
-    for target in settings.data.targets:
+    for target in data.targets:
         name, domain = target_parts(target)
-        require_there(name, settings.data.root, (domain,) if domain else ())
+        require_there(name, data.root, (domain,) if domain else ())
 
 
-def require_run_place(run: Path, settings: Settings) -> None:
+def require_run_place(run: Path, data: DataSettings) -> None:
     """Raise `RunError` unless a run can be created at `run`, which may not be among the pictures of its datasets.
 
     There it would be a class of them from now on, and the run could not be gone on with.
     """
-    names = (settings.data.dataset, *(target_parts(target)[0] for target in settings.data.targets))
+    names = (data.dataset, *(target_parts(target)[0] for target in data.targets))
     places = [spec.partition(":")[2] for spec in map(require_known, filter(None, names)) if spec.startswith("folder:")]
     for place in places:
         root, path = Path(place).expanduser().resolve(), run.expanduser().resolve()
@@ -55,104 +64,80 @@ def require_run_place(run: Path, settings: Settings) -> None:
     require_free(run)
 
 
-def names_can_be_read(settings: Settings) -> None:
+def names_can_be_read(data: DataSettings) -> None:
     """The map of class names is one."""
-    if settings.data.names is not None:
-        read_map(settings.data.names)
+    if data.names is not None:
+        read_map(data.names)
 
 
-def first_prompts_are_prompts(settings: Settings) -> None:
+def first_prompts_are_prompts(search: SearchSettings) -> None:
     """There is a first prompt, and each has its class slot."""
-    if not settings.search.first_prompts:
+    if not search.first_prompts:
         raise ConfigError("search.first_prompts is empty", remedy='Give at least one, such as "a photo of a <CLASS>."')
-    for text in settings.search.first_prompts:
+    for text in search.first_prompts:
         Prompt(text)
 
 
-def clip_is_known(settings: Settings) -> None:
-    """The CLIP model has an architecture, a folder or packages."""
-    require_clip_spec(settings.clip.model)
-
-
-def llm_is_known(settings: Settings) -> None:
+def llm_is_known(llm: LLMSettings, options: SearchOptions, *, captioned: bool, offline: bool) -> None:
     """The LLM has a name, files or a key, and the strategy can ask it: its template fits."""
-    options = SearchOptions(search=settings.search, strategy=settings.strategy)
-    if not choose(settings.strategy).asks_llm:
+    if not choose(options.strategy).asks_llm:
         return
-    preset = require_llm(settings.llm, offline=settings.offline)
-    form = reply_form(preset, settings.llm)
-    try_out(options, settings.captions.captioner != "none", preset.template or "ipo.j2", form)
+    preset = require_llm(llm, offline=offline)
+    try_out(options, captioned, preset.template or "ipo.j2", reply_form(preset, llm))
 
 
-def strategy_is_known(settings: Settings) -> None:
-    """There is such a strategy, and it has such options."""
-    choose(settings.strategy)
-
-
-def captioner_is_known(settings: Settings) -> None:
-    """The captioner has a name, files, packages or a key."""
-    require_captioner(settings.captions, offline=settings.offline)
-
-
-def prices_are_known(settings: Settings) -> None:
-    """A bound on the cost has prices to count with."""
-    if settings.search.max_cost is None:
-        return
-    if not require_llm(settings.llm, offline=settings.offline).spec.startswith("openai:"):
-        what = f"search.max_cost is set, but {settings.llm.spec} runs on this machine and has no price"
+def prices_are_known(llm: LLMSettings, captions: CaptionSettings, *, offline: bool) -> None:
+    """What answers and what describes can be paid for: a bound on the cost has prices to count with."""
+    if not require_llm(llm, offline=offline).spec.startswith("openai:"):
+        what = f"search.max_cost is set, but {llm.spec} runs on this machine and has no price"
         raise ConfigError(what, remedy="Use search.max_minutes or search.max_tokens")
-    names = (
-        remote_name(settings.llm, offline=settings.offline),
-        require_captioner(settings.captions, offline=settings.offline),
-    )
-    for name in names:
+    for name in (remote_name(llm, offline=offline), require_captioner(captions, offline=offline)):
         if name is not None:
             require_price(name)
 
 
-def tracker_is_installed(settings: Settings) -> None:
-    """The tracker can be imported."""
-    require_installed(settings.tracker)
-
-
-def cache_is_a_folder(_: Settings) -> None:
-    """Nothing else stands where the cache has to be."""
-    cache_folder()
-
-
-def devices_are_there(settings: Settings) -> None:
-    """A device that is named is there. Imports torch only where one is."""
-    for device in {settings.clip.device, settings.llm.device} - {"auto", "cpu"}:
+def devices_are_there(devices: Collection[Device]) -> None:
+    """Each device that is named is there. Imports torch only where one is."""
+    for device in set(devices) - {"auto", "cpu"}:
         from ipo.clip.load import resolve_device
 
         resolve_device(device)
 
 
-def weights_are_known(settings: Settings) -> None:
+def weights_are_known(model: str, *, offline: bool) -> None:
     """open_clip knows the tag, and offline the weights are here. It is imported for that, as it is for the model."""
-    model = settings.clip.model
     if model not in STAND_INS and not model.startswith(LOCAL):
         from ipo.clip.sources import require_source
 
-        require_source(model, offline=settings.offline)
+        require_source(model, offline=offline)
+
+
+def _llm_and_strategy(of: Settings) -> None:
+    options = SearchOptions(search=of.search, strategy=of.strategy)
+    llm_is_known(of.llm, options, captioned=of.captions.captioner != "none", offline=of.offline)
+
+
+def _bound_on_the_cost(of: Settings) -> None:
+    if of.search.max_cost is not None:
+        prices_are_known(of.llm, of.captions, offline=of.offline)
 
 
 CHECKS: tuple[tuple[str, Check], ...] = (
-    ("data.dataset", dataset_is_there),
-    ("data.targets", targets_are_there),
-    ("data.names", names_can_be_read),
-    ("clip.model", clip_is_known),
-    ("search.first_prompts", first_prompts_are_prompts),
-    ("strategy.name", strategy_is_known),
-    ("llm.spec", llm_is_known),
-    ("captions.captioner", captioner_is_known),
-    ("search.max_cost", prices_are_known),
-    ("tracker", tracker_is_installed),
-    ("offline", cache_is_a_folder),
-    ("clip.device", devices_are_there),
-    ("clip.model", weights_are_known),
+    ("data.dataset", lambda of: dataset_is_there(of.data)),
+    ("data.targets", lambda of: targets_are_there(of.data)),
+    ("data.names", lambda of: names_can_be_read(of.data)),
+    ("clip.model", lambda of: require_clip_spec(of.clip.model)),
+    ("search.first_prompts", lambda of: first_prompts_are_prompts(of.search)),
+    ("strategy.name", lambda of: choose(of.strategy)),
+    ("llm.spec", _llm_and_strategy),
+    ("captions.captioner", lambda of: require_captioner(of.captions, offline=of.offline)),
+    ("search.max_cost", _bound_on_the_cost),
+    ("tracker", lambda of: require_installed(of.tracker)),
+    ("offline", lambda _: cache_folder()),
+    ("clip.device", lambda of: devices_are_there((of.clip.device, of.llm.device))),
+    ("clip.model", lambda of: weights_are_known(of.clip.model, offline=of.offline)),
 )
-"""Each check with the setting that it is about."""
+"""Each check with the setting that it is about, and what of the settings it is handed."""
 
 
 def check(reader: Reader, settings: Settings, without: Collection[str] = ()) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ipo import __version__
-from ipo.config import Settings
+from ipo.config import DataSettings, Settings
 from ipo.config.fields import flat
 from ipo.data.load import require_there
 from ipo.errors import ConfigError, DataError, RunError, UnknownName
@@ -84,7 +84,7 @@ def plan_resumption(path: Path, settings: Settings | None = None, force: bool = 
     run, recorded = read_run(path), read_settings(path)
     method = recorded_method(path, run)
     settings = settings or recorded
-    _require_data(settings)
+    _require_data(settings.data)
     changes = changed_values(flat(recorded.model_dump(mode="json")), flat(settings.model_dump(mode="json")), CHANGEABLE)
     return Resumption(path, method, run, settings, changes, _other_versions(run, path, force))
 
@@ -99,10 +99,10 @@ def recorded_method(path: Path, run: Mapping[str, Any]) -> str:
     return method
 
 
-def _require_data(settings: Settings) -> None:
+def _require_data(data: DataSettings) -> None:
     """Raise `DataError` where the data are no longer in their place, with the options that name another."""
     try:
-        require_there(settings.data.dataset, settings.data.root, settings.data.domains)
+        require_there(data.dataset, data.root, data.domains)
     except DataError as error:
         remedy = "Restore it, or give its new place with --dataset or --data-root"
         raise DataError(error.what, where=error.where, remedy=remedy) from error

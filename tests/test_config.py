@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from ipo.cli.paper import PAPER_SETTINGS
-from ipo.cli.settings import absolute_place, make_settings
+from ipo.api.paper import PAPER_SETTINGS
+from ipo.api.settings import absolute_place, make_settings
 from ipo.config import Settings, load_settings, parse_assignments
 from ipo.errors import ConfigError
 from ipo.llm.prices import cost

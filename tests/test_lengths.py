@@ -12,7 +12,7 @@ from PIL import Image
 
 from ipo import fixed_prompts
 from ipo import run as running
-from ipo.cli.running import describe
+from ipo.api.start import describe
 from ipo.clip.lengths import TextRoom
 from ipo.config import Settings, load_settings
 from ipo.data.listing import read_listing

@@ -8,9 +8,9 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from ipo.cli import running as command
+from ipo.api import start as command
+from ipo.api.settings import resumed_settings
 from ipo.cli.main import app
-from ipo.cli.settings import resumed_settings
 from ipo.config import load_settings
 from ipo.config.fields import setting_fields
 from ipo.errors import ConfigError, IpoError, RunError
@@ -29,7 +29,7 @@ MORE = [["one more <CLASS>.", "and another <CLASS>."], ["the last <CLASS>.", "th
 
 def go_on(run: Path, *assigned: str, force: bool = False, flags: dict | None = None) -> dict:
     chosen = resumed_settings(method_reader("ipo"), run, list(assigned), flags or {})
-    return to_json(command.resume_run(run, chosen, [], force)[1])
+    return to_json(command.resume_run(run, chosen, {}, force)[1])
 
 
 @pytest.fixture

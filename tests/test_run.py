@@ -13,9 +13,10 @@ from torch.nn.functional import normalize
 from typer.testing import CliRunner
 
 from ipo import run as running
-from ipo.cli import running as command
+from ipo.api import start as command
+from ipo.api.settings import template_place
 from ipo.cli.main import app
-from ipo.cli.settings import template_place
+from ipo.cli.running import print_result
 from ipo.config import Settings, StrategySettings, load_settings
 from ipo.errors import ConfigError, DataError, IpoError, RunError
 from ipo.llm.base import UNPAID, Spent
@@ -279,21 +280,21 @@ def test_a_place_for_the_run_is_looked_at_before_anything_is_asked(shop, picture
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "notes.txt").write_text("mine")
     with pytest.raises(RunError, match=r"no run can be written|not empty"):
-        command.start_run("ipo", settings(pictures), [], tmp_path / place)
+        command.start_run("ipo", settings(pictures), {}, tmp_path / place)
     assert (shop.described, shop.asked) == ([], [])
 
 
 def test_paths_are_printed_as_they_are(shop, pictures, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    path, result = command.start_run("ipo", settings(pictures), [], Path("run[old]"))
-    command.print_result(result, path)
+    path, result = command.start_run("ipo", settings(pictures), {}, Path("run[old]"))
+    print_result(result, path)
     shown = capsys.readouterr().out
     assert "run[old]/history.md" in shown
     assert f"Report: {(tmp_path / 'run[old]' / 'report.html').as_uri()}" in shown
     shop.asked.clear()
     shop.steps = [SCRIPT[0], []]
     with pytest.raises(AssertionError):
-        command.start_run("ipo", settings(pictures), [], Path("new[old]"))
+        command.start_run("ipo", settings(pictures), {}, Path("new[old]"))
     assert "ipo optimize --resume 'new[old]'" in capsys.readouterr().err
 
 

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from ipo.cli.running import search_label
-from ipo.cli.settings import make_settings
+from ipo.api.settings import make_settings
+from ipo.api.start import search_label
 from ipo.config import Settings, load_settings
 from ipo.config.fields import flat, nested, setting_fields
 from ipo.errors import ConfigError

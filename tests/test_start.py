@@ -164,7 +164,7 @@ def test_ctrl_c_is_one_line_at_any_moment(code):
 
 def test_a_fit_that_diverged_is_not_to_be_gone_on_with(monkeypatch, tmp_path, capsys):
     from ipo import run
-    from ipo.cli import running
+    from ipo.api import start as running
     from ipo.config import Section
 
     def diverge(*_):

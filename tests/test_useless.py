@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ipo.cli import running as command
+from ipo.api import start as command
 from ipo.errors import LLMError
 from ipo.llm.base import Reply
 from ipo.runs.result import read_result

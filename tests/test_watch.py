@@ -4,7 +4,7 @@ import io
 
 from rich.console import Console
 
-from ipo.cli.watch import Watch, _Bar
+from ipo.api.watch import Watch, _Bar
 from ipo.prompt import HistoryEntry, Score
 from ipo.search.history import History
 from ipo.search.record import Record

@@ -51,16 +51,18 @@ def baseline(
         raise ConfigError("give a method, or --resume RUN", remedy="See: ipo baseline --list")
     options.check_resumption(resume, force, {"--config": config, "--out": out})
 
+    from ipo.api import start
+    from ipo.api.settings import make_settings, resumed_settings
     from ipo.cli import running
-    from ipo.cli.settings import make_settings, resumed_settings
+    from ipo.config import parse_assignments
 
     if resume is not None:
-        settings = resumed_settings(running.reader_of(resume), resume, general, given)
-        folder, result = running.resume_run(resume, settings, own, force)
+        settings = resumed_settings(start.reader_of(resume), resume, general, given)
+        folder, result = start.resume_run(resume, settings, parse_assignments(own), force)
     else:
         assert method is not None
         settings = make_settings(method_reader(method), config, general, given)
-        folder, result = running.start_run(method, settings, own, out)
+        folder, result = start.start_run(method, settings, parse_assignments(own), out)
     running.show(result, folder, as_json)
 
 

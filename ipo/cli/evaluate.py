@@ -40,7 +40,7 @@ def evaluate(
 
       ipo evaluate -p "a drawing of a <CLASS>." -p "<CLASS>" --dataset folder:photos/ --ensemble --images all
     """
-    from ipo.cli.settings import make_settings
+    from ipo.api.settings import make_settings
     from ipo.prompt import Prompt
     from ipo.runs.check import check
 

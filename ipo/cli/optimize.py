@@ -42,17 +42,18 @@ def optimize(
         return
     options.check_resumption(resume, force, {"--config": config, "--paper": paper, "--out": out})
 
+    from ipo.api import start
+    from ipo.api.settings import make_settings, resumed_settings
     from ipo.cli import running
-    from ipo.cli.settings import make_settings, resumed_settings
     from ipo.registry import SEARCH
 
     if resume is not None:
-        running.require_search(resume)
+        start.require_search(resume)
         settings = resumed_settings(OPTIMIZE, resume, assignments, given)
-        folder, result = running.resume_run(resume, settings, [], force)
+        folder, result = start.resume_run(resume, settings, {}, force)
     else:
         settings = make_settings(OPTIMIZE, config, assignments, given, paper)
-        folder, result = running.start_run(SEARCH, settings, [], out)
+        folder, result = start.start_run(SEARCH, settings, {}, out)
     running.show(result, folder, as_json)
 
 

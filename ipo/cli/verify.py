@@ -31,7 +31,7 @@ def verify(
 
       ipo verify --data-root ~/data --set clip.precision=float16
     """
-    from ipo.cli.settings import make_settings
+    from ipo.api.settings import make_settings
     from ipo.runs.check import check
 
     settings = make_settings(VERIFY, config, assignments, given)

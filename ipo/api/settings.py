@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ipo.cli.paper import PAPER_SETTINGS, require_word_on_captions
+from ipo.api.paper import PAPER_SETTINGS, require_word_on_captions
 from ipo.config import Settings, load_settings, merge, parse_assignments
 from ipo.config.fields import flat, followers, nested
 from ipo.data.load import target_parts, with_kind
@@ -19,11 +19,14 @@ from ipo.runs.scope import CONDITIONS, unread
 from ipo.search.strategy import choose
 from ipo.store.toml import read_toml
 
+Assigned = Sequence[str] | Mapping[str, Any]
+"""Any settings: `section.key=value` as `--set` gives it, or values by their names, dotted or nested."""
+
 
 def make_settings(
     reader: Reader,
     config: Path | None,
-    assignments: list[str] | None,
+    assignments: Assigned | None,
     flags: Mapping[str, Any],
     paper: bool = False,
 ) -> Settings:
@@ -32,7 +35,7 @@ def make_settings(
     A setting that is not read is refused where a flag or `--set` gives it, or a file beside the setting
     that rules it out; other sections of a file are for other commands and methods, and passed over.
     """
-    given = merge(flags, parse_assignments(assignments or ()))
+    given = merge(flags, _nested(assignments or ()))
     by_flag = flat(flags)
     following = {key: by_flag[first] for key, first in followers().items() if first in by_flag}
     layers = merge(merge(PAPER_SETTINGS if paper else {}, nested(following)), given)
@@ -52,15 +55,19 @@ def make_settings(
     return absolute_places(load_settings(None, nested(kept)))
 
 
-def resumed_settings(reader: Reader, run: Path, assignments: list[str] | None, flags: Mapping[str, Any]) -> Settings:
+def resumed_settings(reader: Reader, run: Path, assignments: Assigned | None, flags: Mapping[str, Any]) -> Settings:
     """The settings of a run with those that were given above them; whether these may change, is not looked at."""
     require_run(run)
-    given = merge(flags, parse_assignments(assignments or ()))
+    given = merge(flags, _nested(assignments or ()))
     settings = read_settings(run, given)
     for key, reason in unread(reader, settings).items():
         if key in flat(given):
             raise not_read(reader, key, reason)
     return absolute_places(settings)
+
+
+def _nested(assignments: Assigned) -> dict[str, Any]:
+    return nested(flat(assignments)) if isinstance(assignments, Mapping) else parse_assignments(assignments)
 
 
 def not_read(reader: Reader, key: str, reason: str) -> ConfigError:

@@ -1,0 +1,1 @@
+"""What `import ipo` offers: the same functions that the commands call, and runs to look at and predict with."""

@@ -40,8 +40,10 @@ class Fingerprint:
 class ClipModel(Protocol):
     """A frozen image tower and a frozen text tower with a shared feature space.
 
-    All features are of unit length and float32, whatever the precision of the towers. The model is in eval mode and
-    its weights do not require gradients; `encode_embeddings` carries gradients to the context vectors alone.
+    All features are of unit length and float32, whatever the precision of the towers; `unit=False` gives those of texts
+    as they are before they are brought to unit length (a model that has no such step gives the same). The model is in
+    eval mode and its weights do not require gradients; `encode_embeddings` carries gradients to the context vectors
+    alone.
     """
 
     @property
@@ -74,7 +76,7 @@ class ClipModel(Protocol):
     def encode_images(self, pixels: Tensor) -> Tensor:
         """Pixels (B, 3, H, W) to image features (B, D). No gradient."""
 
-    def encode_texts(self, texts: Sequence[str]) -> Tensor:
+    def encode_texts(self, texts: Sequence[str], unit: bool = True) -> Tensor:
         """Texts to text features (N, D). No gradient. Raises `PromptError` for a text longer than the context."""
 
     def use_text_cache(self, path: Path | None) -> None:
@@ -90,7 +92,12 @@ class ClipModel(Protocol):
         """Readable form of each token, and all token embeddings (V, W)."""
 
     def encode_embeddings(
-        self, classnames: Sequence[str], before: Tensor, after: Tensor | None = None, tail: str = "."
+        self,
+        classnames: Sequence[str],
+        before: Tensor,
+        after: Tensor | None = None,
+        tail: str = ".",
+        unit: bool = True,
     ) -> Tensor:
         """Text features (B, C, D) of [start] before, class name, after, tail [end], with gradient to the contexts.
 

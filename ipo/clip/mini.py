@@ -12,7 +12,7 @@ from __future__ import annotations
 import copy
 import hashlib
 from collections.abc import Sequence
-from functools import cache
+from functools import cache, partial
 from importlib.resources import files
 from pathlib import Path
 from pickle import UnpicklingError
@@ -29,7 +29,7 @@ from ipo.clip.adapter import Adapter, load_adapter, see
 from ipo.clip.base import Fingerprint
 from ipo.clip.minilm import CONTEXT_LENGTH, MiniLM, load_minilm
 from ipo.clip.specs import MINI_PACKAGES
-from ipo.clip.text.cache import TextCache, open_text_cache
+from ipo.clip.text.cache import open_text_caches
 from ipo.clip.text.plain import precision_context
 from ipo.config import OFFLINE_CLIP, Precision
 from ipo.errors import ModelError
@@ -107,7 +107,7 @@ class Mini:
         self._tower = tower.eval().requires_grad_(False)
         self._adapter = self._tower.adapter
         self.logit_scale = LOGIT_SCALE if adapter is None else ADAPTED_LOGIT_SCALE
-        self._cache = TextCache()
+        self._caches = open_text_caches(self, None)
 
     @property
     def dim(self) -> int:
@@ -129,15 +129,18 @@ class Mini:
         rows = zip(top.indices.tolist(), top.values.tolist(), strict=True)
         return [[(self._labels[i], p) for i, p in zip(indices, values, strict=True)] for indices, values in rows]
 
-    def encode_texts(self, texts: Sequence[str]) -> Tensor:
-        """Texts to text features (N, D); a text is encoded once and then remembered."""
+    def encode_texts(self, texts: Sequence[str], unit: bool = True) -> Tensor:
+        """Texts to text features (N, D); a text is encoded once and then remembered.
+
+        With the adapter they are made of parts of fixed length, so that raw ones are of unit length too.
+        """
         if not texts:
             return torch.empty(0, self.dim, device=self.device)
-        return self._cache.fetch(texts, self._encode)
+        return self._caches[unit].fetch(texts, partial(self._encode, unit=unit))
 
     def use_text_cache(self, path: Path | None) -> None:
         """Forget the texts in memory and, given a path, use the file; `RunError` where that cannot be made or read."""
-        self._cache = open_text_cache(self, path)
+        self._caches = open_text_caches(self, path)
 
     def token_count(self, text: str) -> int:
         """Tokens of `text`, start and end tokens included."""
@@ -152,10 +155,15 @@ class Mini:
         return self._text.vocabulary()
 
     def encode_embeddings(
-        self, classnames: Sequence[str], before: Tensor, after: Tensor | None = None, tail: str = "."
+        self,
+        classnames: Sequence[str],
+        before: Tensor,
+        after: Tensor | None = None,
+        tail: str = ".",
+        unit: bool = True,
     ) -> Tensor:
         """Text features (B, C, D) around learned contexts, with gradient to them; see `ClipModel`."""
-        return self._features(self._text.encode_embeddings(classnames, before, after, tail))
+        return self._features(self._text.encode_embeddings(classnames, before, after, tail), unit)
 
     def encode_tokens(self, ids: Sequence[Sequence[int]]) -> Tensor:
         """Text features (N, D) of raw token ids, start and end tokens added."""
@@ -167,13 +175,14 @@ class Mini:
         return tower.requires_grad_(True)
 
     @torch.no_grad()
-    def _encode(self, texts: Sequence[str]) -> Tensor:
-        return self._features(self._text.encode_texts(texts))
+    def _encode(self, texts: Sequence[str], unit: bool) -> Tensor:
+        return self._features(self._text.encode_texts(texts), unit)
 
-    def _features(self, sentences: Tensor) -> Tensor:
+    def _features(self, sentences: Tensor, unit: bool = True) -> Tensor:
         """Text features (..., D) of sentence embeddings (..., W)."""
-        centred = self._centre(sentences)
-        return centred if self._adapter is None else self._adapter.text(centred)
+        if self._adapter is None:
+            return self._centre(sentences) if unit else sentences - self._mean
+        return self._adapter.text(self._centre(sentences))
 
     def _centre(self, features: Tensor) -> Tensor:
         """Text features (..., D) relative to the mean ImageNet name, unit length."""

@@ -6,7 +6,7 @@ import copy
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -22,7 +22,7 @@ from ipo.clip.base import Fingerprint
 from ipo.clip.digest import model_hash
 from ipo.clip.sources import find_source, make_tokenizer
 from ipo.clip.specs import require_model_folder
-from ipo.clip.text.cache import TextCache, open_text_cache
+from ipo.clip.text.cache import open_text_caches
 from ipo.clip.text.contexts import context_sequences
 from ipo.clip.text.exactness import choose_text_path
 from ipo.clip.text.plain import TextPath, precision_context, token_embedding
@@ -84,7 +84,7 @@ class OpenClip:
         self.width = int(self._embedding.weight.shape[1])
         self.context_length = tokens.context_length
         self.dim = int(self._encode_new(["a"]).shape[1])
-        self._cache = TextCache()
+        self._caches = open_text_caches(self, None)
 
     @classmethod
     def from_module(
@@ -121,21 +121,21 @@ class OpenClip:
         return normalize(features.float(), dim=-1)
 
     @torch.no_grad()
-    def encode_texts(self, texts: Sequence[str]) -> Tensor:
-        """Texts to unit-length features (N, D), float32; a text is encoded once and then remembered.
+    def encode_texts(self, texts: Sequence[str], unit: bool = True) -> Tensor:
+        """Texts to features (N, D), float32, of unit length or raw; a text is encoded once of each and then remembered.
 
         Raises `PromptError` for a text longer than the context.
         """
         if not texts:
             return torch.empty(0, self.dim, device=self.device)
-        return self._cache.fetch(texts, self._encode_new)
+        return self._caches[unit].fetch(texts, partial(self._encode_new, unit=unit))
 
-    def _encode_new(self, texts: Sequence[str]) -> Tensor:
-        return self._text.encode([self._tokens.sequence(text) for text in texts]).float()
+    def _encode_new(self, texts: Sequence[str], unit: bool = True) -> Tensor:
+        return self._text.encode([self._tokens.sequence(text) for text in texts], unit=unit).float()
 
     def use_text_cache(self, path: Path | None) -> None:
         """Forget the texts in memory and, given a path, use the file; `RunError` where that cannot be made or read."""
-        self._cache = open_text_cache(self, path)
+        self._caches = open_text_caches(self, path)
 
     def token_count(self, text: str) -> int:
         """Tokens of `text`, start and end tokens included, never truncated."""
@@ -152,13 +152,18 @@ class OpenClip:
         return self._tokens.readable(len(weight)), weight
 
     def encode_embeddings(
-        self, classnames: Sequence[str], before: Tensor, after: Tensor | None = None, tail: str = "."
+        self,
+        classnames: Sequence[str],
+        before: Tensor,
+        after: Tensor | None = None,
+        tail: str = ".",
+        unit: bool = True,
     ) -> Tensor:
         """Features (B, C, D) of class names with context vectors (B, 1|C, M, W) around them, with gradient to those."""
         after = before[:, :, :0] if after is None else after
         sequences = context_sequences(self._tokens, classnames, before, after, tail)
         vectors = torch.cat([before.flatten(0, 2), after.flatten(0, 2)])
-        features = self._text.encode(sequences, vectors.to(self.device) if len(vectors) else None)
+        features = self._text.encode(sequences, vectors.to(self.device) if len(vectors) else None, unit)
         return features.view(-1, len(classnames), features.shape[-1])
 
     @torch.no_grad()

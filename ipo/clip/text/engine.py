@@ -37,8 +37,8 @@ class TextEngine:
         self.tower = tower
         self._memory = memory_mb << 20
 
-    def encode(self, sequences: Sequence[Sequence[int]], vectors: Tensor | None = None) -> Tensor:
-        """Unit-length features (N, D) of id sequences, with gradient to `vectors` (R, W).
+    def encode(self, sequences: Sequence[Sequence[int]], vectors: Tensor | None = None, unit: bool = True) -> Tensor:
+        """Features (N, D) of id sequences, of unit length where asked, with gradient to `vectors` (R, W).
 
         Sequences that need more than the memory bound go in several packs; with gradient, each pack is then computed
         again on the way back instead of being kept.
@@ -52,7 +52,8 @@ class TextEngine:
         place = {member: row for row, member in enumerate(m for pack in plan for m in pack.members)}
         number = {ids: place[index] for index, ids in enumerate(distinct)}
         order = sent(torch.tensor([number[ids] for ids in cut], dtype=torch.long), device)
-        return torch.cat(outputs).index_select(0, order)
+        features = torch.cat(outputs)
+        return (normalize(features, dim=-1) if unit else features).index_select(0, order)
 
     def max_rows(self, with_grad: bool) -> int:
         """Most rows of a pack, whatever the memory."""
@@ -74,7 +75,7 @@ class TextEngine:
         return self._forward(pack, vectors)
 
     def _forward(self, pack: Pack, vectors: Tensor | None) -> Tensor:
-        """Unit-length features (N, D) of the sequences of a pack, in its order."""
+        """Features (N, D) of the sequences of a pack, in its order, of whatever length the tower gives them."""
         tower = self.tower
         x = self._embed(pack, vectors)
         masks = [causal_mask(group, tower.dtype) for group in pack.groups]
@@ -91,7 +92,7 @@ class TextEngine:
         parts = [part[:, None] for part in torch.split(queries, [len(group.keys) for group in pack.groups])]
         attended = _attend(block, parts, memory, pack, [mask[:, :, -1:] for mask in masks])
         x = tower.norm(_finish(block, x.index_select(0, pack.ends), attended))
-        return normalize(x if tower.projection is None else tower.projection(x), dim=-1)
+        return x if tower.projection is None else tower.projection(x)
 
     def _embed(self, pack: Pack, vectors: Tensor | None) -> Tensor:
         """Embeddings (T, W) of a pack's rows, with their positions."""

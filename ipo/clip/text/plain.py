@@ -26,8 +26,8 @@ def precision_context(device: torch.device, dtype: torch.dtype) -> AbstractConte
 class TextPath(Protocol):
     """A way through the text tower."""
 
-    def encode(self, sequences: Sequence[Sequence[int]], vectors: Tensor | None = None) -> Tensor:
-        """Unit-length features (N, D) of id sequences whose negative ids -1-r name rows of `vectors` (R, W)."""
+    def encode(self, sequences: Sequence[Sequence[int]], vectors: Tensor | None = None, unit: bool = True) -> Tensor:
+        """Features (N, D) of id sequences whose negative ids -1-r name rows of `vectors` (R, W), unit if asked."""
 
 
 class PlainText:
@@ -38,10 +38,11 @@ class PlainText:
         self._embedding = token_embedding(model)
         self._placeholder = tokens.words(PLACEHOLDER_WORD)[0]
 
-    def encode(self, sequences: Sequence[Sequence[int]], vectors: Tensor | None = None) -> Tensor:
-        """Unit-length features (N, D) of id sequences whose negative ids name rows of `vectors` (R, W)."""
+    def encode(self, sequences: Sequence[Sequence[int]], vectors: Tensor | None = None, unit: bool = True) -> Tensor:
+        """Features (N, D) of id sequences whose negative ids name rows of `vectors` (R, W); unit length if asked."""
         batches = [sequences[i : i + self._batch] for i in range(0, len(sequences), self._batch)]
-        return torch.cat([self._encode_batch(batch, vectors) for batch in batches])
+        features = torch.cat([self._encode_batch(batch, vectors) for batch in batches])
+        return normalize(features, dim=-1) if unit else features
 
     def _encode_batch(self, sequences: Sequence[Sequence[int]], vectors: Tensor | None) -> Tensor:
         weight = self._embedding.weight
@@ -60,7 +61,7 @@ class PlainText:
         finally:
             if hook is not None:
                 hook.remove()
-        return normalize(features.to(torch.promote_types(features.dtype, torch.float32)), dim=-1)
+        return features.to(torch.promote_types(features.dtype, torch.float32))
 
 
 def token_embedding(model: Any) -> nn.Embedding:

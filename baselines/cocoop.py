@@ -23,7 +23,7 @@ from ipo.scoring import ImageSet
 from ipo.task import FewShotTask
 
 from .augment import TrainingFeatures
-from .contexts import ContextOptions, chunk_size, encode_context, first_context, require_context_fits
+from .contexts import NO_LEAD, ContextOptions, Lead, chunk_size, encode_context, first_context, require_context_fits
 from .reading import read_context
 from .training import StepResult, fit_by_sgd, seeded_torch
 
@@ -55,6 +55,8 @@ class ConditionalPredictor:
     context: Tensor
     net: nn.Module
     texts_at_once: int = 256
+    lead: Lead = NO_LEAD
+    """What stands before the context, and is not shifted."""
 
     def logits(self, images: ImageSet, classnames: Sequence[str]) -> Tensor:
         """Logits (N, C), a chunk of images at a time."""
@@ -66,16 +68,21 @@ class ConditionalPredictor:
     def chunk_logits(self, features: Tensor, classnames: Sequence[str]) -> Tensor:
         """Logits (B, C) of image features (B, D), with gradient."""
         shifted = self.context + self.net(features)[:, None]  # (B, M, W)
-        text = encode_context(self.clip, classnames, shifted[:, None])  # (B, C, D)
+        text = encode_context(self.clip, classnames, shifted[:, None], lead=self.lead)  # (B, C, D)
         return self.clip.logit_scale * torch.einsum("bd,bcd->bc", features, text)
 
 
 def fit(task: FewShotTask, options: CoCoOpOptions, run: FitRun) -> Fitted:
     """Learn context and meta-net on the training shots."""
+    return learn("cocoop", task, options, run, NO_LEAD)
+
+
+def learn(name: str, task: FewShotTask, options: CoCoOpOptions, run: FitRun, lead: Lead) -> Fitted:
+    """Learn context and meta-net, and what is to be learned of the `lead` before the context."""
     clip = task.clip
     context = first_context(clip, options, task.seed)
     net = meta_net(clip, task.seed)
-    model = ConditionalPredictor(clip, context, net, options.texts_at_once)
+    model = ConditionalPredictor(clip, context, net, options.texts_at_once, lead)
     training = TrainingFeatures.of(task, options.augment, options.crops)
     size = chunk_size(options.texts_at_once, len(task.classnames))
 
@@ -90,14 +97,13 @@ def fit(task: FewShotTask, options: CoCoOpOptions, run: FitRun) -> Fitted:
             loss, hits = loss + part_loss.item(), hits + count_right(logits, labels)
         return StepResult(loss, hits)
 
-    parameters = {"context": context, **{f"meta_net.{name}": value for name, value in net.named_parameters()}}
+    parameters = {"context": context, **{f"meta_net.{key}": value for key, value in net.named_parameters()}}
+    parameters |= lead.parameters()
     fit_by_sgd(parameters, step, len(task.train), options, run, task.seed)
-    learned = {name: value.detach() for name, value in parameters.items()}
-    return Fitted(
-        {"cocoop": ConditionalPredictor(clip, context.detach(), net.requires_grad_(False), options.texts_at_once)},
-        learned=learned,
-        figures={"reading": read_context(clip, learned["context"][0])},
-    )
+    learned = {key: value.detach() for key, value in parameters.items()}
+    net.requires_grad_(False)
+    predictor = ConditionalPredictor(clip, learned["context"], net, options.texts_at_once, lead.detach())
+    return Fitted({name: predictor}, learned, {"reading": read_context(clip, learned["context"][0])})
 
 
 METHOD = Method(

@@ -21,7 +21,7 @@ from ipo.scoring import ImageSet
 from ipo.task import FewShotTask, TaskTexts
 
 from .augment import TrainingFeatures
-from .contexts import ContextOptions, Position, encode_context, first_context, require_context_fits
+from .contexts import NO_LEAD, ContextOptions, Lead, Position, encode_context, first_context, require_context_fits
 from .reading import read_context
 from .training import StepResult, fit_by_sgd
 
@@ -44,13 +44,15 @@ class ContextPredictor:
     position: Position = "end"
     classnames: tuple[str, ...] | None = None
     """The classes of a class-specific context."""
+    lead: Lead = NO_LEAD
+    """What stands before the context."""
 
     def logits(self, images: ImageSet, classnames: Sequence[str]) -> Tensor:
         """Logits (N, C) = logit_scale x cosine."""
         if self.classnames is not None and tuple(classnames) != self.classnames:
             raise ConfigError("class-specific context knows only the classes it was fitted on")
         with torch.no_grad():
-            text = encode_context(self.clip, classnames, self.context[None], self.position)[0]
+            text = encode_context(self.clip, classnames, self.context[None], self.position, self.lead)[0]
         return self.clip.logit_scale * images.features @ text.T
 
 
@@ -68,6 +70,11 @@ def check(task: TaskTexts, options: CoOpOptions) -> None:
 
 def fit(task: FewShotTask, options: CoOpOptions, run: FitRun) -> Fitted:
     """Learn the context on the training shots. The last epoch's is kept, as published."""
+    return learn("coop", task, options, run, NO_LEAD)
+
+
+def learn(name: str, task: FewShotTask, options: CoOpOptions, run: FitRun, lead: Lead) -> Fitted:
+    """Learn the context, and what is to be learned of the `lead` before it."""
     clip = task.clip
     rows = len(task.classnames) if options.class_specific else 1
     context = first_context(clip, options, task.seed, rows)
@@ -76,19 +83,20 @@ def fit(task: FewShotTask, options: CoOpOptions, run: FitRun) -> Fitted:
     def step(indices: Tensor, generator: torch.Generator) -> StepResult:
         """Gradient of one batch."""
         features, labels = training.batch(indices, generator)  # (B, D), (B,)
-        text = encode_context(clip, task.classnames, context[None], options.position)[0]  # (C, D)
+        text = encode_context(clip, task.classnames, context[None], options.position, lead)[0]  # (C, D)
         logits = clip.logit_scale * features @ text.T
         loss = cross_entropy(logits, labels)
         torch.autograd.backward(loss)
         return StepResult(loss.item(), int((logits.argmax(dim=-1) == labels).sum()))
 
-    fit_by_sgd({"context": context}, step, len(task.train), options, run, task.seed)
-    learned = context.detach()
-    predictor = ContextPredictor(clip, learned, options.position, task.classnames if options.class_specific else None)
+    parameters = {"context": context, **lead.parameters()}
+    fit_by_sgd(parameters, step, len(task.train), options, run, task.seed)
+    classnames = task.classnames if options.class_specific else None
+    predictor = ContextPredictor(clip, context.detach(), options.position, classnames, lead.detach())
     return Fitted(
-        {"coop": predictor},
-        learned={"context": learned},
-        figures={} if options.class_specific else {"reading": read_context(clip, learned[0])},
+        {name: predictor},
+        learned={key: value.detach() for key, value in parameters.items()},
+        figures={} if options.class_specific else {"reading": read_context(clip, predictor.context[0])},
         own_classes_only=options.class_specific,
     )
 

@@ -213,4 +213,5 @@ METHOD = Method(
     paper="Bayesian Prompt Learning for Image-Language Model Generalization, arXiv 2210.02390",
     published=published,
     check=require_context_fits,
+    uses=lambda *_: {"labels"},
 )

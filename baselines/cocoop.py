@@ -113,4 +113,5 @@ METHOD = Method(
     fit=fit,
     paper="Conditional Prompt Learning for Vision-Language Models, arXiv 2203.05557",
     check=require_context_fits,
+    uses=lambda *_: {"labels"},
 )

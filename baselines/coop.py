@@ -109,4 +109,5 @@ METHOD = Method(
     paper="Learning to Prompt for Vision-Language Models, arXiv 2109.01134",
     published=published,
     check=check,
+    uses=lambda *_: {"labels"},
 )

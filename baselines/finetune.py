@@ -130,7 +130,16 @@ def published(dataset: str, _shots: int) -> Mapping[str, Any]:
 
 LIPSUM_PAPER = "Robust Fine-Tuning of Zero-Shot Models Using Random Text Guidance, arXiv 2404.00860"
 
-FT = Method("ft", "image tower and head tuned", TuningOptions, fit_ft, LIPSUM_PAPER, published, check_eighty)
+FT = Method(
+    "ft",
+    "image tower and head tuned",
+    TuningOptions,
+    fit_ft,
+    LIPSUM_PAPER,
+    published,
+    check_eighty,
+    uses=lambda *_: {"labels"},
+)
 L2_SP = Method(
     "l2-sp",
     "tuned, weights held near their start",
@@ -139,6 +148,7 @@ L2_SP = Method(
     "Explicit Inductive Bias for Transfer Learning with Convolutional Networks, arXiv 1802.01483",
     published,
     check_eighty,
+    uses=lambda *_: {"labels"},
 )
 KD = Method(
     "kd",
@@ -148,6 +158,7 @@ KD = Method(
     "Distilling the Knowledge in a Neural Network, arXiv 1503.02531",
     published,
     check_eighty,
+    uses=lambda *_: {"labels"},
 )
 CAR_FT = Method(
     "car-ft",
@@ -157,6 +168,7 @@ CAR_FT = Method(
     "Context-Aware Robust Fine-Tuning, arXiv 2211.16175",
     published,
     check_eighty,
+    uses=lambda *_: {"labels"},
 )
 WISE_FT = Method(
     "wise-ft",
@@ -166,6 +178,7 @@ WISE_FT = Method(
     "Robust Fine-Tuning of Zero-Shot Models, arXiv 2109.01903",
     published,
     check_eighty,
+    uses=lambda *_: {"labels"},
 )
 LIPSUM_FT = Method(
     "lipsum-ft",
@@ -175,4 +188,5 @@ LIPSUM_FT = Method(
     LIPSUM_PAPER,
     published,
     check_lipsum,
+    uses=lambda *_: {"labels"},
 )

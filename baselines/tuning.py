@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from itertools import islice
 from typing import Literal
 
 import torch
@@ -132,9 +133,10 @@ class Tuning:
         """This process's chunks of pixels and labels, for every step after `done`."""
         views = Views.of(self.task.clip, self.task.train.items, self.options.augment, self.task.seed)
         loader = load_views(views, self._chunks(done), self.options.workers)
+        labels = self.task.train.labels.cpu()
         each = math.ceil(len(self._own(torch.arange(self.size))) / self.options.images_at_once)
         for _ in range(done, self.options.steps):
-            yield [next(loader) for _ in range(each)]
+            yield [(pixels, labels[places]) for pixels, places in islice(loader, each)]
 
     def _chunks(self, done: int) -> Iterator[list[ViewKey]]:
         for step, batch in enumerate(step_batches(self.task, self.options)):

@@ -23,7 +23,7 @@ ViewKey = tuple[int, int]
 
 @dataclass(frozen=True)
 class Views(Dataset[tuple[Tensor, int]]):
-    """Pixels (3, H, W) and label of each image; in a crop of its own for each draw where `crop` is the side of one."""
+    """Pixels (3, H, W) and place of each image; in a crop of its own for each draw where `crop` is the side of one."""
 
     items: tuple[Item, ...]
     preprocess: Callable[[Image.Image], Tensor]
@@ -31,13 +31,12 @@ class Views(Dataset[tuple[Tensor, int]]):
     seed: int
 
     def __getitem__(self, key: ViewKey) -> tuple[Tensor, int]:
-        """Pixels and label of one view."""
+        """Pixels and place of one view."""
         draw, index = key
-        item = self.items[index]
-        image = load_image(item.path)
+        image = load_image(self.items[index].path)
         if self.crop is not None:
             image = random_crop(image, self.crop, self.seed, draw, index)
-        return self.preprocess(image), item.label
+        return self.preprocess(image), index
 
     @classmethod
     def of(cls, clip: ClipModel, items: Sequence[Item], crops: bool, seed: int = 0) -> Views:
@@ -56,7 +55,7 @@ class _Chunks(Sampler[list[ViewKey]]):
 
 
 def load_views(views: Views, chunks: Iterable[list[ViewKey]], workers: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Pixels (B, 3, H, W) and labels (B,) of each chunk in turn, read by `workers` processes."""
+    """Pixels (B, 3, H, W) and places (B,) of each chunk in turn, read by `workers` processes."""
     return iter(DataLoader(views, batch_sampler=_Chunks(chunks), num_workers=workers))
 
 

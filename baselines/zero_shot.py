@@ -157,6 +157,7 @@ ZERO_SHOT = Method(
     fit_zero_shot,
     CLIP_PAPER,
     check=lambda task, options: task.room.require(own_prompts(task, options)),
+    uses=lambda options, _: set() if options.prompts else {"per_dataset_settings"},
 )
 ENSEMBLE_7 = Method(
     "ensemble-7",
@@ -166,8 +167,22 @@ ENSEMBLE_7 = Method(
     CLIP_PAPER,
     seven_published,
     check_seven,
+    uses=lambda options, _: {"per_dataset_settings"} if options.hand_crafted else set(),
 )
-ENSEMBLE_80 = Method("ensemble-80", "mean of CLIP's 80 prompts", NoOptions, fit_eighty, CLIP_PAPER, check=check_eighty)
+ENSEMBLE_80 = Method(
+    "ensemble-80",
+    "mean of CLIP's 80 prompts",
+    NoOptions,
+    fit_eighty,
+    CLIP_PAPER,
+    check=check_eighty,
+    uses=lambda *_: set(),
+)
 SELECT_80 = Method(
-    "select-80", "best of CLIP's 80 prompts by training accuracy", SelectOptions, fit_select, check=check_pool
+    "select-80",
+    "best of CLIP's 80 prompts by training accuracy",
+    SelectOptions,
+    fit_select,
+    check=check_pool,
+    uses=lambda *_: {"labels"},
 )

@@ -9,6 +9,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -18,6 +19,7 @@ from torch import Tensor
 
 from ipo.captions import NO_CAPTIONS, Captions
 from ipo.config import LLMSettings, Section, Settings, describe_validation
+from ipo.data.uses import Use, in_order
 from ipo.errors import ConfigError, RunError
 from ipo.llm.base import LLM, Usage
 from ipo.registry import require_method
@@ -49,6 +51,8 @@ class Fitted:
     """Whether the predictors know the classes of the fit only, so that there is nothing to say about new ones."""
     chosen: str | None = None
     """The predictor that stands for the method, where it is not the first."""
+    uses: Mapping[str, Sequence[Use] | None] = field(default_factory=dict)
+    """Of predictors that saw something else than the method did, such as controls: what; None where nobody knows."""
     before: str | None = None
     """The predictor that the method set out from, if any: recall per class is compared with it."""
     usage: Usage | None = None
@@ -187,6 +191,12 @@ class Method(Generic[Options]):
     """Of a method of `ipo.llm_methods`: whether it asks the LLM under these options; otherwise it is handed none."""
     of_settings: Callable[[Settings], Options] | None = None
     """How its options are read from the settings, where they stand there in the place of options of its own."""
+    uses: Callable[[Options, Means], AbstractSet[Use]] | None = None
+    """What it sees under these options beside the names of its classes; all else of the task is withheld from it.
+
+    A method without it is handed the task whole, and tables say that its uses are not declared. Published options of
+    this dataset alone need no word: `uses_of` finds them.
+    """
 
     def options_of(self, settings: Settings, dataset: str, own: Mapping[str, Any] | None = None) -> Options:
         """Its options for a dataset: those in the settings, or the published ones with `own` above them.
@@ -198,6 +208,17 @@ class Method(Generic[Options]):
         if own:
             raise ConfigError(f"'{next(iter(own))}' is no setting", remedy="Write it as section.key=value")
         return self.of_settings(settings)
+
+    def uses_of(self, options: Options, means: Means, dataset: str, shots: int) -> list[Use] | None:
+        """What it sees, in the order of tables; None where it does not declare it."""
+        if self.uses is None:
+            return None
+        here, elsewhere = self.published(dataset, shots), self.published("", shots)
+        own = {key for key in here if here[key] != elsewhere.get(key, self.options.model_fields[key].default)}
+        uses = set(self.uses(options, means))
+        if any(getattr(options, key) == here[key] for key in own):
+            uses.add("per_dataset_settings")
+        return in_order(uses)
 
     def configure(self, dataset: str, shots: int, overrides: Mapping[str, Any] | None = None) -> Options:
         """The published options with `overrides` above them; paths in them no longer depend on the working folder.

@@ -20,6 +20,7 @@ from ipo.comparison.verdict import compare_best
 from ipo.config import Section, Settings
 from ipo.data.listing import Listing, read_listing
 from ipo.data.splits import relative
+from ipo.data.uses import Use
 from ipo.errors import RunError
 from ipo.llm.base import PHRASE_FORMS, Usage
 from ipo.llm.load import load_llm
@@ -37,7 +38,7 @@ from ipo.runs.resume import Resumption, changed_values, note_resumption, require
 from ipo.runs.scope import unread
 from ipo.runs.tracker import Tracker
 from ipo.store.tensors import save_tensors
-from ipo.task import BaseToNew, BaseToNewResult, evaluate_base_to_new, load_task, task_texts, verdicts
+from ipo.task import BaseToNew, BaseToNewResult, FewShotTask, evaluate_base_to_new, load_task, task_texts, verdicts
 
 LEARNED_FILE = "learned.safetensors"
 
@@ -52,6 +53,13 @@ class Job:
     listing: Listing
     protocol: BaseToNew
     means: Means
+    uses: list[Use] | None
+    """What the method sees beside the names of its classes; None where it does not declare it."""
+
+    @property
+    def shown(self) -> FewShotTask:
+        """The task, without what the method does not declare to use."""
+        return self.protocol.shown(None if self.uses is None else frozenset(self.uses))
 
     def facts(self) -> dict[str, Any]:
         """What `run.json` records of the method, the models and the data: what has to be the same later."""
@@ -91,14 +99,15 @@ def prepare(
     listing.require_openable(skip_unreadable=settings.data.skip_unreadable)
     options = method.options_of(settings, listing.dataset.name, own)
     clip = load_clip(settings.clip, offline=settings.offline)
-    method.check(task_texts(listing, clip), options)
-    means = Means()
-    if asks_llm(name) and method.asks_llm(options):
-        captioned = settings.captions.captioner != "none"
-        means = Means(load_llm(settings.llm, offline=settings.offline), settings.llm, captioned)
+    asked = asks_llm(name) and method.asks_llm(options)
+    means = Means(captioned=asked and settings.captions.captioner != "none")
+    uses = method.uses_of(options, means, listing.dataset.name, settings.data.shots)
+    method.check(task_texts(listing, clip, frozenset(uses or ())), options)
+    if asked:
+        means = Means(load_llm(settings.llm, offline=settings.offline), settings.llm, means.captioned)
         method.ready(options, means)
     store = feature_store(settings.clip, clip, skip_unreadable=settings.data.skip_unreadable)
-    job = Job(method, options, settings, listing, load_task(listing, clip, store), means)
+    job = Job(method, options, settings, listing, load_task(listing, clip, store), means, uses)
     return replace(job, means=_with_captions(job, resumption)) if means.llm else job
 
 
@@ -173,7 +182,7 @@ def run(
     tracker = Tracker.start(settings.tracker, folder.path.name, settings.model_dump(mode="json"))
     fit = FitRun(folder.path, means=job.means, watch=watch, trying=trying, follow=tracker.log)
     try:
-        fitted = job.method.fit(job.protocol.task, job.options, fit)
+        fitted = job.method.fit(job.shown, job.options, fit)
         usage, started = fitted.usage or Usage(seconds=fit.seconds), time.monotonic()
         load_test_features(job)
         results = evaluate_fitted(job, fitted, fit.report)
@@ -196,7 +205,7 @@ def run(
 
 def assist(job: Job, path: Path | None) -> None:
     """The part of a process beside the first: it shares the work of a fit, resumed from `path` or new."""
-    job.method.fit(job.protocol.task, job.options, FitRun(path, writes=False, report=lambda _: None, means=job.means))
+    job.method.fit(job.shown, job.options, FitRun(path, writes=False, report=lambda _: None, means=job.means))
     load_test_features(job)
 
 
@@ -220,6 +229,8 @@ def _result(
 ) -> Result:
     task = job.protocol.task
     predictors = {name: result.to_json() | {"prompts": fitted.prompts(name)} for name, result in results.items()}
+    for name in fitted.uses.keys() & predictors.keys():
+        predictors[name]["uses"] = fitted.uses[name]
     gains = results[fitted.headline].gains(results[fitted.before], task.classnames) if fitted.before else []
     return Result.model_validate(
         {
@@ -231,6 +242,7 @@ def _result(
             "paper": job.method.paper,
             "model": task.clip.fingerprint.name,
             "shots": task.shots,
+            "uses": job.uses,
             "headline": fitted.headline,
             "predictors": predictors,
             "figures": dict(fitted.figures),

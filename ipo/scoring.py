@@ -15,7 +15,7 @@ from torch.nn.functional import normalize
 
 from ipo import metrics
 from ipo.clip.base import ClipModel
-from ipo.data.types import Item
+from ipo.data.types import Item, UnlabelledItem
 from ipo.errors import DataError, ModelError
 from ipo.prompt import Prompt, Score
 from ipo.screen import counted
@@ -48,6 +48,10 @@ class ImageSet:
 
     def __len__(self) -> int:
         return len(self.items)
+
+    def unlabelled(self) -> ImageSet:
+        """The same images for those who are not to see their labels: to read one raises `ConfigError`."""
+        return ImageSet(tuple(UnlabelledItem(item.path, domain=item.domain) for item in self.items), self.features)
 
 
 class Predictor(Protocol):
@@ -203,7 +207,7 @@ def evaluate_on(predictor: Predictor, images: ImageSet, classnames: Sequence[str
     if not len(images):
         raise DataError("there is no image to test on", remedy="Add test images, or look at `ipo datasets check`")
     with torch.no_grad():
-        logits = predictor.logits(images, classnames)
+        logits = predictor.logits(images.unlabelled(), classnames)
     require_finite(logits, images, type(predictor).__name__)
     labels = images.labels
     hits = (logits.argmax(dim=-1) == labels).tolist()

@@ -7,6 +7,7 @@ behind `HeldOut`, which reads them when they are first asked for: once, after al
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -20,7 +21,8 @@ from ipo.clip.lengths import TextRoom
 from ipo.data.listing import Listing, Target
 from ipo.data.splits import relative
 from ipo.data.types import ClassHalf, Dataset, Item
-from ipo.errors import DataError
+from ipo.data.uses import Use
+from ipo.errors import ConfigError, DataError
 from ipo.scoring import Evaluation, ImageSet, Predictor, evaluate_on
 
 
@@ -43,6 +45,8 @@ class TaskTexts:
     hand_crafted_prompt: str
     room: TextRoom
     """What texts must fit: the names of all classes that the result is tested with, of which it tells lengths alone."""
+    new_classnames: tuple[str, ...] = field(default=(), kw_only=True)
+    """Names of the dataset's other classes; none but for a method that declares `new_names` among its uses."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +55,19 @@ class FewShotTask(TaskTexts):
 
     train: ImageSet
     val: ImageSet
+
+
+class WithheldImages(ImageSet):
+    """Images that a method is not shown: to look at them is an error."""
+
+    def __init__(self) -> None:
+        pass
+
+    def __getattribute__(self, name: str) -> Any:
+        if name in ("items", "features", "labels", "unlabelled"):
+            what, remedy = "validation images are read where none may be", "A method has to declare what it uses"
+            raise ConfigError(what, remedy=remedy)
+        return super().__getattribute__(name)
 
 
 @dataclass(frozen=True)
@@ -97,6 +114,20 @@ class BaseToNew:
         halves = {"base": self.base} | ({"new": self.new} if self.new else {})
         return halves | {target.dataset: target for target in self.targets}
 
+    def shown(self, uses: AbstractSet[Use] | None) -> FewShotTask:
+        """The task as a method is handed it that declares these uses: the rest is withheld.
+
+        One that declares none sees all that is no test image, but for names of new classes.
+        """
+        if uses is None:
+            return self.task
+        return replace(
+            self.task,
+            train=self.task.train if "labels" in uses else self.task.train.unlabelled(),
+            val=self.task.val if "val_labels" in uses else WithheldImages(),
+            new_classnames=self.new.classnames if self.new and "new_names" in uses else (),
+        )
+
     def of_own_classes(self) -> BaseToNew:
         """The same without the test sets that have other classes than the task."""
         alike = tuple(target for target in self.targets if target.classnames == self.task.classnames)
@@ -142,8 +173,11 @@ class BaseToNewResult:
         return {name: evaluation.correct for name, evaluation in (halves | dict(self.targets)).items()}
 
 
-def task_texts(listing: Listing, clip: ClipModel) -> TaskTexts:
-    """The task of a listing without its images. Raises `DataError` for a class name that is too long for CLIP alone."""
+def task_texts(listing: Listing, clip: ClipModel, uses: AbstractSet[Use] = frozenset()) -> TaskTexts:
+    """The task of a listing without its images, as a method of these uses is handed it.
+
+    Raises `DataError` for a class name that is too long for CLIP alone.
+    """
     new = listing.new.classnames if listing.new else ()
     room = TextRoom.of(clip, listing.half.classnames, new, *(target.classnames for target in listing.targets))
     room.require([])
@@ -155,6 +189,7 @@ def task_texts(listing: Listing, clip: ClipModel) -> TaskTexts:
         clip=clip,
         hand_crafted_prompt=listing.dataset.hand_crafted_prompt,
         room=room,
+        new_classnames=new if "new_names" in uses else (),
     )
 
 

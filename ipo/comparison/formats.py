@@ -15,6 +15,7 @@ from rich.table import Table
 
 from ipo.comparison.rows import Row
 from ipo.comparison.tables import DAGGER, Column, columns
+from ipo.data.uses import NOTHING
 from ipo.render import markdown_text
 from ipo.screen import encodable
 
@@ -152,7 +153,7 @@ def as_latex(rows: Sequence[Row], notes: Sequence[str]) -> str:
 def as_csv(rows: Sequence[Row]) -> str:
     """All figures as fractions, unrounded, a column each."""
     targets = list(dict.fromkeys(spec for row in rows for spec in row.targets))
-    heads = ["dataset", "method", "source", "classes", "seeds", "base", "base_std", "new", "new_std", "H"]
+    heads = ["dataset", "method", "source", "classes", "seeds", "uses", "base", "base_std", "new", "new_std", "H"]
     for name in ("base", "new", "H", *targets):
         heads += [f"difference_{name}", f"difference_{name}_low", f"difference_{name}_high", f"difference_{name}_std"]
     heads += [column for spec in targets for column in (spec, f"{spec}_std")]
@@ -161,7 +162,8 @@ def as_csv(rows: Sequence[Row]) -> str:
     writer.writerow([*heads, "seconds", "cost", "sentences"])
     for row in rows:
         values: list[object] = [row.dataset, row.method, row.source or "measured", row.classes]
-        values += [" ".join(map(str, row.seeds)), *row.base, *(row.new or (None, None)), row.harmonic_mean]
+        values += [" ".join(map(str, row.seeds)), None if row.uses is None else " ".join(row.uses) or NOTHING]
+        values += [*row.base, *(row.new or (None, None)), row.harmonic_mean]
         for name in ("base", "new", "H", *targets):
             found = row.differences.get(name)
             values += [found.value, found.low, found.high, found.spread] if found else [None] * 4

@@ -14,6 +14,7 @@ from typing import Any
 from ipo.comparison.names import AVERAGE, name_methods, name_places
 from ipo.comparison.paired import Difference, pair_up, paired_differences
 from ipo.comparison.trials import CONTROL_FACTS, Trial
+from ipo.data.uses import Use, in_order
 from ipo.errors import RunError, UnknownName
 from ipo.metrics import harmonic_mean, mean_and_spread
 from ipo.screen import printable
@@ -42,6 +43,8 @@ class Row:
     """By `base`, `new`, `H` and target; empty for the reference itself, and where it was tested on other images."""
     paired: tuple[int, ...] = ()
     """The seeds that the differences are over: those that the reference has too."""
+    uses: tuple[Use, ...] | None = None
+    """What any of its runs saw; None where nobody declared it for all of them."""
     seconds: float | None = None
     cost: float | None = None
     sentences: tuple[str, ...] = ()
@@ -125,6 +128,7 @@ def _row(method: str, dataset: str, group: Sequence[Trial], reference: Sequence[
         partly=tuple(spec for spec in specs if any(spec not in trial.targets for trial in group)),
         differences=differences,
         paired=tuple(ours.seed for ours, _ in pair_up(group, reference)) if differences else (),
+        uses=_united([trial.uses for trial in group]),
         seconds=_mean([trial.seconds for trial in group]),
         cost=_mean(costs) if costs else None,
         sentences=tuple(printable(sentence) for sentence in group[0].sentences),
@@ -147,7 +151,13 @@ def _average(rows: Sequence[Row]) -> Row:
         new=(_mean(news), None) if len(news) == len(rows) else None,
         classes=rows[0].classes,
         seeds=tuple(sorted({seed for row in rows for seed in row.seeds})),
+        uses=_united([row.uses for row in rows]),
     )
+
+
+def _united(parts: Sequence[tuple[Use, ...] | None]) -> tuple[Use, ...] | None:
+    known = [part for part in parts if part is not None]
+    return tuple(in_order(use for part in known for use in part)) if len(known) == len(parts) else None
 
 
 def _over_seeds(values: Sequence[float]) -> Mean:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from ipo.comparison.names import ALL_CLASSES, AVERAGE, target_names
 from ipo.comparison.paired import Difference
 from ipo.comparison.rows import Mean, Row
+from ipo.data.uses import legend, letters
 from ipo.prompt import CLASS_PLACEHOLDER
 
 DAGGER = "†"
@@ -48,8 +49,15 @@ def columns(rows: Sequence[Row]) -> list[Column]:
         Column("method", tuple(row.method + (f" {DAGGER}" if row.source else "") for row in rows), is_label=True),
     ]
     seeds = Column("seeds", tuple(str(len(row.seeds)) if row.seeds else "" for row in rows))
+    uses = Column("uses", tuple(_uses(rows)))
     made = [Column(head, tuple(cell(row) for row in rows)) for head, cell in (*accuracies, *differences, *spent)]
-    return [*labels, *(column for column in (seeds, *made) if any(column.cells))]
+    return [*labels, *(column for column in (seeds, uses, *made) if any(column.cells))]
+
+
+def _uses(rows: Sequence[Row]) -> list[str]:
+    """What each measured row saw, in letters; nothing where none of them tells, as of runs of earlier versions."""
+    told = any(row.uses is not None for row in rows)
+    return [letters(row.uses) if told and not row.source else "" for row in rows]
 
 
 def _own_classes(rows: Sequence[Row]) -> str:
@@ -71,6 +79,8 @@ def notes(rows: Sequence[Row], reference: str) -> list[str]:
     lines = [_accuracy_note(rows)]
     if any(row.differences for row in rows):
         lines.append(_difference_note(rows, reference))
+    if any(shown := _uses(rows)):
+        lines.append(legend(filter(None, shown)))
     measured = [row for row in rows if not row.source and row.dataset != AVERAGE]
     others = [row for row in measured if row.method != reference]
     if any(not row.differences for row in others):

@@ -9,10 +9,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from ipo.data.uses import Use
 from ipo.errors import RunError
 from ipo.registry import SEARCH
 from ipo.runs.path import CONFIG_FILE
-from ipo.runs.result import Result, read_result
+from ipo.runs.result import Predictor, Result, read_result
 from ipo.runs.verdicts import read_verdicts
 
 CONTROL_FACTS = {
@@ -73,6 +74,8 @@ class Trial:
     folder: str = ""
     version: str = ""
     """Of `ipo`; empty where the run does not tell."""
+    uses: tuple[Use, ...] | None = None
+    """What it saw beside the names of its classes; None where nobody declared it."""
 
 
 def read_trials(folder: Path, every: bool = False) -> list[Trial]:
@@ -117,7 +120,13 @@ def _trial(
         test_hashes=result.test_hashes,
         folder=str(folder),
         version=result.ipo,
+        uses=_uses(result, figures),
     )
+
+
+def _uses(result: Result, figures: Predictor) -> tuple[Use, ...] | None:
+    own = figures.uses if "uses" in figures.model_fields_set else result.uses
+    return None if own is None else tuple(own)
 
 
 def _facts(result: Result, name: str, settings: dict[str, Any]) -> dict[str, Any]:

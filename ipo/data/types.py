@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
+
+from ipo.errors import ConfigError
 
 Split = Literal["train", "val", "test"]
 
@@ -17,6 +19,19 @@ class Item:
     path: Path
     label: int
     domain: str = ""
+
+
+@dataclass(frozen=True)
+class UnlabelledItem(Item):
+    """An image file for those who are not to see its label: it holds none, and to read it is an error."""
+
+    label: int = field(default=-1, init=False, repr=False, compare=False)
+
+    def __getattribute__(self, name: str) -> Any:
+        if name == "label":
+            what, remedy = "the label of an image is read where none may be", "A method has to declare what it uses"
+            raise ConfigError(what, where=self.path.name, remedy=remedy)
+        return super().__getattribute__(name)
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, ValidationError
 
+from ipo.data.uses import Use
 from ipo.errors import RunError
 from ipo.runs.folder import RESULT_FILE, RunFolder, read_run_json
 
@@ -51,6 +52,8 @@ class Predictor(Part):
     H_interval: Interval | None = None
     targets: dict[str, Figures] = {}
     prompts: list[str] | None = None
+    uses: list[Use] | None = None
+    """What it saw, where that is not what the method did."""
 
 
 class Clip(Part):
@@ -170,6 +173,8 @@ class Result(Part):
     phrases: str = ""
     """Digest of the word lists that phrases were made of."""
     offline: bool = False
+    uses: list[Use] | None = None
+    """What the method saw beside the names of its classes; None where it does not declare it, or the run is older."""
     headline: str = ""
     """The predictor that stands for the method."""
     predictors: Annotated[dict[str, Predictor], Field(min_length=1)]

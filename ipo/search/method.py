@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ipo.config import SearchOptions, SearchSettings
+from ipo.data.uses import Use
 from ipo.errors import ConfigError, PromptError
 from ipo.llm.prices import require_price
 from ipo.methods import FitRun, Fitted, Means, Method, find_method
@@ -38,6 +39,12 @@ def check(texts: TaskTexts, options: SearchOptions) -> None:
     texts.room.require(Prompt(text) for text in certain)
     for method in _controls(settings):
         method.check(texts, method.configure(texts.dataset, texts.shots))
+
+
+def uses(options: SearchOptions, means: Means) -> set[Use]:
+    """Labels, by which prompts are scored, and class names where the LLM may be shown some."""
+    named = choose(options.strategy).may_name_classes(means.captioned)
+    return {"labels", "llm_saw_class_names"} if named else {"labels"}
 
 
 def ready(options: SearchOptions, means: Means) -> None:
@@ -105,6 +112,7 @@ def fit(task: FewShotTask, options: SearchOptions, run: FitRun) -> Fitted:
             "ensemble": {"prompts": found[f"{name}-ensemble"], "score": asdict(score)},
         },
         chosen=name,
+        uses=_uses_beside(task, settings),
         before="first",
         usage=usage,
         cost=total_cost(llm.name if llm else "", usage),
@@ -138,6 +146,15 @@ def _predictors(task: FewShotTask, settings: SearchSettings, found: dict[str, li
         fitted = method.fit(task, method.configure(task.dataset, task.shots), FitRun())
         predictors[method.name] = fitted.predictors[fitted.headline]
     return predictors
+
+
+def _uses_beside(task: FewShotTask, settings: SearchSettings) -> dict[str, list[Use] | None]:
+    """What the predictors saw that the search did not find."""
+    own: dict[str, list[Use] | None] = {PLAIN: [], "first": [], "hand-crafted": ["per_dataset_settings"]}
+    for method in _controls(settings):
+        options = method.configure(task.dataset, task.shots)
+        own[method.name] = method.uses_of(options, Means(), task.dataset, task.shots)
+    return own
 
 
 def _controls(settings: SearchSettings) -> Iterable[Method[Any]]:
@@ -178,4 +195,5 @@ METHOD = Method(
     reopen=reopen,
     asks_llm=lambda options: choose(options.strategy).asks_llm,
     of_settings=lambda settings: SearchOptions(search=settings.search, strategy=settings.strategy),
+    uses=uses,
 )

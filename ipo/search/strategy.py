@@ -130,6 +130,8 @@ class Strategy:
     beside it is told. Without an LLM those about one are passed over in any case."""
     widest: Callable[[Any], int] = lambda _: 0
     """Most proposals of a step under these options, where the first step may have fewer."""
+    names_classes: Callable[[Any], bool] = lambda _: False
+    """Whether the LLM is shown names of classes under these options; captions, which may name some, apart."""
 
     def configure(self, values: Mapping[str, Any]) -> Section:
         """Its options with `values` above the defaults. Raises `ConfigError` naming each bad key."""
@@ -192,6 +194,11 @@ class Chosen:
     def asks_llm(self) -> bool:
         """Whether an LLM is asked."""
         return self.strategy.asks_llm(self.options)
+
+    def may_name_classes(self, captioned: bool) -> bool:
+        """Whether the LLM may be shown names of classes: by the strategy itself, or in captions where there are any."""
+        shows_captions = captioned and not self.passes_over("captions")
+        return self.asks_llm and (shows_captions or self.strategy.names_classes(self.options))
 
 
 def choose(settings: StrategySettings) -> Chosen:

@@ -73,6 +73,7 @@ STRATEGY = Strategy(
     "mistakes for others, which the LLM is thus shown",
     ask=ask,
     passes_over=("captions",),
+    names_classes=lambda options: options.exemplars > 0,
     options=OproOptions,
     paper="Large Language Models as Optimizers, arXiv 2309.03409",
 )

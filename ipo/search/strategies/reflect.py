@@ -72,4 +72,5 @@ STRATEGY = Strategy(
     "the LLM is thus shown class names",
     ask=ask,
     options=ReflectOptions,
+    names_classes=lambda _: True,
 )

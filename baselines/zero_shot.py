@@ -139,8 +139,9 @@ def fit_select(task: FewShotTask, options: SelectOptions, run: FitRun) -> Fitted
     prompts = usable(task.room, pool(options))
     report_left_out(run, prompts, pool(options))
     scores = score_prompts(task.clip, prompts, task.train, task.classnames)
-    best = max(range(len(prompts)), key=lambda index: (scores[index].accuracy, -scores[index].loss))
-    figures = {"training": {"accuracy": scores[best].accuracy, "loss": scores[best].loss}, "prompts": len(prompts)}
+    best = max(range(len(prompts)), key=lambda index: (scores[index].value, -scores[index].loss))
+    score = scores[best]
+    figures = {"training": {score.metric: score.value, "loss": score.loss}, "prompts": len(prompts)}
     run.report(f"best of {len(prompts)}: {prompts[best].text}")
     return Fitted({"select-80": PromptPredictor(task.clip, (prompts[best],))}, figures=figures)
 
@@ -158,6 +159,7 @@ ZERO_SHOT = Method(
     CLIP_PAPER,
     check=lambda task, options: task.room.require(own_prompts(task, options)),
     uses=lambda options, _: set() if options.prompts else {"per_dataset_settings"},
+    multi_label=True,
 )
 ENSEMBLE_7 = Method(
     "ensemble-7",
@@ -168,6 +170,7 @@ ENSEMBLE_7 = Method(
     seven_published,
     check_seven,
     uses=lambda options, _: {"per_dataset_settings"} if options.hand_crafted else set(),
+    multi_label=True,
 )
 ENSEMBLE_80 = Method(
     "ensemble-80",
@@ -177,6 +180,7 @@ ENSEMBLE_80 = Method(
     CLIP_PAPER,
     check=check_eighty,
     uses=lambda *_: set(),
+    multi_label=True,
 )
 SELECT_80 = Method(
     "select-80",
@@ -185,4 +189,5 @@ SELECT_80 = Method(
     fit_select,
     check=check_pool,
     uses=lambda *_: {"labels"},
+    multi_label=True,
 )

@@ -110,7 +110,7 @@ def verify_dataset(dataset: Dataset, clip: ClipModel, store: FeatureStore) -> It
         images = ImageSet(*store.load(classes.take(dataset.test)))
         for row in published_figures()[name]:
             predictor = PromptPredictor(clip, (Prompt(row["prompt"]),))
-            got = evaluate_on(predictor, images, classes.classnames).accuracy
+            got = evaluate_on(predictor, images, classes.classnames).value
             yield Verdict(name, row["prompt"], half, row[half], 100 * got, note)
 
 

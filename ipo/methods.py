@@ -187,6 +187,8 @@ class Method(Generic[Options]):
     """Raises an `IpoError` where the options cannot work with the LLM; called before anybody is asked for captions."""
     reopen: Callable[[Path, Options], None] = lambda *_: None
     """Raises an `IpoError` where a fit cannot go on with the files in a run folder; changes nothing."""
+    multi_label: bool = False
+    """Whether it can be fitted on images with several labels each; others are refused them."""
     asks_llm: Callable[[Options], bool] = lambda _: True
     """Of a method of `ipo.llm_methods`: whether it asks the LLM under these options; otherwise it is handed none."""
     of_settings: Callable[[Settings], Options] | None = None

@@ -6,8 +6,12 @@ Shape legend: N images, C classes.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
 
 from ipo.errors import DataError
 
@@ -75,6 +79,95 @@ def per_class_recall(logits: Tensor, labels: Tensor) -> list[float | None]:
         own = hits[labels == label]
         recalls.append(float(own.double().mean()) if own.numel() else None)
     return recalls
+
+
+def shared_cross_entropy(logits: Tensor, targets: Tensor) -> float:
+    """Mean cross-entropy in nats of images (N, C) whose labels (N, C), truth values, have an equal share each.
+
+    Of images with one label it is `cross_entropy`.
+    """
+    shares = targets.double() / targets.sum(dim=-1, keepdim=True)
+    return float(-(shares * logits.double().log_softmax(dim=-1)).sum(dim=-1).mean())
+
+
+RESAMPLES = 200
+"""Resamplings of the images for the standard error of a mean average precision."""
+_WEIGHTS = 1 << 21
+"""Weights of images that are held at once."""
+Floats = NDArray[np.float64]
+
+
+def average_precision(scores: Floats, targets: NDArray[np.bool_], weights: Floats) -> Floats:
+    """Average precision (R,) of one class, from scores (N,), truth values (N,) and weights (R, N) of the images.
+
+    The sum over different scores, from the highest on, of precision times what recall gains: images with equal scores
+    count together, as in scikit-learn's `average_precision_score`. NaN where no image of the class has a weight.
+    """
+    order = np.argsort(-scores, kind="stable")
+    ranked = scores[order]
+    ends = np.append(np.flatnonzero(ranked[1:] != ranked[:-1]), len(ranked) - 1)
+    taken = weights[:, order]
+    seen = np.cumsum(taken, axis=1)[:, ends]
+    found = np.cumsum(taken * targets[order], axis=1)[:, ends]
+    gains = np.diff(found, axis=1, prepend=0.0)
+    precision = found / np.maximum(seen, 1.0)
+    total = found[:, -1]
+    with np.errstate(invalid="ignore"):
+        values: Floats = (precision * gains).sum(axis=1) / total
+    return values
+
+
+def average_precisions(scores: Floats, targets: NDArray[np.bool_]) -> list[float | None]:
+    """Average precision of each class, from scores and truth values (N, C); None for a class that no image has."""
+    once = np.ones((1, len(scores)))
+    found = [float(average_precision(scores[:, c], targets[:, c], once)[0]) for c in range(scores.shape[1])]
+    return [None if math.isnan(value) else value for value in found]
+
+
+def resampled_map(scores: Floats, targets: NDArray[np.bool_], resamples: int = RESAMPLES) -> Floats:
+    """Mean average precision (R,) on so many resamplings of the images (N, C), drawn with replacement.
+
+    Classes that a resampling has no image of are left out of its mean. The resamplings depend on N alone, so that those
+    of two classifiers on the same images are pairs.
+    """
+    kept = targets.any(axis=0)
+    scores, targets = scores[:, kept], targets[:, kept]
+    means = []
+    for weights in _resampled_weights(len(scores), resamples):
+        values = [average_precision(scores[:, c], targets[:, c], weights) for c in range(scores.shape[1])]
+        means.append(np.nanmean(np.stack(values), axis=0))
+    return np.concatenate(means)
+
+
+def _resampled_weights(count: int, resamples: int) -> Iterator[Floats]:
+    """How often each of `count` images is taken (R, count), some resamplings at a time."""
+    rng = np.random.default_rng(0)
+    rows = max(1, _WEIGHTS // count)
+    for start in range(0, resamples, rows):
+        size = min(rows, resamples - start)
+        yield rng.multinomial(count, np.full(count, 1 / count), size=size).astype(np.float64)
+
+
+@dataclass(frozen=True)
+class MeanAveragePrecision:
+    """The mean over the classes that images have, with its 95% interval by the standard error over resamplings."""
+
+    value: float
+    low: float
+    high: float
+    per_class: tuple[float | None, ...]
+    """None for a class that no image has: it is left out of the mean."""
+    resampled: tuple[float, ...]
+
+
+def mean_average_precision(scores: Floats, targets: NDArray[np.bool_]) -> MeanAveragePrecision:
+    """Of scores and truth values (N, C) of images that have one label each at least."""
+    per_class = average_precisions(scores, targets)
+    found = [one for one in per_class if one is not None]
+    value, resampled = sum(found) / len(found), resampled_map(scores, targets)
+    error = Z95 * float(resampled.std())
+    ends = max(0.0, value - error), min(1.0, value + error)
+    return MeanAveragePrecision(value, *ends, tuple(per_class), tuple(map(float, resampled)))
 
 
 def harmonic_mean(base: float, new: float) -> float:

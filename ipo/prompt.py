@@ -5,11 +5,12 @@ from __future__ import annotations
 import html
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from typing import Any, ClassVar
 
+from ipo.config import MetricName
 from ipo.errors import PromptError
 from ipo.store.files import EXACT, checked
 
@@ -112,6 +113,12 @@ class Score:
     fold_loss: float
 
     __pydantic_config__: ClassVar = EXACT
+    metric: ClassVar[MetricName] = "accuracy"
+
+    @property
+    def value(self) -> float:
+        """The accuracy: what prompts are ranked by."""
+        return self.accuracy
 
     def require_possible(self) -> None:
         """Raise `ValueError` for figures that no images can give."""
@@ -123,9 +130,54 @@ class Score:
             raise ValueError("a loss of a score is negative")
 
     def __post_init__(self) -> None:
-        for name, value in asdict(self).items():
-            if not math.isfinite(value):
-                raise ValueError(f"{name} of a score is {value}")
+        _require_finite(asdict(self))
+
+
+@dataclass(frozen=True)
+class MapScore:
+    """How a prompt did on training shots with several labels each: mean average precision over classes, in 0..1.
+
+    `loss` is the mean cross-entropy in nats of images whose labels have an equal share each; `low` and `high` bound
+    `map` (95%, by the standard error over resamplings of the images). `classes` of them have images, and count.
+    """
+
+    map: float
+    loss: float
+    low: float
+    high: float
+    classes: int
+
+    __pydantic_config__: ClassVar = EXACT
+    metric: ClassVar[MetricName] = "map"
+
+    @property
+    def value(self) -> float:
+        """The mean average precision: what prompts are ranked by."""
+        return self.map
+
+    def require_possible(self) -> None:
+        """Raise `ValueError` for figures that no images can give."""
+        shares = (0.0, self.low, self.map, self.high, 1.0)
+        if not all(below <= above + _ROUNDING for below, above in pairwise(shares)) or self.classes < 1:
+            raise ValueError("a mean average precision is none, outside its interval, or of no class")
+        if self.loss < 0:
+            raise ValueError("a loss of a score is negative")
+
+    def __post_init__(self) -> None:
+        _require_finite(asdict(self))
+
+
+METRIC_WORDS: Mapping[MetricName, str] = {"accuracy": "accuracy", "map": "mAP"}
+"""What tables call the figure that prompts are ranked by."""
+
+AnyScore = Score | MapScore
+"""What a prompt is ranked by is its `value`; `metric` says what that is."""
+
+
+def _require_finite(figures: dict[str, float]) -> None:
+    for name, value in figures.items():
+        if not math.isfinite(value):
+            raise ValueError(f"{name} of a score is {value}")
 
 
 @dataclass(frozen=True)
@@ -140,7 +192,7 @@ class HistoryEntry:
     step: int
     text: str
     parent: int | None = None
-    score: Score | None = None
+    score: AnyScore | None = None
     reason: str | None = None
     parents: tuple[int, ...] | None = None
     members: tuple[int, ...] | None = None
@@ -149,7 +201,7 @@ class HistoryEntry:
 
     @classmethod
     def child(
-        cls, index: int, step: int, text: str, lineage: Sequence[int], score: Score | None, reason: str | None
+        cls, index: int, step: int, text: str, lineage: Sequence[int], score: AnyScore | None, reason: str | None
     ) -> HistoryEntry:
         """The entry of a candidate that descends from the entries with the ids of `lineage`, the nearest first."""
         parent = lineage[0] if lineage else None

@@ -16,12 +16,12 @@ from ipo.captions import NO_CAPTIONS, make_captioner, make_captions, pick_captio
 from ipo.clip.features import feature_store
 from ipo.clip.hashes import dataset_hash
 from ipo.clip.load import load_clip
-from ipo.comparison.verdict import compare_best
+from ipo.comparison.verdict import compare_best, compare_best_map
 from ipo.config import Section, Settings
 from ipo.data.listing import Listing, read_listing
 from ipo.data.splits import relative
 from ipo.data.uses import Use
-from ipo.errors import RunError
+from ipo.errors import ConfigError, RunError
 from ipo.llm.base import PHRASE_FORMS, Usage
 from ipo.llm.load import load_llm
 from ipo.llm.phrases import word_lists
@@ -92,6 +92,9 @@ def prepare(
     """
     check(method_reader(name), settings, without=("captions.captioner",) if resumption else ())
     method = find_method(name)
+    if settings.data.metric == "map" and not method.multi_label:
+        what = f"method '{name}' is for one label an image, not for data.metric=map"
+        raise ConfigError(what, remedy="Leave the metric out, or see `ipo baseline --list` for others")
     method.options_of(settings, settings.data.dataset, own)
     listing = read_listing(settings.data, settings.seed)
     if resumption:
@@ -196,7 +199,10 @@ def run(
     correct = verdicts(job.protocol, results)
     result = _result(job, fitted, results, usage, time.monotonic() - started)
     if fitted.chosen:
-        result = result.model_copy(update={"comparisons": compare_best(correct, result)})
+        by_map = result.metric == "map"
+        figures = {name: one.resampled() for name, one in results.items()} if by_map else {}
+        compared = compare_best_map(figures, result) if by_map else compare_best(correct, result)
+        result = result.model_copy(update={"comparisons": compared})
     write_result(folder, result, correct)
     folder.update(status="done")
     write_reports(folder.path)

@@ -15,9 +15,10 @@ from torch.nn.functional import normalize
 
 from ipo import metrics
 from ipo.clip.base import ClipModel
+from ipo.config import MetricName
 from ipo.data.types import Item, UnlabelledItem
 from ipo.errors import DataError, ModelError
-from ipo.prompt import Prompt, Score
+from ipo.prompt import AnyScore, MapScore, Prompt, Score
 from ipo.screen import counted
 
 CHUNK_LOGITS = 1 << 21
@@ -45,6 +46,18 @@ class ImageSet:
     def labels(self) -> Tensor:
         """Labels (N,) on the device of the features."""
         return torch.tensor([item.label for item in self.items], device=self.features.device)
+
+    @property
+    def metric(self) -> MetricName:
+        """What a classifier of these images is scored by: mean average precision where they have several labels."""
+        return "map" if any(item.labels for item in self.items) else "accuracy"
+
+    def targets(self, classes: int) -> Tensor:
+        """Truth values (N, C), on the CPU: which labels each image has."""
+        rows = torch.zeros(len(self.items), classes, dtype=torch.bool)
+        for row, item in zip(rows, self.items, strict=True):
+            row[list(item.classes)] = True
+        return rows
 
     def __len__(self) -> int:
         return len(self.items)
@@ -118,7 +131,7 @@ def _aggregated(means: Tensor, aggregate: Aggregate) -> Tensor:
 
 def score_prompts(
     clip: ClipModel, prompts: Sequence[Prompt], images: ImageSet, classnames: Sequence[str]
-) -> list[Score]:
+) -> list[AnyScore]:
     """The score of each prompt on all `images` at once, in their order. Raises `ModelError` for one without a score."""
     scores = score_candidates(clip, prompts, images, classnames)
     for prompt, score in zip(prompts, scores, strict=True):
@@ -129,7 +142,7 @@ def score_prompts(
 
 def score_candidates(
     clip: ClipModel, prompts: Sequence[Prompt], images: ImageSet, classnames: Sequence[str]
-) -> list[Score | None]:
+) -> list[AnyScore | None]:
     """As `score_prompts`, with None for a prompt whose logits are not finite, as half precision may give."""
     if not prompts:
         return []
@@ -145,10 +158,30 @@ def require_finite(logits: Tensor, images: ImageSet, what: str) -> None:
         raise ModelError(f"{NOT_FINITE} for {place}", where=what, remedy="Is it a damaged image or model? Try float32")
 
 
-def score_classifier(clip: ClipModel, classifier: Tensor, images: ImageSet) -> Score:
+def score_classifier(clip: ClipModel, classifier: Tensor, images: ImageSet) -> AnyScore:
     """The score of class features (C, D) on `images`. Raises `ModelError` where it is not finite."""
-    logits, labels = clip.logit_scale * images.features @ classifier.T, images.labels
+    logits = clip.logit_scale * images.features @ classifier.T
     require_finite(logits, images, clip.fingerprint.name)
+    return _map_score(logits, images) if images.metric == "map" else _accuracy_score(logits, images.labels)
+
+
+def _map_score(logits: Tensor, images: ImageSet) -> MapScore:
+    found, targets = _mean_average_precision(logits, images), images.targets(logits.shape[-1])
+    return MapScore(
+        map=round(found.value, 6),
+        loss=round(metrics.shared_cross_entropy(logits.cpu(), targets), 6),
+        low=round(found.low, 6),
+        high=round(found.high, 6),
+        classes=len([one for one in found.per_class if one is not None]),
+    )
+
+
+def _mean_average_precision(logits: Tensor, images: ImageSet) -> metrics.MeanAveragePrecision:
+    targets = images.targets(logits.shape[-1])
+    return metrics.mean_average_precision(logits.cpu().double().numpy(), targets.numpy())
+
+
+def _accuracy_score(logits: Tensor, labels: Tensor) -> Score:
     count = len(labels)
     hits = fold_hits = 0
     loss = margin = fold_loss = 0.0
@@ -179,28 +212,35 @@ def _chunks(logits: Tensor, labels: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Accuracy (0..1) on `n` test images with its 95% Wilson interval, recall per class, and each image's verdict."""
+    """What a predictor did on `n` test images: accuracy, or mean average precision, in 0..1 with its 95% interval."""
 
-    accuracy: float
+    value: float
     low: float
     high: float
     n: int
-    recall: tuple[float | None, ...]
+    per_class: tuple[float | None, ...]
+    """Recall of each class, or its average precision; None for a class without images."""
     correct: str
-    """One character an image, `1` where the prediction is right."""
+    """One character an image, `1` where the prediction is right; empty where images have several labels."""
+    metric: MetricName = "accuracy"
+    absent: tuple[str, ...] = ()
+    """Names of the classes that no image has, which are left out of a mean average precision."""
+    resampled: tuple[float, ...] = ()
+    """Mean average precision on resamplings of the images, the same ones for all predictors."""
 
     @property
     def interval(self) -> metrics.Interval:
-        """Accuracy with the ends of its interval."""
-        return self.accuracy, self.low, self.high
+        """The value with the ends of its interval."""
+        return self.value, self.low, self.high
 
     def figures(self) -> dict[str, Any]:
         """The figures that `result.json` holds."""
-        return {"accuracy": self.accuracy, "low": self.low, "high": self.high, "n": self.n}
+        absent = {"absent": list(self.absent)} if self.absent else {}
+        return {self.metric: self.value, "low": self.low, "high": self.high, "n": self.n} | absent
 
 
 def evaluate_on(predictor: Predictor, images: ImageSet, classnames: Sequence[str]) -> Evaluation:
-    """How often `predictor` finds the right one of `classnames` on `images`. `ModelError` where it cannot tell.
+    """How well `predictor` tells `classnames` on `images`. `ModelError` where it cannot tell.
 
     Raises `DataError` where there is no image.
     """
@@ -209,6 +249,12 @@ def evaluate_on(predictor: Predictor, images: ImageSet, classnames: Sequence[str
     with torch.no_grad():
         logits = predictor.logits(images.unlabelled(), classnames)
     require_finite(logits, images, type(predictor).__name__)
+    if images.metric == "map":
+        found = _mean_average_precision(logits, images)
+        absent = tuple(name for name, own in zip(classnames, found.per_class, strict=True) if own is None)
+        return Evaluation(
+            *(found.value, found.low, found.high, len(images), found.per_class, "", "map", absent, found.resampled)
+        )
     labels = images.labels
     hits = (logits.argmax(dim=-1) == labels).tolist()
     accuracy = metrics.accuracy(logits, labels)

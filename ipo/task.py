@@ -145,7 +145,7 @@ class BaseToNewResult:
     @property
     def harmonic_mean(self) -> float | None:
         """H of base and new accuracy; None without new classes."""
-        return metrics.harmonic_mean(self.base.accuracy, self.new.accuracy) if self.new else None
+        return metrics.harmonic_mean(self.base.value, self.new.value) if self.new else None
 
     def to_json(self) -> dict[str, Any]:
         """The predictor's entry in `result.json`."""
@@ -159,18 +159,25 @@ class BaseToNewResult:
         }
 
     def gains(self, before: BaseToNewResult, classnames: Sequence[str]) -> list[dict[str, Any]]:
-        """Recall of each class of the fit under another predictor and this one, largest gain first."""
+        """Recall or average precision of each class of the fit, before and under this predictor; largest gain first."""
         rows = [
             {"class": name, "first": old, "best": new, "gain": new - old}
-            for name, old, new in zip(classnames, before.base.recall, self.base.recall, strict=True)
+            for name, old, new in zip(classnames, before.base.per_class, self.base.per_class, strict=True)
             if old is not None and new is not None
         ]
         return sorted(rows, key=lambda row: -row["gain"])
 
+    def by_test_set(self) -> dict[str, Evaluation]:
+        """The evaluation on every test set, by its name."""
+        return {"base": self.base} | ({"new": self.new} if self.new else {}) | dict(self.targets)
+
     def correct(self) -> dict[str, str]:
         """Each image's verdict, for every test set."""
-        halves = {"base": self.base} | ({"new": self.new} if self.new else {})
-        return {name: evaluation.correct for name, evaluation in (halves | dict(self.targets)).items()}
+        return {name: evaluation.correct for name, evaluation in self.by_test_set().items()}
+
+    def resampled(self) -> dict[str, tuple[float, tuple[float, ...]]]:
+        """Mean average precision, and that on resamplings of the images, for every test set."""
+        return {name: (evaluation.value, evaluation.resampled) for name, evaluation in self.by_test_set().items()}
 
 
 def task_texts(listing: Listing, clip: ClipModel, uses: AbstractSet[Use] = frozenset()) -> TaskTexts:

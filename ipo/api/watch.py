@@ -72,13 +72,13 @@ class Watch:
         proposed = len([entry for entry in history if entry.step > 0])
         accepted = len([entry for entry in history.scored() if entry.step > 0])
         share = f"{100 * accepted / proposed:.0f}%" if proposed else "-"
-        text = f"best {_accuracy(best)}  accepted {share}  tokens {usage.tokens:,}"
+        text = f"best {_value(best)}  accepted {share}  tokens {usage.tokens:,}"
         self.bar.update(self.task, completed=record.last_step, description=text)
         tried = [entry for entry in history.ranked() if entry.step == record.last_step]
-        self._show(f"  {_accuracy(entry)}  {entry.text}" for entry in tried)
+        self._show(f"  {_value(entry)}  {entry.text}" for entry in tried)
         if not self.live:
             took = f"{time.monotonic() - self.started:.0f} s"
-            found = f"  tried: {_accuracy(tried[0])} {printable(tried[0].text)}" if tried else ""
+            found = f"  tried: {_value(tried[0])} {printable(tried[0].text)}" if tried else ""
             say(f"step {record.last_step}/{self.steps}  {text}  {took}{found}")
 
     def _show(self, lines: Iterable[str]) -> None:
@@ -88,6 +88,6 @@ class Watch:
         self.bar.refresh()
 
 
-def _accuracy(entry: HistoryEntry) -> str:
+def _value(entry: HistoryEntry) -> str:
     assert entry.score is not None
-    return f"{100 * entry.score.accuracy:.1f}%"
+    return f"{100 * entry.score.value:.1f}%"

@@ -32,6 +32,8 @@ def evaluate(
 ) -> None:
     """Test prompts: zero-shot accuracy on the test images of a dataset, or on all of them.
 
+    With --metric map, of a table with several labels a picture: mean average precision.
+
     Where the split is drawn, as for most pictures of one's own, another seed tests on images that a run may have seen.
 
     Examples:
@@ -41,7 +43,7 @@ def evaluate(
       ipo evaluate -p "a drawing of a <CLASS>." -p "<CLASS>" --dataset folder:photos/ --ensemble --images all
     """
     from ipo.api.settings import make_settings
-    from ipo.prompt import Prompt
+    from ipo.prompt import METRIC_WORDS, Prompt
     from ipo.runs.check import check
 
     settings = make_settings(EVALUATE, config, assignments, given)
@@ -63,7 +65,10 @@ def evaluate(
     console.print(printable(words), soft_wrap=True)
     table = Table()
     table.add_column("prompt", overflow="fold")
-    table.add_column("accuracy, % [95% interval]", justify="right", no_wrap=True)
+    metric = METRIC_WORDS[rows[0].evaluation.metric]
+    table.add_column(f"{metric}, % [95% interval]", justify="right", no_wrap=True)
     for row in rows:
         table.add_row(Text(printable(row.prompt)), with_interval(row.evaluation))
     console.print(table)
+    if absent := rows[0].evaluation.absent:
+        console.print(printable(f"Left out, since no image has them: {', '.join(absent)}"), soft_wrap=True)

@@ -37,6 +37,7 @@ def history(
     if not os.path.lexists(path):
         raise RunError(f"no {HISTORY_FILE} here", where=str(run), remedy="Give the folder of an `ipo optimize` run")
 
+    from ipo.prompt import METRIC_WORDS
     from ipo.report.pages import history_rows, shown_entry
     from ipo.runs.folder import read_settings, recorded_model
     from ipo.screen import printable
@@ -48,8 +49,9 @@ def history(
         for entry in entries:
             print_json(entry.to_json(), indent=None)
         return
-    table = Table()
-    for heading in ("step", "reason") if rejects else ("accuracy, %", "95% interval", "loss", "step"):
+    metrics = [entry.score.metric for entry in entries if entry.score] or ["accuracy"]
+    table, word = Table(), METRIC_WORDS[metrics[0]]
+    for heading in ("step", "reason") if rejects else (f"{word}, %", "95% interval", "loss", "step"):
         words = heading == "reason"
         table.add_column(heading, justify="left" if words else "right", no_wrap=not words, overflow="fold")
     table.add_column("reply" if rejects else "prompt", overflow="fold")
@@ -59,9 +61,7 @@ def history(
         else:
             score = entry.score
             interval = f"{100 * score.low:.1f} - {100 * score.high:.1f}"
-            table.add_row(
-                f"{100 * score.accuracy:.2f}", interval, f"{score.loss:.4f}", str(entry.step), Text(entry.text)
-            )
+            table.add_row(f"{100 * score.value:.2f}", interval, f"{score.loss:.4f}", str(entry.step), Text(entry.text))
     output().print(table)
     model = recorded_model(run)
     print(

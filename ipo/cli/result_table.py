@@ -8,6 +8,7 @@ import textwrap
 from ipo.cli.console import screen_width
 from ipo.comparison.formats import screen_table
 from ipo.comparison.tables import Column
+from ipo.prompt import METRIC_WORDS
 from ipo.report.pages import legend, result_columns, result_rows
 from ipo.runs.result import Result
 
@@ -23,4 +24,4 @@ def result_table(result: Result) -> str:
     width = screen_width()
     table = screen_table(columns, [""] * len(rows), width, sys.stdout.encoding or "utf-8")
     words = [textwrap.fill(line, width or _NO_BOUND, subsequent_indent="  ") for line in legend(result)]
-    return "\n".join(["Test accuracy, % [95% interval]", table, *words])
+    return "\n".join([f"Test {METRIC_WORDS[result.metric]}, % [95% interval]", table, *words])

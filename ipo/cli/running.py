@@ -30,15 +30,16 @@ def print_result(result: Result, folder: Path) -> None:
     """What was found, the results table and where to read more, on standard output."""
     from ipo.cli.result_table import result_table
     from ipo.comparison.verdict import verdict
+    from ipo.prompt import METRIC_WORDS
     from ipo.report.pages import HISTORY_PAGE, REPORT_PAGE, RESULT_PAGE, WEAK_MODEL_NOTES, rejects_in_words
 
-    console = output()
+    console, word = output(), METRIC_WORDS[result.metric]
     if result.best:
         console.print(printable(f"Stopped: {result.stopped}."))
         if result.rejects:
             said = "; ".join(rejects_in_words(result.rejects))
             console.print(printable(f"{counted(sum(result.rejects.values()), 'proposal')} not scored: {said}."))
-        console.print(f"Best prompt (training accuracy {100 * result.best.score.accuracy:.1f}%):", style="bold")
+        console.print(f"Best prompt (training {word} {100 * result.best.score.value:.1f}%):", style="bold")
         console.print(f"  {printable(result.best.text)}", style="bold")
     print(result_table(result))
     for line in _findings(result):

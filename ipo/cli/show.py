@@ -124,7 +124,7 @@ def outcome(entry: HistoryEntry) -> str:
     text = printable(" ".join(entry.text.split()))
     if entry.score is None:
         return f"  rejected  {text}  ({printable(entry.reason or '')})"
-    return f"  {100 * entry.score.accuracy:6.2f}%  {text}  (step {entry.step}, id {entry.id})"
+    return f"  {100 * entry.score.value:6.2f}%  {text}  (step {entry.step}, id {entry.id})"
 
 
 def changes(before: str, after: str) -> str:

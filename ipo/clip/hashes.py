@@ -100,7 +100,7 @@ def content_hash(items: Sequence[Item], memory: ContentHashes | None = None) -> 
         raise DataError(f"cannot read image: {reason}", where=str(path), remedy="Restore the file")
     digest = hashlib.sha256()
     for item in items:
-        digest.update(f"{item.label}\t{hashes[item.path].hex()}\n".encode())
+        digest.update(f"{item.label_text}\t{hashes[item.path].hex()}\n".encode())
     return digest.hexdigest()
 
 
@@ -153,5 +153,5 @@ def dataset_hash(dataset: Dataset, memory: ContentHashes | None = None) -> str:
     digest = hashlib.sha256("\n".join(dataset.classnames).encode())
     for place in places:
         content = hashes.get(items[place].path, b"").hex()
-        digest.update(f"{place}\t{items[place].label}\t{content}\n".encode("utf-8", "surrogateescape"))
+        digest.update(f"{place}\t{items[place].label_text}\t{content}\n".encode("utf-8", "surrogateescape"))
     return digest.hexdigest()

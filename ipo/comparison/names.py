@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ipo.comparison.trials import Trial
+from ipo.prompt import METRIC_WORDS
 from ipo.screen import printable
 
 AVERAGE = "average"
@@ -122,7 +123,7 @@ def target_names(specs: Iterable[str]) -> dict[str, str]:
     """For each target the end of its path that tells it from the others; catalogue names stay as they are."""
     different = list(dict.fromkeys(specs))
     ends = path_ends([spec.partition(":")[2] or spec for spec in different]) if different else []
-    alone = len(set(ends)) == len(different) and not {"base", "new", "H", "accuracy"} & set(ends)
+    alone = len(set(ends)) == len(different) and not {"base", "new", "H", *METRIC_WORDS.values()} & set(ends)
     return {spec: printable(end if alone else spec) for spec, end in zip(different, ends, strict=True)}
 
 

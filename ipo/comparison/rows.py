@@ -14,6 +14,7 @@ from typing import Any
 from ipo.comparison.names import AVERAGE, name_methods, name_places
 from ipo.comparison.paired import Difference, pair_up, paired_differences
 from ipo.comparison.trials import CONTROL_FACTS, Trial
+from ipo.config import MetricName
 from ipo.data.uses import Use, in_order
 from ipo.errors import RunError, UnknownName
 from ipo.metrics import harmonic_mean, mean_and_spread
@@ -35,6 +36,7 @@ class Row:
     """Among the classes of the fit; those are all of them where `classes` is `all`."""
     new: Mean | None
     classes: str = "base"
+    metric: MetricName = "accuracy"
     seeds: tuple[int, ...] = ()
     targets: dict[str, Mean] = field(default_factory=dict)
     partly: tuple[str, ...] = ()
@@ -61,7 +63,7 @@ class Row:
 def compare(trials: Sequence[Trial], reference: str | None = None) -> list[Row]:
     """A row for each dataset and method in order of appearance, then averages where there are several datasets.
 
-    Accuracy among base classes and accuracy among all of them are never averaged.
+    Accuracy among base classes and accuracy among all of them are never averaged, nor either with another metric.
     Differences are from the method `reference`; see `choose_reference`.
     """
     chosen = choose_reference(trials, reference)
@@ -74,7 +76,8 @@ def compare(trials: Sequence[Trial], reference: str | None = None) -> list[Row]:
         for (place, method), group in groups.items():
             if place == dataset:
                 rows.append(_row(method, dataset, group, [] if method == chosen else references))
-    if len(datasets) > 1 and len({trial.facts["classes"] for trial in trials}) == 1:
+    kinds = {(trial.facts["classes"], trial.facts.get("metric")) for trial in trials}
+    if len(datasets) > 1 and len(kinds) == 1:
         rows += _averages(rows, methods, len(datasets))
     return rows
 
@@ -123,6 +126,7 @@ def _row(method: str, dataset: str, group: Sequence[Trial], reference: Sequence[
         base=_over_seeds([trial.base for trial in group]),
         new=_over_seeds(news) if len(news) == len(group) else None,
         classes=group[0].facts["classes"],
+        metric=group[0].facts.get("metric", "accuracy"),
         seeds=tuple(trial.seed for trial in group),
         targets={spec: _over_seeds([t.targets[spec] for t in group if spec in t.targets]) for spec in specs},
         partly=tuple(spec for spec in specs if any(spec not in trial.targets for trial in group)),
@@ -150,6 +154,7 @@ def _average(rows: Sequence[Row]) -> Row:
         base=(_mean([row.base[0] for row in rows]), None),
         new=(_mean(news), None) if len(news) == len(rows) else None,
         classes=rows[0].classes,
+        metric=rows[0].metric,
         seeds=tuple(sorted({seed for row in rows for seed in row.seeds})),
         uses=_united([row.uses for row in rows]),
     )

@@ -13,7 +13,7 @@ from ipo.comparison.names import ALL_CLASSES, AVERAGE, target_names
 from ipo.comparison.paired import Difference
 from ipo.comparison.rows import Mean, Row
 from ipo.data.uses import legend, letters
-from ipo.prompt import CLASS_PLACEHOLDER
+from ipo.prompt import CLASS_PLACEHOLDER, METRIC_WORDS
 
 DAGGER = "†"
 
@@ -33,7 +33,7 @@ def columns(rows: Sequence[Row]) -> list[Column]:
     own = _own_classes(rows)
     ends = target_names([spec for row in rows for spec in row.targets])
     accuracies: list[tuple[str, Callable[[Row], str]]] = [
-        (own or "accuracy", lambda row: _mean(row.base)),
+        (own or metric_words(rows), lambda row: _mean(row.base)),
         ("new", lambda row: _mean(row.new)),
         ("H", lambda row: _percent(row.harmonic_mean)),
         *((ends[spec], _target(spec)) for spec in ends),
@@ -45,7 +45,7 @@ def columns(rows: Sequence[Row]) -> list[Column]:
         ("cost, $", lambda row: f"{row.cost:.4f}" if row.cost else ""),
     ]
     labels = [
-        Column("dataset", tuple(row.dataset for row in rows), is_label=True),
+        Column("dataset", tuple(_dataset(row) for row in rows), is_label=True),
         Column("method", tuple(row.method + (f" {DAGGER}" if row.source else "") for row in rows), is_label=True),
     ]
     seeds = Column("seeds", tuple(str(len(row.seeds)) if row.seeds else "" for row in rows))
@@ -58,6 +58,15 @@ def _uses(rows: Sequence[Row]) -> list[str]:
     """What each measured row saw, in letters; nothing where none of them tells, as of runs of earlier versions."""
     told = any(row.uses is not None for row in rows)
     return [letters(row.uses) if told and not row.source else "" for row in rows]
+
+
+def metric_words(rows: Sequence[Row]) -> str:
+    """`accuracy`, `mAP`, or both: what the figures of the rows are."""
+    return " or ".join(dict.fromkeys(METRIC_WORDS[row.metric] for row in sorted(rows, key=lambda row: row.metric)))
+
+
+def _dataset(row: Row) -> str:
+    return row.dataset if row.metric == "accuracy" else f"{row.dataset} ({METRIC_WORDS[row.metric]})"
 
 
 def _own_classes(rows: Sequence[Row]) -> str:
@@ -84,7 +93,8 @@ def notes(rows: Sequence[Row], reference: str) -> list[str]:
     measured = [row for row in rows if not row.source and row.dataset != AVERAGE]
     others = [row for row in measured if row.method != reference]
     if any(not row.differences for row in others):
-        lines.append("No Δ where runs share no seed with the reference, or were tested on other images.")
+        labels = ", or images have several labels" if any(row.metric == "map" for row in others) else ""
+        lines.append(f"No Δ where runs share no seed with the reference, or were tested on other images{labels}.")
     for row in others:
         if row.differences and row.paired != row.seeds:
             seeds = ", ".join(map(str, row.paired))
@@ -106,7 +116,9 @@ def _accuracy_note(rows: Sequence[Row]) -> str:
     harmonic = ""
     if any(row.new for row in rows):
         harmonic = "; H is that of the two means" if several else "; H is the harmonic mean of base and new"
-    return f"Test accuracy in percent{mean}{harmonic}."
+    precise = any(row.metric == "map" for row in rows)
+    told = "; mAP is the mean average precision over the classes that test images have" if precise else ""
+    return f"Test {metric_words(rows)} in percent{mean}{harmonic}{told}."
 
 
 def _difference_note(rows: Sequence[Row], reference: str) -> str:

@@ -56,7 +56,7 @@ class Trial:
     facts: dict[str, Any]
     """Shots, classes, model, and the options that the method ran with."""
     base: float
-    """Test accuracy on the classes of the fit."""
+    """Test accuracy on the classes of the fit; mean average precision where `facts` say so under `metric`."""
     new: float | None
     targets: dict[str, float]
     """Accuracy on other test sets."""
@@ -108,9 +108,9 @@ def _trial(
         dataset=with_domains(result.dataset, settings),
         seed=result.seed,
         facts=_facts(result, name, settings),
-        base=figures.base.accuracy,
-        new=figures.new.accuracy if figures.new else None,
-        targets={spec: target.accuracy for spec, target in figures.targets.items()},
+        base=figures.base.value,
+        new=figures.new.value if figures.new else None,
+        targets={spec: target.value for spec, target in figures.targets.items()},
         correct=verdicts,
         images={split: paths for split, paths in images.items() if split in verdicts},
         seconds=result.seconds,
@@ -132,6 +132,8 @@ def _uses(result: Result, figures: Predictor) -> tuple[Use, ...] | None:
 def _facts(result: Result, name: str, settings: dict[str, Any]) -> dict[str, Any]:
     """What the method ran with: the model and the task, and its options, or all that a search was asked to do."""
     facts: dict[str, Any] = {"shots": result.shots, "classes": result.classes, "model": result.model}
+    if result.metric != "accuracy":
+        facts["metric"] = result.metric
     if result.clip:
         facts |= {"precision": result.clip.precision, "preprocessing": result.clip.preprocessing}
         facts["weights"] = result.clip.weights[:12]

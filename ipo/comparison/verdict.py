@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from ipo.comparison.names import target_names
 from ipo.comparison.paired import paired_differences
+from ipo.config import MetricName
+from ipo.metrics import Z95, harmonic_mean, mean_and_spread
 from ipo.prompt import text_key
 from ipo.runs.result import Comparison, Difference, Result
 from ipo.screen import counted
@@ -15,6 +17,7 @@ from ipo.screen import counted
 REFERENCES = ("photo", "first", "hand-crafted")
 """The predictors of a search that its best prompt is measured against, where they are there."""
 _MAIN = ("H", "base")
+_POINTS: Mapping[MetricName, str] = {"accuracy": "points", "map": "points of mAP"}
 
 
 @dataclass(frozen=True)
@@ -37,15 +40,49 @@ def compare_best(correct: Mapping[str, Any], result: Result) -> list[Comparison]
     def answers(name: str) -> Answers:
         return Answers(result.seed, {split: bits for split, bits in correct[name].items() if bits}, images, {})
 
+    def differences(other: str) -> dict[str, Difference]:
+        found = paired_differences([answers(result.headline)], [answers(other)])
+        return {split: Difference(value=d.value, low=d.low, high=d.high) for split, d in found.items()}
+
+    return _comparisons(result, differences)
+
+
+Resamplings = Mapping[str, Mapping[str, tuple[float, Sequence[float]]]]
+"""For each predictor, on each test set: its mean average precision, and that on resamplings, the same ones for all."""
+
+
+def compare_best_map(figures: Resamplings, result: Result) -> list[Comparison]:
+    """`compare_best` by mean average precision: the 95% interval is by the standard error over the resamplings."""
+
+    def differences(other: str) -> dict[str, Difference]:
+        ours, theirs = figures[result.headline], figures[other]
+        found = {split: (ours[split], theirs[split]) for split in ours}
+        if {"base", "new"} <= ours.keys():
+            found["H"] = (_harmonic(ours), _harmonic(theirs))
+        return {split: _map_difference(*pair) for split, pair in found.items()}
+
+    return _comparisons(result, differences)
+
+
+def _harmonic(figures: Mapping[str, tuple[float, Sequence[float]]]) -> tuple[float, list[float]]:
+    (base, bases), (new, news) = figures["base"], figures["new"]
+    return harmonic_mean(base, new), [harmonic_mean(*pair) for pair in zip(bases, news, strict=True)]
+
+
+def _map_difference(ours: tuple[float, Sequence[float]], theirs: tuple[float, Sequence[float]]) -> Difference:
+    value = ours[0] - theirs[0]
+    _, spread = mean_and_spread([one - other for one, other in zip(ours[1], theirs[1], strict=True)])
+    return Difference(value=value, low=value - Z95 * spread, high=value + Z95 * spread)
+
+
+def _comparisons(result: Result, differences: Callable[[str], dict[str, Difference]]) -> list[Comparison]:
     said = {text_key(_prompt(result, result.headline))}
     found: list[Comparison] = []
     for name in REFERENCES:
         text = _prompt(result, name)
         if text and text_key(text) not in said:
             said.add(text_key(text))
-            differences = paired_differences([answers(result.headline)], [answers(name)])
-            kept = {split: Difference(value=d.value, low=d.low, high=d.high) for split, d in differences.items()}
-            found.append(Comparison(prompt=text, differences=kept))
+            found.append(Comparison(prompt=text, differences=differences(name)))
     return found
 
 
@@ -74,18 +111,18 @@ def _sentences(best: str, result: Result) -> Iterator[str]:
         if main is not None:
             count = result.predictors[result.headline].base.n
             where = counted(count, "test image") if main == "base" else "the test images of base and new classes (H)"
-            yield _sentence(where, best, comparison.prompt, differences[main])
+            yield _sentence(where, best, comparison.prompt, differences[main], _POINTS[result.metric])
     for target, name in target_names(result.targets).items():
         for comparison in comparisons[:1]:
             if target in comparison.differences:
                 where = f"{counted(result.predictors[result.headline].targets[target].n, 'image')} of {name}"
-                yield _sentence(where, best, comparison.prompt, comparison.differences[target])
+                yield _sentence(where, best, comparison.prompt, comparison.differences[target], _POINTS[result.metric])
 
 
-def _sentence(where: str, best: str, other: str, difference: Difference) -> str:
+def _sentence(where: str, best: str, other: str, difference: Difference, points: str) -> str:
     """`On 152 test images "X" does better than "Y", beyond chance: +12.5 points, 95% interval [+6.1, +18.9]`."""
     value, low, high = (100 * share for share in (difference.value, difference.low, difference.high))
-    figures = f"{value:+.1f} points, 95% interval [{low:+.1f}, {high:+.1f}]"
+    figures = f"{value:+.1f} {points}, 95% interval [{low:+.1f}, {high:+.1f}]"
     if low <= 0 <= high:
         return f'On {where} "{best}" and "{other}" differ by no more than chance explains: {figures}'
     return f'On {where} "{best}" does {"better" if low > 0 else "worse"} than "{other}", beyond chance: {figures}'

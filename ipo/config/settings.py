@@ -21,6 +21,7 @@ Precision = Literal["float32", "bfloat16", "float16"]
 TrackerName = Literal["none", "trackio", "wandb"]
 GrammarName = Literal["auto", "free", "phrase"]
 ResponseFormat = Literal["auto", "schema", "object", "none"]
+MetricName = Literal["accuracy", "map"]
 SelectionRule = Literal["accuracy", "loss", "margin", "fold_accuracy", "fold_loss"]
 
 
@@ -42,6 +43,9 @@ class DataSettings(Section):
     names: Path | None = None
     """JSON or TOML file that maps the classes of one's own data to names; by default a classnames.json or .toml beside
     them, else the folder names or labels themselves."""
+    metric: Annotated[MetricName, Flag("--metric")] = "accuracy"
+    """What prompts are scored by: accuracy, or `map`, the mean average precision, for pictures with several labels
+    each. They come from a `csv:` table with | or ; between the labels of a picture, or a line for each of them."""
     skip_unreadable: bool = False
     """Leave unreadable images out (they are named and counted) instead of stopping."""
 
@@ -119,7 +123,8 @@ class SearchSettings(Section):
     keep_first: bool = False
     """Show the first prompts whatever their rank, as the paper does; they count among those of `history`."""
     select: Annotated[SelectionRule, Flag("--select")] = "accuracy"
-    """Rule that ranks prompts: training accuracy then loss (the paper's), or another score."""
+    """Rule that ranks prompts: training accuracy then loss (the paper's), or another score. With data.metric=map
+    `accuracy` stands for the mean average precision, and `loss` is the only other rule."""
     ensemble: PositiveInt = 5
     """Most prompts in the ensemble that stands beside the single best prompt."""
     template: Annotated[str | None, Flag("--template")] = None

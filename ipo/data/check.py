@@ -121,14 +121,18 @@ def problems(dataset: Dataset, workers: int = 0) -> Iterator[str]:
     counts = Counter(item.path for _, item in places)
     yield from (f"{path} is listed twice" for path, count in counts.items() if count > 1)
     for split, part in (("training", dataset.train), ("test", dataset.test)):
-        empty = sorted(set(range(len(dataset.classnames))) - {item.label for item in part}) if part else []
+        empty = (
+            sorted(set(range(len(dataset.classnames))) - {label for item in part for label in item.classes})
+            if part
+            else []
+        )
         yield from (f"class '{dataset.classnames[label]}' has no {split} images" for label in empty)
     first: dict[bytes, tuple[Split, Item]] = {}
     for (split, item), (problem, digest) in zip(places, looked_at([i.path for _, i in places], workers), strict=True):
         if problem:
             yield problem
         other = first.setdefault(digest, (split, item)) if digest and not published else (split, item)
-        if other[1].path != item.path and (other[0], other[1].label) != (split, item.label):
+        if other[1].path != item.path and (other[0], other[1].classes) != (split, item.classes):
             yield _twofold(dataset, other, (split, item))
 
 
@@ -143,7 +147,7 @@ def _twofold(dataset: Dataset, one: tuple[Split, Item], two: tuple[Split, Item])
 
 def require_shots(classnames: Sequence[str], train: Sequence[Item], root: Path) -> None:
     """Raise `DataError` for classes without a training image."""
-    trained = {item.label for item in train}
+    trained = {label for item in train for label in item.classes}
     empty = [name for label, name in enumerate(classnames) if label not in trained]
     if empty:
         more = f" and {len(empty) - 5} more" if len(empty) > 5 else ""

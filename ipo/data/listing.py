@@ -67,7 +67,9 @@ def read_listing(data: DataSettings, seed: int) -> Listing:
         new=None if use_all else class_half(dataset, "new"),
         train=half.take(train),
         val=half.take(val),
-        targets=tuple(read_target(spec, data.root, seed) for spec in dict.fromkeys(data.targets)),
+        targets=tuple(
+            read_target(spec, data.root, seed, multi_label=data.metric == "map") for spec in dict.fromkeys(data.targets)
+        ),
         shots=data.shots,
         seed=seed,
     )
@@ -78,17 +80,24 @@ def read_listing(data: DataSettings, seed: int) -> Listing:
 
 def named_dataset(data: DataSettings, seed: int) -> Dataset:
     """The dataset that the settings name; `seed` draws a split where none is published."""
-    return load_dataset(data.dataset, data.root, seed=seed, domains=data.domains, names_file=data.names)
+    return load_dataset(
+        data.dataset,
+        data.root,
+        seed=seed,
+        domains=data.domains,
+        names_file=data.names,
+        multi_label=data.metric == "map",
+    )
 
 
-def read_target(spec: str, root: Path | None, seed: int) -> Target:
+def read_target(spec: str, root: Path | None, seed: int, *, multi_label: bool = False) -> Target:
     """Another dataset to test on, under its own class names (cross-dataset transfer, domain generalisation).
 
     `NAME` takes the dataset's test split; `NAME@DOMAIN` takes all images of one domain, as domain generalisation does
     for a domain that the fit has not seen.
     """
     name, domain = target_parts(spec)
-    dataset = load_dataset(name, root, seed=seed, domains=(domain,) if domain else ())
+    dataset = load_dataset(name, root, seed=seed, domains=(domain,) if domain else (), multi_label=multi_label)
     items = dataset.train + dataset.val + dataset.test if domain else dataset.test
     return Target(spec, dataset.classnames, items, dataset.root, dataset.split_hash)
 

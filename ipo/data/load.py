@@ -44,15 +44,16 @@ def load_dataset(
     seed: int = 1,
     domains: Sequence[str] = (),
     names_file: Path | None = None,
+    multi_label: bool = False,
 ) -> Dataset:
     """The dataset that `spec` names, with its splits; `seed` draws a split where none is published or given.
 
     `root` holds the catalogue's datasets (by default IPO_DATA, or a cache folder). `domains` keeps some domains only.
     `names_file` maps the classes of one's own data to names; by default, a classnames.json or .toml beside them does.
-    What lay beside the images and was passed over is logged. Raises `DataError` if it is missing or broken,
-    `UnknownName` for an unknown dataset or domain.
+    `multi_label` reads several labels a picture, which tables alone have. What lay beside the images and was passed
+    over is logged. Raises `DataError` if it is missing or broken, `UnknownName` for an unknown dataset or domain.
     """
-    dataset = read_dataset(spec, root, seed=seed, domains=domains, names_file=names_file)
+    dataset = read_dataset(spec, root, seed=seed, domains=domains, names_file=names_file, multi_label=multi_label)
     for note in (*dataset.overlaps, *dataset.notes):
         _log.warning("%s: %s", dataset.name, note)
     return dataset
@@ -65,11 +66,15 @@ def read_dataset(
     seed: int = 1,
     domains: Sequence[str] = (),
     names_file: Path | None = None,
+    multi_label: bool = False,
 ) -> Dataset:
     """`load_dataset` without the log: who calls it shows the notes of the dataset."""
     spec = require_known(spec)
     kind, colon, place = spec.partition(":")
-    if colon:
+    if multi_label:
+        require_multi_label(spec)
+        dataset = read_csv(place, seed, names_file, multi_label=True)
+    elif colon:
         dataset = OWN_KINDS[kind](place, seed, names_file)
     else:
         entry = catalogue_entry(spec)
@@ -89,6 +94,13 @@ def require_known(spec: str) -> str:
     elif kind not in OWN_KINDS:
         raise UnknownName("kind of dataset", kind, OWN_KINDS, "Or a name of the catalogue (`ipo datasets`)")
     return spec
+
+
+def require_multi_label(spec: str) -> None:
+    """Raise `ConfigError` for a dataset that has one label a picture: all but tables."""
+    if require_known(spec).partition(":")[0] != "csv":
+        what = f"data.metric=map is for several labels a picture, and '{spec}' has one"
+        raise ConfigError(what, remedy="Give csv:FILE, with | or ; between the labels of a picture")
 
 
 def with_kind(spec: str) -> str:

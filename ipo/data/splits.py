@@ -68,7 +68,8 @@ def seeded_split(items: Iterable[Item], seed: int) -> Parts:
     """50/20/30 of each class (of each domain), drawn with `seed`.
 
     One image of a class goes to training, the second to testing; from three on each split has at least one. A class
-    is drawn by itself, so that pictures added to one leave the others as they are.
+    is drawn by itself, so that pictures added to one leave the others as they are. A picture with several labels goes
+    with the rarest of them, so that rare classes are in every split.
     """
     parts: Parts = {split: [] for split in SPLITS}
     for (label, domain), own in _by_class(items).items():
@@ -138,7 +139,9 @@ def split_hash(root: Path, parts: Iterable[Sequence[Item]]) -> str:
     digest = hashlib.sha256()
     for split, items in zip(SPLITS, parts, strict=True):
         for item in items:
-            digest.update(f"{split}\t{relative(item.path, root)}\t{item.label}\n".encode("utf-8", "surrogateescape"))
+            digest.update(
+                f"{split}\t{relative(item.path, root)}\t{item.label_text}\n".encode("utf-8", "surrogateescape")
+            )
     return digest.hexdigest()
 
 

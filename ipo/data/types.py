@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -14,11 +14,24 @@ Split = Literal["train", "val", "test"]
 
 @dataclass(frozen=True)
 class Item:
-    """One labelled image file. `label` indexes the class names of the dataset (or of the half) that holds it."""
+    """One labelled image file. Labels index the class names of the dataset (or of the half) that holds it."""
 
     path: Path
     label: int
+    """Its class; of several labels the one that the fewest pictures have, by which splits are drawn."""
     domain: str = ""
+    labels: tuple[int, ...] = ()
+    """All its labels in order, where the data have several a picture; empty where they have one."""
+
+    @property
+    def classes(self) -> tuple[int, ...]:
+        """All its labels, in order, whatever the data."""
+        return self.labels or (self.label,)
+
+    @property
+    def label_text(self) -> str:
+        """Its labels as hashes hold them."""
+        return ";".join(map(str, self.classes))
 
 
 @dataclass(frozen=True)
@@ -26,9 +39,10 @@ class UnlabelledItem(Item):
     """An image file for those who are not to see its label: it holds none, and to read it is an error."""
 
     label: int = field(default=-1, init=False, repr=False, compare=False)
+    labels: tuple[int, ...] = field(default=(), init=False, repr=False, compare=False)
 
     def __getattribute__(self, name: str) -> Any:
-        if name == "label":
+        if name in ("label", "labels"):
             what, remedy = "the label of an image is read where none may be", "A method has to declare what it uses"
             raise ConfigError(what, where=self.path.name, remedy=remedy)
         return super().__getattribute__(name)
@@ -68,6 +82,11 @@ class ClassHalf:
     """The dataset's label of each class name."""
 
     def take(self, items: Sequence[Item]) -> tuple[Item, ...]:
-        """The items of these classes, in their order, relabelled."""
+        """The items of these classes, in their order, relabelled; of several labels those of these classes are kept."""
         position = {label: index for index, label in enumerate(self.labels)}
-        return tuple(Item(i.path, position[i.label], i.domain) for i in items if i.label in position)
+        return tuple(_relabelled(item, position) for item in items if not position.keys().isdisjoint(item.classes))
+
+
+def _relabelled(item: Item, position: Mapping[int, int]) -> Item:
+    labels = tuple(position[label] for label in item.labels if label in position)
+    return Item(item.path, position.get(item.label, min(labels, default=0)), item.domain, labels)

@@ -5,22 +5,24 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from ipo.prompt import METRIC_WORDS
 from ipo.report.charts import Chart, make_chart
 from ipo.search.history import History
 
 
 def history_charts(history: History) -> list[Chart]:
-    """Training accuracy and loss of every scored candidate over steps, with the best so far as a line."""
+    """Training accuracy, or another metric, and loss of every scored candidate over steps, and the best so far."""
     scored = history.scored()
     if not scored:
         return []
-    accuracy = [(e.step, 100 * e.score.accuracy, e.text) for e in scored if e.score]
+    word = METRIC_WORDS[scored[0].score.metric if scored[0].score else "accuracy"]
+    values = [(e.step, 100 * e.score.value, e.text) for e in scored if e.score]
     loss = [(e.step, e.score.loss, e.text) for e in scored if e.score]
     charts = [
         make_chart(
-            ("Training accuracy of every candidate", "step", "accuracy, %"),
-            [(step, value, f"{value:.1f}%  {text}") for step, value, text in accuracy],
-            [("best so far", running_best(accuracy, max))],
+            (f"Training {word} of every candidate", "step", f"{word}, %"),
+            [(step, value, f"{value:.1f}%  {text}") for step, value, text in values],
+            [("best so far", running_best(values, max))],
         ),
         make_chart(
             ("Training loss of every candidate", "step", "cross-entropy, nats"),

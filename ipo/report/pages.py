@@ -12,7 +12,7 @@ from ipo.comparison.names import target_names
 from ipo.comparison.trials import read_toml, with_domains
 from ipo.comparison.verdict import verdict
 from ipo.errors import IpoError
-from ipo.prompt import HistoryEntry, text_key
+from ipo.prompt import METRIC_WORDS, HistoryEntry, text_key
 from ipo.registry import SEARCH
 from ipo.render import render
 from ipo.report.curves import curve_charts, history_charts
@@ -42,7 +42,7 @@ NAMES = {
 """How tables call the predictors of a result, beside those that a search found."""
 _LEGEND = (
     ("base", "base: the classes that the search saw; new: the others. Each compete among themselves only."),
-    ("H", "H: the harmonic mean of the accuracies on base and new classes."),
+    ("H", "H: the harmonic mean of the figures on base and new classes."),
     ("first", "first prompt: what the search began with."),
     ("hand-crafted", "hand-crafted prompt: the one that papers use for this dataset."),
     ("ensemble", "ensemble: several prompts, averaged."),
@@ -74,8 +74,8 @@ def percent(value: float | None) -> str:
 
 
 def with_interval(figures: Figures | Evaluation | None) -> str:
-    """`55.7 [53.2, 58.1]`: accuracy in percent with its 95% interval."""
-    return "-" if figures is None else _interval(figures.accuracy, figures.low, figures.high)
+    """`55.7 [53.2, 58.1]`: accuracy, or mean average precision, in percent with its 95% interval."""
+    return "-" if figures is None else _interval(figures.value, figures.low, figures.high)
 
 
 def _interval(value: float, low: float | None, high: float | None) -> str:
@@ -122,7 +122,23 @@ def legend(result: Result) -> list[str]:
     """A line for each word of a results table that needs one."""
     words = {*result_columns(result), *result.predictors}
     words |= {"ensemble"} if any(name.endswith("-ensemble") for name in result.predictors) else set()
-    return [line for word, line in _LEGEND if word in words]
+    return [line for word, line in _LEGEND if word in words] + absent_classes(result)
+
+
+def absent_classes(result: Result) -> list[str]:
+    """What mean average precision is, where it is the metric, and which classes are left out of it, a line each."""
+    if result.metric != "map":
+        return []
+    first = next(iter(result.predictors.values()))
+    sets = {"base": first.base, **({"new": first.new} if first.new else {}), **first.targets}
+    names = target_names(result.targets)
+    left = [
+        f"Left out{'' if name == 'base' else f' of {names.get(name, name)}'}, since no test image has them: "
+        + ", ".join(map(printable, figures.absent))
+        for name, figures in sets.items()
+        if figures.absent
+    ]
+    return ["mAP: the mean over classes of the average precision of their images.", *left]
 
 
 def rejects_in_words(counts: Mapping[str, int]) -> list[str]:
@@ -155,6 +171,7 @@ def write_reports(folder: Path) -> Path:
         "rows": result_rows(result) if result else [],
         "legend": legend(result) if result else [],
         "verdict": verdict(result) if result else [],
+        "metric": METRIC_WORDS[result.metric] if result else "accuracy",
         "note": WEAK_MODEL_NOTES.get(run.get("clip", {}).get("name"), ""),
         "config": "\n".join(map(printable, read_text(folder / CONFIG_FILE).split("\n"))),
         "history": None,

@@ -22,7 +22,7 @@ from ipo.config import (
     Settings,
 )
 from ipo.data.folders import is_dropping
-from ipo.data.load import require_known, require_there, target_parts
+from ipo.data.load import require_known, require_multi_label, require_there, target_parts
 from ipo.data.own.classnames import read_map
 from ipo.errors import ConfigError, RunError
 from ipo.llm.load import remote_name, reply_form, require_llm
@@ -31,6 +31,7 @@ from ipo.prompt import Prompt
 from ipo.runs.path import require_free
 from ipo.runs.readers import Reader
 from ipo.runs.tracker import require_installed
+from ipo.search.history import FOR_ANY_METRIC
 from ipo.search.strategy import choose, try_out
 from ipo.store.cache import cache_folder
 
@@ -62,6 +63,20 @@ def require_run_place(run: Path, data: DataSettings) -> None:
             remedy = "Give --out a folder elsewhere, or a hidden one, such as .runs/1"
             raise RunError(f"the run would lie among the pictures of {place}", where=str(run), remedy=remedy)
     require_free(run)
+
+
+def metric_fits(data: DataSettings, options: SearchOptions) -> None:
+    """Mean average precision is asked for of datasets with several labels an image, by what can use them."""
+    if data.metric != "map":
+        return
+    for spec in (data.dataset, *(target_parts(target)[0] for target in data.targets)):
+        require_multi_label(spec)
+    if options.search.select not in FOR_ANY_METRIC:
+        what = f"search.select={options.search.select} needs one label an image, not data.metric=map"
+        raise ConfigError(what, remedy=f"Use --select {' or '.join(FOR_ANY_METRIC)}")
+    if choose(options.strategy).one_label:
+        what = f"strategy '{options.strategy.name}' with these options needs one label an image, not data.metric=map"
+        raise ConfigError(what, remedy="Use another --strategy, such as ipo")
 
 
 def names_can_be_read(data: DataSettings) -> None:
@@ -125,6 +140,7 @@ def _bound_on_the_cost(of: Settings) -> None:
 CHECKS: tuple[tuple[str, Check], ...] = (
     ("data.dataset", lambda of: dataset_is_there(of.data)),
     ("data.targets", lambda of: targets_are_there(of.data)),
+    ("data.metric", lambda of: metric_fits(of.data, SearchOptions(search=of.search, strategy=of.strategy))),
     ("data.names", lambda of: names_can_be_read(of.data)),
     ("clip.model", lambda of: require_clip_spec(of.clip.model)),
     ("search.first_prompts", lambda of: first_prompts_are_prompts(of.search)),

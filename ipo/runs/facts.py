@@ -17,6 +17,7 @@ def listing_facts(listing: Listing) -> dict[str, Any]:
     dataset = listing.dataset
     return {
         "dataset": dataset.name,
+        **({"metric": "map"} if any(item.labels for item in listing.train) else {}),
         "split_source": dataset.split_source,
         "split_hash": dataset.split_hash,
         "class_names": text_hash(dataset.classnames),

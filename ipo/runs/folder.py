@@ -50,6 +50,7 @@ class RunFacts(BaseModel):
     method: str = ""
     options: dict[str, Any] = {}
     dataset: str = ""
+    metric: str = "accuracy"
     split_source: str = ""
     split_hash: str = ""
     classes: str = ""

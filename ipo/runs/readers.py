@@ -27,7 +27,10 @@ BASELINE = Reader("ipo baseline", _ANY_METHOD)
 """What every method reads; `method_reader` knows what one of them reads beside it."""
 EVALUATE = Reader(
     "ipo evaluate",
-    ("data.dataset", "data.root", "data.domains", "data.names", "data.skip_unreadable", "clip", "seed", "offline"),
+    (
+        *(f"data.{key}" for key in ("dataset", "root", "domains", "names", "metric", "skip_unreadable")),
+        *("clip", "seed", "offline"),
+    ),
 )
 VERIFY = Reader("ipo verify", ("data.root", "data.skip_unreadable", "clip", "seed", "offline"))
 

@@ -6,10 +6,11 @@ Every value has its type, every number is finite. What runs of earlier versions 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, ValidationError, model_validator
 
+from ipo.config import MetricName
 from ipo.data.uses import Use
 from ipo.errors import RunError
 from ipo.runs.folder import RESULT_FILE, RunFolder, read_run_json
@@ -34,13 +35,32 @@ class Part(BaseModel):
     )
 
 
-class Figures(Part):
-    """Accuracy on `n` test images with its interval."""
+class Valued(Part):
+    """Accuracy, or mean average precision where images have several labels: one of them."""
 
-    accuracy: Share
+    accuracy: Share | None = None
+    map: Share | None = None
+
+    @model_validator(mode="after")
+    def _has_one(self) -> Self:
+        if (self.accuracy is None) == (self.map is None):
+            raise ValueError("it needs either 'accuracy' or 'map'")
+        return self
+
+    @property
+    def value(self) -> float:
+        """The one that is there."""
+        return self.accuracy or self.map or 0.0
+
+
+class Figures(Valued):
+    """What was reached on `n` test images, with its interval."""
+
     low: Share
     high: Share
     n: NonNegativeInt
+    absent: list[str] = []
+    """Names of the classes that no image has, which are left out of a mean average precision."""
 
 
 class Predictor(Part):
@@ -65,8 +85,7 @@ class Clip(Part):
     precision: str = "float32"
 
 
-class _Score(Part):
-    accuracy: Share
+class _Score(Valued):
     loss: Finite
 
 
@@ -103,7 +122,7 @@ class _Usage(Part):
 
 
 class Gain(Part):
-    """Recall of one class under the prompt that a search set out from, and under the best one."""
+    """Recall, or average precision, of one class under the prompt that a search set out from, and the best one."""
 
     name: str = Field(alias="class")
     first: Share
@@ -112,7 +131,7 @@ class Gain(Part):
 
 
 class Difference(Part):
-    """Of two accuracies on the same images, with its 95% interval."""
+    """Of two figures on the same images, with its 95% interval."""
 
     value: Finite
     low: Finite
@@ -148,6 +167,7 @@ class Result(Part):
     ipo: str = ""
     """Version that made it."""
     method: str
+    metric: MetricName = "accuracy"
     paper: str | None = None
     options: dict[str, Any] | None = None
     """Of a method that has options of its own; those of a search stand in `config.toml`."""

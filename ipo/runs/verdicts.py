@@ -23,7 +23,8 @@ class _Content(Part):
 def read_verdicts(folder: Path, result: Result) -> tuple[dict[str, tuple[str, ...]], dict[str, dict[str, str]]]:
     """The paths of the test images of each test set, and each predictor's verdict on each, from `correct.json`.
 
-    Test sets that were not used are left out. Raises `RunError` where the file is damaged or not that of `result`.
+    Test sets that were not used are left out, and where images have several labels there are no verdicts. Raises
+    `RunError` where the file is damaged or not that of `result`.
     """
     content = read_run_json(folder, CORRECT_FILE)
     named = {"images": content.get("images"), "verdicts": {k: v for k, v in content.items() if k != "images"}}
@@ -31,7 +32,7 @@ def read_verdicts(folder: Path, result: Result) -> tuple[dict[str, tuple[str, ..
     images = {split: tuple(paths) for split, paths in correct.images.items() if paths}
     verdicts = {name: {split: bits for split, bits in own.items() if bits} for name, own in correct.verdicts.items()}
     for name, predictor in result.predictors.items():
-        if not _belong_together(predictor, images, verdicts.get(name, {})):
+        if result.metric == "accuracy" and not _belong_together(predictor, images, verdicts.get(name, {})):
             what = f"{RESULT_FILE} and {CORRECT_FILE} do not belong together: {name}"
             raise RunError(what, where=str(folder), remedy=RESTORE)
     return images, verdicts
@@ -44,6 +45,6 @@ def _belong_together(predictor: Predictor, images: dict[str, tuple[str, ...]], v
         return False
     return all(
         len(verdicts[split]) == len(images.get(split, ())) == figures[split].n
-        and abs(verdicts[split].count("1") / len(verdicts[split]) - figures[split].accuracy) < _TOLERANCE
+        and abs(verdicts[split].count("1") / len(verdicts[split]) - figures[split].value) < _TOLERANCE
         for split in figures
     )

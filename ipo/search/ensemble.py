@@ -6,7 +6,7 @@ Shape legend: P prompts, C classes, D feature width.
 from __future__ import annotations
 
 from ipo.clip.base import ClipModel
-from ipo.prompt import HistoryEntry, Prompt, Score
+from ipo.prompt import AnyScore, HistoryEntry, Prompt
 from ipo.scoring import ImageSet, ensemble_classifier, score_classifier, text_features
 from ipo.search.history import History
 
@@ -16,7 +16,7 @@ POOL = 20
 
 def greedy_ensemble(
     history: History, clip: ClipModel, images: ImageSet, classnames: tuple[str, ...], most: int
-) -> tuple[list[HistoryEntry], Score]:
+) -> tuple[list[HistoryEntry], AnyScore]:
     """The ensemble and its training score: from the best prompt on, add what improves the selection rule the most.
 
     Stops at `most` prompts or when no prompt of the pool improves the score; so the ensemble is never worse than the

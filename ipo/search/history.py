@@ -11,17 +11,41 @@ from pathlib import Path
 
 from ipo.config import SelectionRule
 from ipo.errors import RunError
-from ipo.prompt import HistoryEntry, Score, text_key
+from ipo.prompt import AnyScore, HistoryEntry, Score, text_key
 from ipo.store.files import append_rows, parse_rows, truncate_rows
 
-RULES: dict[SelectionRule, Callable[[Score], tuple[float, float]]] = {
-    "accuracy": lambda score: (score.accuracy, -score.loss),
-    "loss": lambda score: (-score.loss, score.accuracy),
-    "margin": lambda score: (score.margin, -score.loss),
-    "fold_accuracy": lambda score: (score.fold_accuracy, -score.fold_loss),
-    "fold_loss": lambda score: (-score.fold_loss, score.fold_accuracy),
+FOR_ANY_METRIC: tuple[SelectionRule, ...] = ("accuracy", "loss")
+"""The selection rules that images with several labels have, too; the others are about the one right class."""
+
+
+def _of_one_label(score: AnyScore) -> Score:
+    if not isinstance(score, Score):
+        what, remedy = "this selection rule needs one label an image", f"Use --select {' or '.join(FOR_ANY_METRIC)}"
+        raise RunError(what, remedy=remedy)
+    return score
+
+
+def _margin(score: AnyScore) -> tuple[float, float]:
+    return _of_one_label(score).margin, -score.loss
+
+
+def _fold_accuracy(score: AnyScore) -> tuple[float, float]:
+    return (one := _of_one_label(score)).fold_accuracy, -one.fold_loss
+
+
+def _fold_loss(score: AnyScore) -> tuple[float, float]:
+    return -(one := _of_one_label(score)).fold_loss, one.fold_accuracy
+
+
+RULES: dict[SelectionRule, Callable[[AnyScore], tuple[float, float]]] = {
+    "accuracy": lambda score: (score.value, -score.loss),
+    "loss": lambda score: (-score.loss, score.value),
+    "margin": _margin,
+    "fold_accuracy": _fold_accuracy,
+    "fold_loss": _fold_loss,
 }
-"""What each selection rule prefers: the larger tuple is the better prompt. `accuracy` is the paper's."""
+"""What each selection rule prefers: the larger tuple is the better prompt. `accuracy` is the paper's; where images have
+several labels it is by their mean average precision."""
 
 
 class History:

@@ -15,9 +15,10 @@ from typing import Any
 from ipo.clip.base import ClipModel
 from ipo.clip.lengths import TextRoom
 from ipo.config import LLMSettings, SearchSettings, StrategySettings
+from ipo.errors import ConfigError
 from ipo.llm.base import LLM, PHRASE_FORMS, RemoteLLM, Reply
 from ipo.llm.prices import cost
-from ipo.prompt import HistoryEntry, Prompt, Score, text_key
+from ipo.prompt import AnyScore, HistoryEntry, Prompt, text_key
 from ipo.scoring import NOT_FINITE, ImageSet, PromptPredictor, score_candidates, score_prompts
 from ipo.screen import counted
 from ipo.search.history import History
@@ -71,7 +72,13 @@ class Search:
         )
 
     def mistakes(self, text: str) -> list[Mistake]:
-        """The training images that a prompt puts into a wrong class, in their order."""
+        """The training images that a prompt puts into a wrong class, in their order.
+
+        Raises `ConfigError` for images with several labels.
+        """
+        if self.images.metric == "map":
+            what = f"strategy {self.chosen.strategy.name} looks at mistakes, and images with several labels have none"
+            raise ConfigError(what, remedy="Use another --strategy")
         predictor = PromptPredictor(self.clip, (Prompt(text),))
         taken = predictor.logits(self.images, self.classnames).argmax(dim=-1).tolist()
         captions = self.image_captions or ("",) * len(taken)
@@ -150,7 +157,7 @@ def _first_entries(search: Search) -> list[HistoryEntry]:
     fit = [index for index, problem in enumerate(problems) if problem is None]
     certain = [prompts[index] for index in fit if index < own]
     added = [prompts[index] for index in fit if index >= own]
-    scores: list[Score | None] = [*score_prompts(search.clip, certain, search.images, search.classnames)]
+    scores: list[AnyScore | None] = [*score_prompts(search.clip, certain, search.images, search.classnames)]
     scores += score_candidates(search.clip, added, search.images, search.classnames)
     found = dict(zip(fit, scores, strict=True))
     entries = []
@@ -161,7 +168,7 @@ def _first_entries(search: Search) -> list[HistoryEntry]:
     return entries
 
 
-def _reason(verdict: Prompt | PromptSet | Reject, score: Score | None) -> str | None:
+def _reason(verdict: Prompt | PromptSet | Reject, score: AnyScore | None) -> str | None:
     """Why a candidate has no score; None where it has one."""
     if isinstance(verdict, Reject):
         return verdict.reason
@@ -239,7 +246,7 @@ def _judge(
     return entries
 
 
-def _scores(search: Search, verdicts: Sequence[Prompt | PromptSet | Reject]) -> dict[int, Score | None]:
+def _scores(search: Search, verdicts: Sequence[Prompt | PromptSet | Reject]) -> dict[int, AnyScore | None]:
     """The scores of what is no reject, by its place; None where there is none."""
     prompts = {place: verdict for place, verdict in enumerate(verdicts) if isinstance(verdict, Prompt)}
     sets = {place: verdict for place, verdict in enumerate(verdicts) if isinstance(verdict, PromptSet)}

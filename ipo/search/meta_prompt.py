@@ -17,12 +17,14 @@ def build_messages(
     """One user message, as in the paper. `history` is shown as given: scored entries, best last; either may be empty.
 
     `template` is a shipped one by its name (`ipo.j2`) or one's own by its path. It may use `history` (rows with `text`,
-    `accuracy` in percent and `loss`, as texts), `next_accuracy` (a little above the best), `captions` and `form`.
+    `accuracy` in percent and `loss`, as texts), `next_accuracy` (a little above the best), `captions` and `form`. Where
+    images have several labels `accuracy` is their mean average precision; `metric` is the word for it.
     """
     return one_message(
         template,
         history=history_rows(history),
         next_accuracy=next_accuracy(history),
+        metric=_metric(history),
         captions=[single_line(caption) for caption in captions],
         form=form,
     )
@@ -38,6 +40,11 @@ def history_rows(entries: Sequence[HistoryEntry]) -> list[dict[str, Any]]:
     return [_row(entry) for entry in entries]
 
 
+def _metric(history: Sequence[HistoryEntry]) -> str:
+    several = any(entry.score and entry.score.metric == "map" for entry in history)
+    return "mean average precision" if several else "accuracy"
+
+
 def single_line(text: str) -> str:
     """A text of somebody else, such as a caption or a class name, with single spaces for all that is white."""
     return " ".join(text.split())
@@ -51,10 +58,10 @@ def _own_file(template: str) -> Path | None:
 
 def _row(entry: HistoryEntry) -> dict[str, Any]:
     assert entry.score is not None, "only scored entries are shown"
-    return {"text": entry.text, "accuracy": f"{100 * entry.score.accuracy:.1f}", "loss": f"{entry.score.loss:.3f}"}
+    return {"text": entry.text, "accuracy": f"{100 * entry.score.value:.1f}", "loss": f"{entry.score.loss:.3f}"}
 
 
 def next_accuracy(history: Sequence[HistoryEntry]) -> str:
     """An accuracy in percent that is a little above the best of `history`, for a model that continues a pattern."""
-    best = max((entry.score.accuracy for entry in history if entry.score), default=0.0)
+    best = max((entry.score.value for entry in history if entry.score), default=0.0)
     return f"{min(100.0, 100 * best + 1):.1f}"

@@ -124,7 +124,7 @@ def step_figures(record: Record) -> dict[str, float]:
     history, usage, best = record.history, record.usage(), record.history.best().score
     assert best is not None
     return {
-        "best_training_accuracy": best.accuracy,
+        f"best_training_{best.metric}": best.value,
         "best_training_loss": best.loss,
         "scored": len(history.scored()),
         "rejected": len(history.rejects()),
@@ -193,6 +193,7 @@ METHOD = Method(
     check=check,
     ready=ready,
     reopen=reopen,
+    multi_label=True,
     asks_llm=lambda options: choose(options.strategy).asks_llm,
     of_settings=lambda settings: SearchOptions(search=settings.search, strategy=settings.strategy),
     uses=uses,

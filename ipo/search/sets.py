@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from ipo.clip.base import ClipModel
 from ipo.errors import RunError
 from ipo.llm.base import Reply
-from ipo.prompt import Prompt, Score
+from ipo.prompt import AnyScore, Prompt
 from ipo.scoring import ImageSet, ensemble_classifier, score_classifier, text_features
 from ipo.search.history import History
 from ipo.search.propose import Reject
@@ -59,7 +59,7 @@ def read_sets(replies: Sequence[Reply], history: History) -> list[PromptSet | Re
 
 def score_sets(
     clip: ClipModel, sets: Sequence[PromptSet], images: ImageSet, classnames: Sequence[str]
-) -> list[Score | None]:
+) -> list[AnyScore | None]:
     """The score of each set on all `images`; None where its logits are not finite."""
     prompts = list(dict.fromkeys(prompt for one in sets for prompt in one.prompts))
     if not prompts:

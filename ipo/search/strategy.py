@@ -76,7 +76,7 @@ class View:
     run_seed: int
     """Of the run; a step has one of its own."""
     mistakes: Callable[[str], list[Mistake]]
-    """The mistakes of a prompt on the training images, in their order."""
+    """The mistakes of a prompt on the training images, in their order; images with several labels have none."""
 
     @property
     def continues(self) -> bool:
@@ -128,6 +128,8 @@ class Strategy:
     passes_over: tuple[str, ...] = ()
     """Settings of the search that it does not read, as `section.key`, or `section` for a whole one: who sets one
     beside it is told. Without an LLM those about one are passed over in any case."""
+    one_label: Callable[[Any], bool] = lambda _: False
+    """Whether it needs images with one label each under these options, as one that looks at mistakes does."""
     widest: Callable[[Any], int] = lambda _: 0
     """Most proposals of a step under these options, where the first step may have fewer."""
     names_classes: Callable[[Any], bool] = lambda _: False
@@ -184,6 +186,11 @@ class Chosen:
         """Whether it does not read a setting of the search."""
         without_llm = () if self.asks_llm else ABOUT_AN_LLM
         return any(key == name or key.startswith(f"{name}.") for name in (*self.strategy.passes_over, *without_llm))
+
+    @property
+    def one_label(self) -> bool:
+        """Whether it needs images with one label each."""
+        return self.strategy.one_label(self.options)
 
     @property
     def widest(self) -> int:

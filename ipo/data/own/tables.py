@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import os
+import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -44,28 +46,32 @@ class Row:
 
     line: int
     path: str
-    label: str
+    labels: tuple[str, ...]
+    """One, or in a table of pictures with several labels all of the picture."""
     split: str = ""
     domain: str = ""
 
 
-def read_csv(place: str, seed: int, names_file: Path | None = None) -> Dataset:
+def read_csv(place: str, seed: int, names_file: Path | None = None, *, multi_label: bool = False) -> Dataset:
     """`csv:FILE`: columns path and label, and perhaps split and domain; commas, semicolons or tabs between them.
 
     A first line with these words names the columns; without it they are taken in this order. Paths are relative to
     the table. Labels that are all integers are ordered as such, others by ASCII. Errors name the line.
+
+    With `multi_label` the labels of a picture stand in one line, with | or ; between them, or in several, or both. Then
+    a tab or a comma in the first line separates columns, and a semicolon only where there is neither.
     """
     file = require_table(place)
-    return read_table(file, seed, names_file, source=f"table ({file.name})")
+    return read_table(file, seed, names_file, source=f"table ({file.name})", multi_label=multi_label)
 
 
-def read_table(file: Path, seed: int, names_file: Path | None, source: str) -> Dataset:
+def read_table(file: Path, seed: int, names_file: Path | None, source: str, *, multi_label: bool = False) -> Dataset:
     """The table that `read_csv` describes; `source` says where its splits come from."""
-    rows = list(_rows(file))
-    labels = in_label_order(row.label for row in rows)
+    rows = list(_rows(file, multi_label))
+    rows = _joined(rows, file) if multi_label else rows
+    labels = in_label_order(label for row in rows for label in row.labels)
     names = named_classes(labels, file.parent, names_file)
-    position = {label: index for index, label in enumerate(labels)}
-    items = [Item(_existing(file, row), position[row.label], row.domain) for row in rows]
+    items = _items(file, rows, labels, multi_label)
     if not any(row.split for row in rows):
         dataset = own_dataset(file.stem, file.parent, names, seeded_split(items, seed), f"seeded ({seed})")
         return replace(dataset, notes=_listed_twice(rows))
@@ -77,6 +83,31 @@ def read_table(file: Path, seed: int, names_file: Path | None, source: str) -> D
         parts[split].append(item)
     dataset = own_dataset(file.stem, file.parent, names, *with_test(parts, source, seed))
     return replace(dataset, notes=_listed_twice(rows))
+
+
+def _items(file: Path, rows: Sequence[Row], labels: Sequence[str], multi_label: bool) -> list[Item]:
+    """A picture a row; of several labels the rarest stands for it where splits are drawn, the first of equals."""
+    position = {label: index for index, label in enumerate(labels)}
+    counts = Counter(position[label] for row in rows for label in row.labels)
+    items = []
+    for row in rows:
+        own = tuple(sorted(position[label] for label in row.labels))
+        rarest = min(own, key=lambda label: (counts[label], label))
+        items.append(Item(_existing(file, row), rarest, row.domain, own if multi_label else ()))
+    return items
+
+
+def _joined(rows: Iterable[Row], file: Path) -> list[Row]:
+    """One row a picture, with the labels of all its lines. Raises `DataError` where their splits or domains differ."""
+    joined: dict[str, Row] = {}
+    for row in rows:
+        place = os.path.normpath(row.path)
+        first = joined.setdefault(place, row)
+        if (first.split, first.domain) != (row.split, row.domain):
+            what = f"'{row.path}' has another split or domain than in line {first.line}"
+            raise DataError(what, where=f"{file}:{row.line}", remedy="Give a picture one split and one domain")
+        joined[place] = replace(first, labels=tuple(dict.fromkeys((*first.labels, *row.labels))))
+    return list(joined.values())
 
 
 def _listed_twice(rows: Iterable[Row]) -> tuple[str, ...]:
@@ -106,19 +137,21 @@ def _existing(file: Path, row: Row) -> Path:
     return path
 
 
-def _rows(file: Path) -> Iterator[Row]:
+def _rows(file: Path, multi_label: bool) -> Iterator[Row]:
     text = read_input(file, "table")
     head = text.partition("\n")[0]
-    delimiter = max(",;\t", key=head.count)
+    delimiter = max("\t,;", key=lambda mark: mark in head) if multi_label else max(",;\t", key=head.count)
     columns = _column_positions([cell.strip().lower() for cell in head.split(delimiter)])
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     for cells in _cells(reader, file):
         if not any(cell.strip() for cell in cells) or (columns.named and reader.line_num == 1):
             continue
         values = {name: cells[at].strip() for name, at in columns.at.items() if at < len(cells)}
-        if not values.get("path") or not values.get("label"):
+        label = values.pop("label", "")
+        labels = tuple(filter(None, map(str.strip, re.split("[;|]", label)))) if multi_label else (label,)
+        if not values.get("path") or not any(labels):
             raise DataError("a line needs a path and a label", where=f"{file}:{reader.line_num}")
-        yield Row(reader.line_num, **values)
+        yield Row(reader.line_num, values.pop("path"), labels, **values)
 
 
 def _cells(reader: Iterator[list[str]], file: Path) -> Iterator[list[str]]:

@@ -45,7 +45,7 @@ def ask(view: View, options: OproOptions) -> Sequence[Ask]:
 
 def _accuracy(entry: HistoryEntry) -> float:
     assert entry.score is not None, "only scored entries are shown"
-    return entry.score.accuracy
+    return entry.score.value
 
 
 def _shown(accuracy: float, buckets: int) -> str:
@@ -72,6 +72,7 @@ STRATEGY = Strategy(
     summary="the best prompts with accuracy alone, and, in place of its exemplars, names of classes that the best one "
     "mistakes for others, which the LLM is thus shown",
     ask=ask,
+    one_label=lambda _: True,
     passes_over=("captions",),
     names_classes=lambda options: options.exemplars > 0,
     options=OproOptions,

@@ -71,6 +71,7 @@ STRATEGY = Strategy(
     summary="beside the best prompts the classes that the best one confuses most, with captions of the images; "
     "the LLM is thus shown class names",
     ask=ask,
+    one_label=lambda _: True,
     options=ReflectOptions,
     names_classes=lambda _: True,
 )

@@ -15,7 +15,7 @@ from pydantic import PositiveInt
 
 from ipo.config import SelectionRule
 from ipo.prompt import HistoryEntry
-from ipo.search.history import RULES, History
+from ipo.search.history import FOR_ANY_METRIC, RULES, History
 from ipo.search.pools import StartOptions, start_templates
 from ipo.search.strategy import Ask, Strategy, View
 
@@ -115,6 +115,7 @@ STRATEGY = Strategy(
     name="subset",
     summary="which prompts of a pool do best together; no LLM is asked",
     ask=ask,
+    one_label=lambda options: options.fitness not in FOR_ANY_METRIC,
     passes_over=("search.candidates", "search.history", "search.keep_first"),
     options=SubsetOptions,
     first=start_templates,

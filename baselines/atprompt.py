@@ -146,6 +146,7 @@ ON_COOP = Method(
     paper=PAPER,
     published=published,
     check=check_on_coop,
+    uses=lambda *_: {"labels"},
 )
 ON_COCOOP = Method(
     name="atprompt-cocoop",
@@ -155,4 +156,5 @@ ON_COCOOP = Method(
     paper=PAPER,
     published=published,
     check=check_on_cocoop,
+    uses=lambda *_: {"labels"},
 )

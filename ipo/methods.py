@@ -20,6 +20,7 @@ from torch import Tensor
 from ipo.captions import NO_CAPTIONS, Captions
 from ipo.config import LLMSettings, Section, Settings, describe_validation
 from ipo.data.uses import Use, in_order
+from ipo.draws import Draws
 from ipo.errors import ConfigError, RunError
 from ipo.llm.base import LLM, Usage
 from ipo.registry import require_method
@@ -47,6 +48,8 @@ class Fitted:
     """Further figures for `result.json`."""
     found: Mapping[str, Any] = field(default_factory=dict)
     """What a search found and how it ended, as fields of `ipo.runs.result.Result`."""
+    draws: Mapping[str, Draws] = field(default_factory=dict)
+    """What chance alone does, by the name of what was drawn."""
     own_classes_only: bool = False
     """Whether the predictors know the classes of the fit only, so that there is nothing to say about new ones."""
     chosen: str | None = None

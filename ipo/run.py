@@ -21,6 +21,7 @@ from ipo.config import Section, Settings
 from ipo.data.listing import Listing, read_listing
 from ipo.data.splits import relative
 from ipo.data.uses import Use
+from ipo.draws import drawn_figures
 from ipo.errors import ConfigError, RunError
 from ipo.llm.base import PHRASE_FORMS, Usage
 from ipo.llm.load import load_llm
@@ -33,7 +34,7 @@ from ipo.runs.facts import listing_facts, task_facts, test_hashes
 from ipo.runs.folder import RunFolder
 from ipo.runs.path import CAPTIONS_FILE
 from ipo.runs.readers import method_reader
-from ipo.runs.result import Result, write_result
+from ipo.runs.result import Result, with_draws, write_result
 from ipo.runs.resume import Resumption, changed_values, note_resumption, require_same
 from ipo.runs.scope import unread
 from ipo.runs.tracker import Tracker
@@ -189,6 +190,7 @@ def run(
         usage, started = fitted.usage or Usage(seconds=fit.seconds), time.monotonic()
         load_test_features(job)
         results = evaluate_fitted(job, fitted, fit.report)
+        draws = {name: drawn_figures(one, job.protocol, results) for name, one in fitted.draws.items()}
     except BaseException as error:
         report_stop(folder, error)
         raise
@@ -197,7 +199,7 @@ def run(
     if fitted.learned:
         save_tensors(folder.path / LEARNED_FILE, fitted.learned)
     correct = verdicts(job.protocol, results)
-    result = _result(job, fitted, results, usage, time.monotonic() - started)
+    result = with_draws(_result(job, fitted, results, usage, time.monotonic() - started), draws)
     if fitted.chosen:
         by_map = result.metric == "map"
         figures = {name: one.resampled() for name, one in results.items()} if by_map else {}

@@ -147,6 +147,11 @@ class BaseToNewResult:
         """H of base and new accuracy; None without new classes."""
         return metrics.harmonic_mean(self.base.value, self.new.value) if self.new else None
 
+    def values(self) -> dict[str, float]:
+        """Accuracy, or mean average precision, on every test set, and H where there are new classes."""
+        mean = {} if self.harmonic_mean is None else {"H": self.harmonic_mean}
+        return {name: evaluation.value for name, evaluation in self.by_test_set().items()} | mean
+
     def to_json(self) -> dict[str, Any]:
         """The predictor's entry in `result.json`."""
         interval = metrics.harmonic_interval(self.base.interval, self.new.interval) if self.new else None

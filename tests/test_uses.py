@@ -44,6 +44,9 @@ OURS = sorted(
 SHORT = {"epochs": 1, "steps": 2, "workers": 0, "samples": 2}
 """Options that make a fit short, for those methods that have them."""
 
+DESCRIPTIONS = Path(__file__).parent / "baselines/descriptions.json"
+"""Texts about the classes of the tiny task, for those methods that read some."""
+
 PROMPTS = "a red <CLASS>.\nthe <CLASS>\n"
 CASES: dict[str, list[Callable[[Path], dict]]] = {
     "zero-shot": [lambda folder: {"prompts": _file(folder, PROMPTS)}],
@@ -132,7 +135,8 @@ def looks_at(method: Method, task: FewShotTask, options: object, means: Means) -
 
 
 def configured(method: Method, given: dict) -> object:
-    short = {key: value for key, value in SHORT.items() if key in method.options.model_fields}
+    fields = method.options.model_fields
+    short = {key: value for key, value in {**SHORT, "descriptions": DESCRIPTIONS}.items() if key in fields}
     return method.configure("tiny", 4, short | given)
 
 
@@ -310,6 +314,7 @@ def test_a_run_records_what_its_method_saw(common, tmp_path):  # noqa: F811
         "hand-crafted": ["per_dataset_settings"],
         "select-80": ["labels"],
         "ensemble-80": [],
+        "waffle": [],
     }
     assert (tmp_path / "ipo" / "result.json").is_file()
     printed = CliRunner().invoke(app, ["compare", str(tmp_path), "--controls"], env={"COLUMNS": "300"}).output

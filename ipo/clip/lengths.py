@@ -38,6 +38,10 @@ class TextRoom:
         """Why `prompt` does not fit; None where it does."""
         return self.excess(lambda name: self.clip.token_count(prompt.fill(name)))
 
+    def require_of_names(self, require: Callable[[Sequence[str]], None]) -> None:
+        """Let `require` look at all class names; it raises an `IpoError` for those that lack something."""
+        require(self._names)
+
     def fitting(self, prompts: Iterable[Prompt]) -> tuple[Prompt, ...]:
         """Those of `prompts` that fit."""
         return tuple(prompt for prompt in prompts if self.prompt_excess(prompt) is None)

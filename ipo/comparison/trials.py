@@ -22,8 +22,9 @@ CONTROL_FACTS = {
     "hand-crafted": (),
     "select-80": (),
     "ensemble-80": (),
+    "waffle": (),
 }
-"""The controls beside a search, and the settings of it that they depend on."""
+"""The controls beside other methods, and the settings of a search that they depend on."""
 
 ENSEMBLE = "-ensemble"
 """How the name of the ensemble ends that a search found beside its best prompt."""
@@ -137,7 +138,7 @@ def _facts(result: Result, name: str, settings: dict[str, Any]) -> dict[str, Any
     if result.clip:
         facts |= {"precision": result.clip.precision, "preprocessing": result.clip.preprocessing}
         facts["weights"] = result.clip.weights[:12]
-    if result.options is not None:
+    if result.options is not None and (name in (result.method, result.headline) or name not in CONTROL_FACTS):
         return facts | result.options
     searching = _searching(settings) | {"llm": _model_of(result.llm), "captioner": _model_of(result.captioner)}
     kept = CONTROL_FACTS.get(name, tuple(searching))

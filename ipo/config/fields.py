@@ -14,7 +14,7 @@ from ipo.config.section import Flag, Section
 from ipo.config.settings import Settings
 from ipo.store.toml import toml_value
 
-UNSET = "unset"
+UNSET, REQUIRED = "unset", "required"
 _NOUNS: Mapping[Any, str] = {bool: "true or false", int: "whole number", float: "number", str: "text", Path: "path"}
 
 
@@ -93,7 +93,7 @@ def choices_of(kind: Any) -> str:
 
 def default_of(field: FieldInfo) -> Any:
     """The default of a setting as JSON and TOML know values; None where it is unset."""
-    value = field.get_default(call_default_factory=True)
+    value = None if field.is_required() else field.get_default(call_default_factory=True)
     if isinstance(value, tuple):
         return list(value)
     return str(value) if isinstance(value, Path) else value
@@ -101,6 +101,8 @@ def default_of(field: FieldInfo) -> Any:
 
 def default_words(field: FieldInfo) -> str:
     """The default in TOML's notation."""
+    if field.is_required():
+        return REQUIRED
     value = default_of(field)
     return UNSET if value is None else toml_value(value)
 

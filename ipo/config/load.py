@@ -25,11 +25,8 @@ def load_settings(file: Path | None = None, overrides: Mapping[str, Any] | None 
 
 def resolved(settings: Settings) -> Settings:
     """The settings with what `auto` and unset values stand for where other settings decide it."""
-    clip, search = settings.clip, settings.search
-    clip = clip.model_copy(update={"model": clip_model(clip.model, settings.offline)})
-    if search.controls is None:
-        search = search.model_copy(update={"controls": settings.offline})
-    return settings.model_copy(update={"clip": clip, "search": search})
+    clip = settings.clip.model_copy(update={"model": clip_model(settings.clip.model, settings.offline)})
+    return settings.model_copy(update={"clip": clip})
 
 
 def clip_model(name: str, offline: bool) -> str:

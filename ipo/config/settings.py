@@ -132,8 +132,9 @@ class SearchSettings(Section):
     fits the LLM."""
     first_prompts: tuple[str, ...] = ("a photo of a <CLASS>.",)
     """Prompts scored before the first step."""
-    controls: Annotated[bool | None, Flag("--controls/--no-controls")] = None
-    """Test the best and the mean of 80 hand-made prompts beside the result; by default with `--offline` only."""
+    controls: Annotated[bool, Flag("--controls/--no-controls")] = True
+    """Test beside the result what it has to beat: the best and the mean of 80 hand-made prompts, random words that all
+    classes share (WaffleCLIP), and 100 random sets of the 80 of the size of the ensemble."""
     min_likelihood: float | None = None
     """Reject a proposal whose mean log-likelihood a token under the local LLM is lower; by default the preset's."""
     english_only: bool = True

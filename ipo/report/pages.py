@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,7 @@ from ipo.render import render
 from ipo.report.curves import curve_charts, history_charts
 from ipo.runs.folder import RESULT_FILE, RunFolder, read_run, read_settings
 from ipo.runs.path import CONFIG_FILE
-from ipo.runs.result import Figures, Predictor, Result, read_result, to_json
+from ipo.runs.result import Draws, Figures, Predictor, Result, read_result, to_json
 from ipo.screen import counted, printable
 from ipo.search.history import History
 from ipo.search.propose import REJECT_WORDS, reject_counts
@@ -38,6 +39,7 @@ NAMES = {
     "hand-crafted": "hand-crafted prompt",
     "select-80": "best of 80 prompts",
     "ensemble-80": "mean of 80 prompts",
+    "waffle": "random words (Waffle)",
 }
 """How tables call the predictors of a result, beside those that a search found."""
 _LEGEND = (
@@ -47,6 +49,8 @@ _LEGEND = (
     ("hand-crafted", "hand-crafted prompt: the one that papers use for this dataset."),
     ("ensemble", "ensemble: several prompts, averaged."),
     ("select-80", "80 prompts: those that OpenAI wrote for CLIP; the best one by the training images, or their mean."),
+    ("waffle", "random words: texts with the same random words and letters for all classes, as WaffleCLIP has them."),
+    ("draws", "draws: of what was drawn at random, the mean over all draws and the middle 95% of them."),
 )
 """What words of a results table mean, by the heading or predictor that brings them."""
 WEAK_MODEL_NOTES = {
@@ -104,7 +108,16 @@ def result_rows(result: Result) -> list[ResultRow]:
         targets = (with_interval(figures.targets.get(target)) for target in result.targets)
         prompts = tuple(printable(prompt) for prompt in figures.prompts or ())
         rows.append(ResultRow(printable(_label(name, result)), (*halves, *targets), prompts))
-    return list(_without_twins(rows))
+    return [*_without_twins(rows), *map(partial(_drawn_row, result), result.draws.values())]
+
+
+def _drawn_row(result: Result, draws: Draws) -> ResultRow:
+    """The mean of some draws, with the middle 95% of them in the place of an interval."""
+    halves = ["base", "new", "H"] if result.classes == "base" else ["base"]
+    found = [draws.sets.get(name) for name in (*halves, *result.targets)]
+    count = counted(len(draws.sets["base"].values), "draw")
+    figures = tuple("-" if one is None else _interval(one.mean, one.low, one.high) for one in found)
+    return ResultRow(printable(f"{draws.what}, {count}"), figures, ())
 
 
 def _label(name: str, result: Result) -> str:
@@ -121,6 +134,7 @@ def _harmonic(figures: Predictor) -> str:
 def legend(result: Result) -> list[str]:
     """A line for each word of a results table that needs one."""
     words = {*result_columns(result), *result.predictors}
+    words |= {"draws"} if result.draws else set()
     words |= {"ensemble"} if any(name.endswith("-ensemble") for name in result.predictors) else set()
     return [line for word, line in _LEGEND if word in words] + absent_classes(result)
 

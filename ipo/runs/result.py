@@ -5,6 +5,7 @@ Every value has its type, every number is finite. What runs of earlier versions 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
@@ -145,6 +146,27 @@ class Comparison(Part):
     differences: dict[str, Difference]
 
 
+class Drawn(Part):
+    """Accuracy, or mean average precision, of draws on one test set, with the mean and the ends of the middle 95%."""
+
+    values: Annotated[list[Share], Field(min_length=1)]
+    mean: Share
+    low: Share
+    high: Share
+    percentile: Annotated[float, Field(ge=0, le=100)] | None = None
+    """Percent of the draws that did worse than the predictor beside them; half of those that did the same."""
+
+
+class Draws(Part):
+    """What chance alone does: classifiers that differ in what was drawn."""
+
+    what: str
+    beside: str = ""
+    """The predictor that they are compared with."""
+    sets: dict[str, Drawn]
+    """By test set; `H` is one where there are new classes."""
+
+
 class _Said(Part):
     reason: str
     text: str
@@ -198,6 +220,8 @@ class Result(Part):
     headline: str = ""
     """The predictor that stands for the method."""
     predictors: Annotated[dict[str, Predictor], Field(min_length=1)]
+    draws: dict[str, Draws] = {}
+    """What chance alone does, by the name of what was drawn."""
     figures: dict[str, Any] = {}
     strategy: str = ""
     """Of a search."""
@@ -215,6 +239,12 @@ class Result(Part):
     seconds: Annotated[Finite, Field(ge=0)]
     evaluation_seconds: Finite = 0.0
     cost: Annotated[Finite, Field(ge=0)] | None
+
+
+def with_draws(result: Result, draws: Mapping[str, Mapping[str, Any]]) -> Result:
+    """The result with what `ipo.draws.drawn_figures` gives for some draws."""
+    typed = {name: Draws.model_validate(figures) for name, figures in draws.items()}
+    return result.model_copy(update={"draws": typed}) if typed else result
 
 
 def write_result(folder: RunFolder, result: Result, verdicts: dict[str, Any]) -> None:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import asdict
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from ipo.config import SearchOptions, SearchSettings
 from ipo.data.uses import Use
+from ipo.draws import Draws
 from ipo.errors import ConfigError, PromptError
 from ipo.llm.prices import require_price
 from ipo.methods import FitRun, Fitted, Means, Method, find_method
@@ -29,7 +30,9 @@ TEXT_CACHE_FILE = "text_features.sqlite"
 PLAIN = "photo"
 """What the predictor of the plain prompt is called, where it is neither the first nor the hand-crafted one."""
 CONTROLS = ("select-80", "ensemble-80")
-"""Methods without a search that stand beside an offline result, as its yardstick."""
+"""Methods without a search that stand beside the result, as its yardstick."""
+WAFFLE, RANDOM_SETS = "waffle", "random-k"
+"""Controls by chance: random words that all classes share, and random sets of the 80 of the size of the ensemble."""
 
 
 def check(texts: TaskTexts, options: SearchOptions) -> None:
@@ -101,7 +104,8 @@ def fit(task: FewShotTask, options: SearchOptions, run: FitRun) -> Fitted:
     members, score = greedy_ensemble(history, task.clip, task.train, task.classnames, settings.ensemble)
     found = {name: record.history.texts(best), f"{name}-ensemble": [entry.text for entry in members]}
     return Fitted(
-        predictors=_predictors(task, settings, found),
+        predictors=_predictors(task, settings, found) | _waffle(task, settings, run.report),
+        draws=_random_sets(task, settings, f"{name}-ensemble", len(members), run.report),
         found={
             "strategy": name,
             "stopped": reason,
@@ -151,10 +155,35 @@ def _predictors(task: FewShotTask, settings: SearchSettings, found: dict[str, li
 def _uses_beside(task: FewShotTask, settings: SearchSettings) -> dict[str, list[Use] | None]:
     """What the predictors saw that the search did not find."""
     own: dict[str, list[Use] | None] = {PLAIN: [], "first": [], "hand-crafted": ["per_dataset_settings"]}
-    for method in _controls(settings):
+    for method in map(find_method, (*CONTROLS, WAFFLE) if settings.controls else ()):
         options = method.configure(task.dataset, task.shots)
         own[method.name] = method.uses_of(options, Means(), task.dataset, task.shots)
     return own
+
+
+def _waffle(task: FewShotTask, settings: SearchSettings, report: Callable[[str], None]) -> dict[str, Predictor]:
+    fitted = _by_chance(WAFFLE, task, report) if settings.controls else None
+    return {WAFFLE: fitted.predictors[fitted.headline]} if fitted else {}
+
+
+def _random_sets(
+    task: FewShotTask, settings: SearchSettings, ensemble: str, size: int, report: Callable[[str], None]
+) -> dict[str, Draws]:
+    """Where the ensemble stands among random ones of its size."""
+    fitted = _by_chance(RANDOM_SETS, task, report, k=size) if settings.controls else None
+    return {name: replace(draws, beside=ensemble) for name, draws in fitted.draws.items()} if fitted else {}
+
+
+def _by_chance(name: str, task: FewShotTask, report: Callable[[str], None], **options: Any) -> Fitted | None:
+    """A control by chance; None, which is reported, where its prompts are too long for some class name."""
+    method = find_method(name)
+    chosen = method.configure(task.dataset, task.shots, options)
+    try:
+        method.check(task, chosen)
+    except (ConfigError, PromptError) as error:
+        report(f"without the control {name}: {error.what}")
+        return None
+    return method.fit(task, chosen, FitRun(report=lambda _: None))
 
 
 def _controls(settings: SearchSettings) -> Iterable[Method[Any]]:

@@ -186,6 +186,8 @@ class Method(Generic[Options]):
     """The options that the paper uses for a dataset and a number of shots, where they differ from the defaults."""
     check: Callable[[TaskTexts, Options], None] = lambda *_: None
     """Raises an `IpoError` where the options cannot work on the task; called before an image is encoded."""
+    needs_patches: Callable[[Options], bool] = lambda _: False
+    """Whether the task is to come with patch features, which only some models have and which take room."""
     ready: Callable[[Options, Means], None] = lambda *_: None
     """Raises an `IpoError` where the options cannot work with the LLM; called before anybody is asked for captions."""
     reopen: Callable[[Path, Options], None] = lambda *_: None

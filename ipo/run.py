@@ -13,9 +13,11 @@ from typing import Any
 
 from ipo import __version__
 from ipo.captions import NO_CAPTIONS, make_captioner, make_captions, pick_captions, read_captions
+from ipo.clip.base import ClipModel
 from ipo.clip.features import feature_store
 from ipo.clip.hashes import dataset_hash
 from ipo.clip.load import load_clip
+from ipo.clip.patches import PatchStore, patch_store
 from ipo.comparison.verdict import compare_best, compare_best_map
 from ipo.config import Section, Settings
 from ipo.data.listing import Listing, read_listing
@@ -38,6 +40,7 @@ from ipo.runs.result import Result, with_draws, write_result
 from ipo.runs.resume import Resumption, changed_values, note_resumption, require_same
 from ipo.runs.scope import unread
 from ipo.runs.tracker import Tracker
+from ipo.screen import say
 from ipo.store.tensors import save_tensors
 from ipo.task import BaseToNew, BaseToNewResult, FewShotTask, evaluate_base_to_new, load_task, task_texts, verdicts
 
@@ -106,13 +109,21 @@ def prepare(
     asked = asks_llm(name) and method.asks_llm(options)
     means = Means(captioned=asked and settings.captions.captioner != "none")
     uses = method.uses_of(options, means, listing.dataset.name, settings.data.shots)
+    patches = _patch_store(settings, clip) if method.needs_patches(options) else None
     method.check(task_texts(listing, clip, frozenset(uses or ())), options)
     if asked:
         means = Means(load_llm(settings.llm, offline=settings.offline), settings.llm, means.captioned)
         method.ready(options, means)
     store = feature_store(settings.clip, clip, skip_unreadable=settings.data.skip_unreadable)
-    job = Job(method, options, settings, listing, load_task(listing, clip, store), means, uses)
+    protocol = load_task(listing, clip, store, patches)
+    if patches is not None and (words := patches.announce(protocol.read_items())):
+        say(words)
+    job = Job(method, options, settings, listing, protocol, means, uses)
     return replace(job, means=_with_captions(job, resumption)) if means.llm else job
+
+
+def _patch_store(settings: Settings, clip: ClipModel) -> PatchStore:
+    return patch_store(settings.clip, clip, skip_unreadable=settings.data.skip_unreadable)
 
 
 def _with_captions(job: Job, resumption: Resumption | None) -> Means:
@@ -219,8 +230,11 @@ def assist(job: Job, path: Path | None) -> None:
 
 def load_test_features(job: Job) -> None:
     """Read all test images; a group of processes shares this work too."""
+    patches = job.protocol.task.patches
     for held_out in job.protocol.test_sets().values():
-        len(held_out.images)
+        images = held_out.images
+        if patches is not None:
+            patches.load(images.items)
 
 
 def evaluate_fitted(job: Job, fitted: Fitted, report: Callable[[str], None]) -> dict[str, BaseToNewResult]:

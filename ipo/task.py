@@ -11,7 +11,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from torch import Tensor
 
@@ -25,12 +25,22 @@ from ipo.data.uses import Use
 from ipo.errors import ConfigError, DataError
 from ipo.scoring import Evaluation, ImageSet, Predictor, evaluate_on
 
+if TYPE_CHECKING:
+    from ipo.clip.patches import PatchFeatures
+
 
 class FeatureStore(Protocol):
     """Where image features come from; `ipo.clip.features.ImageFeatureStore` is one."""
 
     def load(self, items: Sequence[Item]) -> tuple[tuple[Item, ...], Tensor]:
         """The readable ones of `items`, and their features (N, D) of unit length."""
+
+
+class PatchSource(Protocol):
+    """Where patch features come from; `ipo.clip.patches.PatchStore` is one."""
+
+    def load(self, items: Sequence[Item]) -> PatchFeatures:
+        """The features of the patches of `items`, in their order, to be read a few images at a time."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +65,8 @@ class FewShotTask(TaskTexts):
 
     train: ImageSet
     val: ImageSet
+    patches: PatchSource | None = field(default=None, kw_only=True)
+    """Patch features of any images; for a method that declares to need them."""
 
 
 class WithheldImages(ImageSet):
@@ -113,6 +125,11 @@ class BaseToNew:
         """All test images: `base`, `new` if any, and the targets by their names."""
         halves = {"base": self.base} | ({"new": self.new} if self.new else {})
         return halves | {target.dataset: target for target in self.targets}
+
+    def read_items(self) -> tuple[Item, ...]:
+        """All images that a fit and its tests read, validation images apart."""
+        test = (item for held_out in self.test_sets().values() for item in held_out.items)
+        return (*self.task.train.items, *test)
 
     def shown(self, uses: AbstractSet[Use] | None) -> FewShotTask:
         """The task as a method is handed it that declares these uses: the rest is withheld.
@@ -205,7 +222,7 @@ def task_texts(listing: Listing, clip: ClipModel, uses: AbstractSet[Use] = froze
     )
 
 
-def load_task(listing: Listing, clip: ClipModel, store: FeatureStore) -> BaseToNew:
+def load_task(listing: Listing, clip: ClipModel, store: FeatureStore, patches: PatchSource | None = None) -> BaseToNew:
     """The task of a listing with the features of its shots, and its test sets."""
     dataset = listing.dataset
     base = _held_out(dataset, listing.half, store)
@@ -214,7 +231,8 @@ def load_task(listing: Listing, clip: ClipModel, store: FeatureStore) -> BaseToN
     texts = vars(task_texts(listing, clip))
     train = _load_images(store, listing.train, "training")
     val = _load_images(store, listing.val, "validation")
-    return BaseToNew(FewShotTask(**texts, train=train, val=val), base, new, dataset, targets)
+    task = FewShotTask(**texts, train=train, val=val, patches=patches)
+    return BaseToNew(task, base, new, dataset, targets)
 
 
 def load_target(target: Target, store: FeatureStore) -> HeldOut:

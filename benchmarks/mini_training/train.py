@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, normalize
 
 from ipo.clip.adapter import ImageAdapter, TextAdapter, new_sides
-from ipo.clip.mini import TEMPERATURE, TOP_LABELS
+from ipo.clip.conse import TEMPERATURE, TOP_LABELS
 from mini_training.pictures import DOMAINS
 
 BATCH = 384

@@ -4,7 +4,8 @@ Experts k read the object on both sides. The image says how far it is a matter f
 early layers, which carry style), and so does the text; an expert's evidence counts as far as both choose it:
 `score = (1 - s) <e, e'> + s sum_k sqrt(g_k g'_k) <f_k, f'_k>` with the experts' share s, a half in training. So wording
 and look interact; a score of style alone would be the same for every class and change nothing.
-Shape legend: B images, N texts, P pooled features, S style statistics, W sentence width, A adapter width, K experts.
+Shape legend: B images, L places of a map, N texts, P pooled features, S style statistics, W sentence width, A adapter
+width, K experts.
 """
 
 from __future__ import annotations
@@ -34,15 +35,38 @@ def see(network: nn.Module, pixels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
     `network` is timm's EfficientNet; the style is the mean and the deviation of each channel of early maps.
     """
+    maps, style = _last_maps(network, pixels)
+    pooled = network.get_submodule("global_pool")(maps).flatten(1)
+    return network.get_submodule("classifier")(pooled), pooled, style
+
+
+def see_places(network: nn.Module, pixels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Logits (B, 1 + L, 1000) and features (B, 1 + L, P) of an image and the L places of its last map, style (B, S).
+
+    The last layer is linear: the means over the places are the pooled features and the logits of the image.
+    """
+    maps, style = _last_maps(network, pixels)
+    pooled = network.get_submodule("global_pool")(maps).flatten(1)
+    places = torch.cat([pooled[:, None], maps.flatten(2).transpose(1, 2)], dim=1)
+    return network.get_submodule("classifier")(places), places, style
+
+
+def has_places(network: nn.Module) -> bool:
+    """Whether a network has the layers that `see` and `see_places` read."""
+    return {"conv_stem", "blocks", "conv_head", "global_pool", "classifier"} <= {
+        name for name, _ in network.named_children()
+    }
+
+
+def _last_maps(network: nn.Module, pixels: Tensor) -> tuple[Tensor, Tensor]:
+    """The maps (B, P, H, W) before they are pooled, and style statistics (B, S)."""
     maps = network.get_submodule("bn1")(network.get_submodule("conv_stem")(pixels))
     style = [_statistics(maps)]
     for index, block in enumerate(network.get_submodule("blocks").children()):
         maps = block(maps)
         if index in STYLE_BLOCKS:
             style.append(_statistics(maps))
-    maps = network.get_submodule("bn2")(network.get_submodule("conv_head")(maps))
-    pooled = network.get_submodule("global_pool")(maps).flatten(1)
-    return network.get_submodule("classifier")(pooled), pooled, torch.cat(style, dim=1)
+    return network.get_submodule("bn2")(network.get_submodule("conv_head")(maps)), torch.cat(style, dim=1)
 
 
 def _statistics(maps: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
 """The contract of a CLIP-like model. Everything above it works with any object that keeps this contract.
 
-Shape legend: B images or prompt variants, C classes, D feature width, L tokens, M context vectors, N texts, W token
-embedding width, V vocabulary.
+Shape legend: B images or prompt variants, C classes, D feature width, L tokens, M context vectors, N texts, P patches
+of an image, W token embedding width, V vocabulary.
 """
 
 from __future__ import annotations
@@ -75,6 +75,16 @@ class ClipModel(Protocol):
 
     def encode_images(self, pixels: Tensor) -> Tensor:
         """Pixels (B, 3, H, W) to image features (B, D). No gradient."""
+
+    @property
+    def patch_count(self) -> int:
+        """P, the patches that an image is cut into; 0 for a model that cannot tell features of theirs."""
+
+    def encode_patches(self, pixels: Tensor) -> Tensor:
+        """Pixels (B, 3, H, W) to features (B, 1 + P, D) of whole images and of their patches, in the space of texts.
+
+        They are as they are before they are brought to unit length. No gradient. Not for a model without patches.
+        """
 
     def encode_texts(self, texts: Sequence[str], unit: bool = True) -> Tensor:
         """Texts to text features (N, D). No gradient. Raises `PromptError` for a text longer than the context."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache, partial
 from importlib.resources import files
 from pathlib import Path
@@ -25,8 +25,9 @@ from torch.nn.functional import normalize
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 from torchvision import transforms
 
-from ipo.clip.adapter import Adapter, load_adapter, see
+from ipo.clip.adapter import Adapter, has_places, load_adapter
 from ipo.clip.base import Fingerprint
+from ipo.clip.conse import TEMPERATURE, TOP_LABELS, ConseTower
 from ipo.clip.minilm import CONTEXT_LENGTH, MiniLM, load_minilm
 from ipo.clip.specs import MINI_PACKAGES
 from ipo.clip.text.cache import open_text_caches
@@ -35,13 +36,13 @@ from ipo.config import OFFLINE_CLIP, Precision
 from ipo.errors import ModelError
 from ipo.packages import OFFLINE_REMEDY
 
-TOP_LABELS = 10
-TEMPERATURE = 2.0
 LOGIT_SCALE = 20.0
 ADAPTED_LOGIT_SCALE = 17.0
 """With the adapter: the scale with the least cross-entropy on pictures of names held out of its training."""
 ADAPTER_WEIGHTS = Path(__file__).with_name("mini.safetensors")
 IMAGE_SIZE = 224
+MAP_STRIDE = 32
+"""Pixels between two places of the network's last map."""
 
 PREPROCESSING = (
     f"rgb, whole picture to {IMAGE_SIZE}x{IMAGE_SIZE} bicubic, mean 0.5, std 0.5; "
@@ -54,28 +55,6 @@ _CPU_BATCH = 4
 
 EFFICIENTNET_PACKAGE, MINILM_PACKAGE = MINI_PACKAGES
 EFFICIENTNET_WEIGHTS = "models/efficientnet-lite0-57934424.pth"
-
-
-class ConseTower(nn.Module):
-    """An image classifier read as an image encoder: pixels (B, 3, H, W) to unit-length features (B, D)."""
-
-    def __init__(self, classifier: nn.Module, label_features: Tensor, adapter: Adapter | None = None) -> None:
-        super().__init__()
-        self.classifier, self.adapter = classifier, adapter
-        self.register_buffer("label_features", label_features)
-
-    def forward(self, pixels: Tensor) -> Tensor:
-        """ConSE's feature, and what the adapter makes of it, differentiable in the weights."""
-        if self.adapter is None:
-            return self._conse(self.classifier(pixels).float())
-        logits, pooled, style = (found.float() for found in see(self.classifier, pixels))
-        return self.adapter.image(pooled, style, self._conse(logits))
-
-    def _conse(self, logits: Tensor) -> Tensor:
-        """Probability-weighted mean of the features of the most probable labels of logits (B, K)."""
-        top = (logits / TEMPERATURE).softmax(dim=-1).topk(min(TOP_LABELS, logits.shape[-1]), dim=-1)
-        features = self.get_buffer("label_features")[top.indices]
-        return normalize(torch.einsum("bk,bkd->bd", top.values, features), dim=-1)
 
 
 class Mini:
@@ -122,6 +101,15 @@ class Mini:
     def encode_images(self, pixels: Tensor) -> Tensor:
         """Pixels (B, 3, H, W) to image features (B, D)."""
         return self._run(self._tower, pixels)
+
+    @property
+    def patch_count(self) -> int:
+        """P, places of the network's last map: 49, or 0 for a network of another kind."""
+        return (IMAGE_SIZE // MAP_STRIDE) ** 2 if has_places(self._tower.classifier) else 0
+
+    def encode_patches(self, pixels: Tensor) -> Tensor:
+        """Pixels (B, 3, H, W) to features (B, 1 + P, D) of whole images and of the places of the network's last map."""
+        return self._run(self._tower.with_patches, pixels)
 
     def top_labels(self, pixels: Tensor, count: int) -> list[list[tuple[str, float]]]:
         """The `count` most probable ImageNet labels of each image (B, 3, H, W), with probabilities, best first."""
@@ -189,7 +177,7 @@ class Mini:
         return normalize(features - self._mean, dim=-1)
 
     @torch.no_grad()
-    def _run(self, network: nn.Module, pixels: Tensor) -> Tensor:
+    def _run(self, network: Callable[[Tensor], Tensor], pixels: Tensor) -> Tensor:
         """A network on pixels (B, 3, H, W), in pieces that suit the device; float32."""
         pixels = pixels.to(self.device).contiguous(memory_format=torch.channels_last)
         size = _CPU_BATCH if self.device.type == "cpu" else max(1, len(pixels))

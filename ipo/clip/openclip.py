@@ -27,6 +27,7 @@ from ipo.clip.text.contexts import context_sequences
 from ipo.clip.text.exactness import choose_text_path
 from ipo.clip.text.plain import TextPath, precision_context, token_embedding
 from ipo.clip.text.tokens import Tokens
+from ipo.clip.vit import encode_patches, patch_count
 from ipo.errors import ModelError
 
 LOAD_ERRORS = (RuntimeError, OSError, ValueError, KeyError, UserWarning, SafetensorError, UnpicklingError)
@@ -119,6 +120,17 @@ class OpenClip:
         with precision_context(self.device, DTYPES[self._precision]):
             features = self._module.encode_image(pixels.to(self.device, non_blocking=True))
         return normalize(features.float(), dim=-1)
+
+    @property
+    def patch_count(self) -> int:
+        """P, patches of an image; 0 where the image tower is no plain vision transformer."""
+        return patch_count(self._module.visual)
+
+    @torch.no_grad()
+    def encode_patches(self, pixels: Tensor) -> Tensor:
+        """Pixels (B, 3, H, W) to raw features (B, 1 + P, D) of whole images and of their patches, float32."""
+        with precision_context(self.device, DTYPES[self._precision]):
+            return encode_patches(self._module.visual, pixels.to(self.device, non_blocking=True)).float()
 
     @torch.no_grad()
     def encode_texts(self, texts: Sequence[str], unit: bool = True) -> Tensor:

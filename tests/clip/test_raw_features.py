@@ -6,21 +6,23 @@ from pathlib import Path
 
 import pytest
 import torch
+from open_clip.coca_model import CoCa
 from open_clip.model import CLIP
 from torch.nn.functional import normalize
 
 from tests.clip.tiny_openclip import LAYOUTS, TEXTS, TOKENIZER, tiny_module, tiny_openclip
 
+COCA = {"context_length": 76, "embed_cls": True, "output_tokens": True}
 NAMES = ["cat", "dog house", "accordion"]
 
 
-@pytest.mark.parametrize(("layout", "options"), [*LAYOUTS, (CLIP, {"qk_norm": True})])
+@pytest.mark.parametrize(("layout", "options"), [*LAYOUTS, (CLIP, {"qk_norm": True}), (CoCa, COCA)])
 def test_raw_texts_are_those_of_encode_text_and_normalised_the_unit_ones(layout, options):
     module = tiny_module(layout, **options)
     clip = tiny_openclip(module)
     raw = clip.encode_texts(TEXTS, unit=False)
     length = clip.context_length
-    torch.testing.assert_close(raw, module.encode_text(TOKENIZER(TEXTS, length)), rtol=0, atol=1e-4)
+    torch.testing.assert_close(raw, module.encode_text(TOKENIZER(TEXTS, length), normalize=False), rtol=0, atol=1e-4)
     assert (raw.norm(dim=1) - 1).abs().min() > 0.1
     assert torch.equal(normalize(raw, dim=-1), clip.encode_texts(TEXTS))
 

@@ -57,7 +57,7 @@ class PlainText:
         hook = self._embedding.register_forward_hook(insert) if vectors is not None else None
         try:
             with precision_context(weight.device, self._dtype):
-                features: Tensor = self._model.encode_text(visible)
+                features: Tensor = self._model.encode_text(visible, normalize=False)
         finally:
             if hook is not None:
                 hook.remove()

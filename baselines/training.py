@@ -23,13 +23,20 @@ START = "before anything is learned"
 """When a loss is that of the start, for `require_finite`."""
 
 
-class SgdOptions(Section):
+class EpochOptions(Section):
+    """How often the training shots are gone through, and how many at a time."""
+
+    epochs: NonNegativeInt = 50
+    """Passes over the training shots."""
+    batch: PositiveInt = 32
+    """Images a step; an incomplete last batch of an epoch is dropped, as published."""
+
+
+class SgdOptions(EpochOptions):
     """Stochastic gradient descent as CoOp and its kin use it."""
 
     epochs: PositiveInt = 50
     """Passes over the training shots."""
-    batch: PositiveInt = 32
-    """Images a step; an incomplete last batch of an epoch is dropped, as published."""
     learning_rate: PositiveFloat = 0.002
     """Rate of the first epoch after warm-up."""
     momentum: NonNegativeFloat = 0.9
@@ -65,19 +72,37 @@ def epoch_rate(options: SgdOptions, epoch: int) -> float:
     return options.learning_rate * 0.5 * (1 + math.cos(math.pi * past / options.epochs))
 
 
+@dataclass(frozen=True)
+class Descent:
+    """An optimiser of some parameters, and its learning rate after a number of epochs, whole or not."""
+
+    options: EpochOptions
+    optimizer: torch.optim.Optimizer
+    rate: Callable[[float], float]
+
+
 def fit_by_sgd(
     parameters: Mapping[str, Tensor], step: Step, size: int, options: SgdOptions, run: FitRun, seed: int
 ) -> None:
-    """Train `parameters` in place on `size` images, logging a curve row and a checkpoint every epoch.
-
-    Every epoch draws from a generator of its own, so that a fit that goes on from a checkpoint equals an unbroken one.
-    """
+    """As `fit_by_epochs`, by stochastic gradient descent with the schedule of `epoch_rate`."""
     optimizer = torch.optim.SGD(
         list(parameters.values()),
         lr=options.learning_rate,
         momentum=options.momentum,
         weight_decay=options.weight_decay,
     )
+    descent = Descent(options, optimizer, lambda passed: epoch_rate(options, int(passed) + 1))
+    fit_by_epochs(parameters, step, size, descent, run, seed)
+
+
+def fit_by_epochs(
+    parameters: Mapping[str, Tensor], step: Step, size: int, descent: Descent, run: FitRun, seed: int
+) -> None:
+    """Train `parameters` in place on `size` images, logging a curve row and a checkpoint every epoch.
+
+    Every epoch draws from a generator of its own, so that a fit that goes on from a checkpoint equals an unbroken one.
+    """
+    options, optimizer = descent.options, descent.optimizer
     saved, done = run.restore()
     _load_state(parameters, optimizer, saved)
     batches = max(1, size // options.batch)
@@ -88,10 +113,10 @@ def fit_by_sgd(
     with progress_bar() as bar:
         task = bar.add_task("fit", total=options.epochs * batches, completed=done * batches)
         for epoch in range(done + 1, options.epochs + 1):
-            rate = optimizer.param_groups[0]["lr"] = epoch_rate(options, epoch)
             generator = seeded_generator(seed, "epoch", epoch)
             loss, hits, count = 0.0, 0, 0
-            for indices in shuffled_batches(size, options.batch, generator):
+            for place, indices in enumerate(shuffled_batches(size, options.batch, generator)):
+                rate = optimizer.param_groups[0]["lr"] = descent.rate(epoch - 1 + place / batches)
                 optimizer.zero_grad()
                 result = step(indices, generator)
                 optimizer.step()
@@ -169,12 +194,13 @@ def describe_seconds(seconds: float) -> str:
 
 
 def _state(parameters: Mapping[str, Tensor], optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    momenta = {
-        f"momentum/{name}": optimizer.state[parameter]["momentum_buffer"]
+    moments = {
+        f"{key.removesuffix('_buffer')}/{name}": value
         for name, parameter in parameters.items()
-        if optimizer.state[parameter].get("momentum_buffer") is not None
+        for key, value in optimizer.state[parameter].items()
+        if value is not None
     }
-    return {**parameters, **momenta}
+    return {**parameters, **moments}
 
 
 def _load_state(
@@ -188,6 +214,6 @@ def _load_state(
     with torch.no_grad():
         for name, parameter in parameters.items():
             parameter.copy_(saved[name])
-            if f"momentum/{name}" in saved:
-                buffer = saved[f"momentum/{name}"].to(parameter.device)
-                optimizer.state[parameter]["momentum_buffer"] = buffer
+            for key in ("momentum_buffer", "exp_avg", "exp_avg_sq", "step"):
+                if (kept := saved.get(f"{key.removesuffix('_buffer')}/{name}")) is not None:
+                    optimizer.state[parameter][key] = kept.to("cpu" if key == "step" else parameter.device)

@@ -52,6 +52,9 @@ CASES: dict[str, list[Callable[[Path], dict]]] = {
     "zero-shot": [lambda folder: {"prompts": _file(folder, PROMPTS)}],
     "ensemble-7": [lambda _: {"hand_crafted": False}],
     "select-80": [lambda folder: {"prompts": _file(folder, PROMPTS)}],
+    "linear-probe": [lambda folder: {"prompts": _file(folder, PROMPTS)}, lambda _: {"augment": "cached", "crops": 2}],
+    "clap": [lambda folder: {"prompts": _file(folder, PROMPTS)}],
+    "tip-adapter": [lambda _: {"tune": True}, lambda _: {"fine_tune": True, "epochs": 1}],
     "coop": [lambda _: {"augment": "cached", "crops": 2}, lambda _: {"class_specific": True}],
 }
 """Options beside the defaults under which a method is looked at too; a method may have defaults of its own here."""
@@ -136,7 +139,8 @@ def looks_at(method: Method, task: FewShotTask, options: object, means: Means) -
 
 def configured(method: Method, given: dict) -> object:
     fields = method.options.model_fields
-    short = {key: value for key, value in {**SHORT, "descriptions": DESCRIPTIONS}.items() if key in fields}
+    common = {**SHORT, "descriptions": DESCRIPTIONS}
+    short = {key: value for key, value in common.items() if key in fields and key not in method.options.only_with}
     return method.configure("tiny", 4, short | given)
 
 

@@ -139,8 +139,8 @@ def looks_at(method: Method, task: FewShotTask, options: object, means: Means) -
 
 def configured(method: Method, given: dict) -> object:
     fields = method.options.model_fields
-    common = {**SHORT, "descriptions": DESCRIPTIONS}
-    short = {key: value for key, value in common.items() if key in fields and key not in method.options.only_with}
+    shared = {**SHORT, "descriptions": DESCRIPTIONS}
+    short = {key: value for key, value in shared.items() if key in fields and key not in method.options.only_with}
     return method.configure("tiny", 4, short | given)
 
 

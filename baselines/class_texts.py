@@ -41,13 +41,11 @@ Build = Callable[[str, Sequence[str]], list[str]]
 """From a class name and its descriptions to what CLIP reads."""
 
 
-class ClassTextOptions(Section):
-    """The file, and what is tested beside it."""
+class DescriptionsOption(Section):
+    """The file that descriptions come from."""
 
     descriptions: Path
     """File with the descriptions of each class (JSON), such as `ipo describe` writes."""
-    controls: bool = True
-    """Test the descriptions of other classes, their words in disorder and random words as well."""
 
     @field_validator("descriptions")
     @classmethod
@@ -55,6 +53,13 @@ class ClassTextOptions(Section):
         """A file that is none is told before anything else is done."""
         read_json_input(descriptions.expanduser(), "descriptions", remedy="Make them with `ipo describe`")
         return descriptions
+
+
+class ClassTextOptions(DescriptionsOption):
+    """The file, and what is tested beside it."""
+
+    controls: bool = True
+    """Test the descriptions of other classes, their words in disorder and random words as well."""
 
 
 class DclipOptions(ClassTextOptions):

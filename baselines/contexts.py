@@ -29,10 +29,9 @@ Position = Literal["end", "middle", "front"]
 RANDOM = "random"
 
 
-class ContextOptions(SgdOptions):
-    """How the context vectors start, and what they are trained on."""
+class StartOptions(SgdOptions):
+    """How the context vectors start."""
 
-    only_with: ClassVar[Mapping[str, tuple[str, Any]]] = {"crops": ("augment", "cached")}
     random_vectors: ClassVar[int] = 16
     """How many vectors a random start has where `n_ctx` does not say."""
 
@@ -40,10 +39,6 @@ class ContextOptions(SgdOptions):
     """Words whose token embeddings the context starts from, or `random` for N(0, 0.02^2)."""
     n_ctx: PositiveInt | None = None
     """Context vectors; as many as `init` has tokens, or 16 for a random start."""
-    augment: Augment = "none"
-    """Random crops and flips, as published: `cached` draws from a few crops' features, `fly` encodes each anew."""
-    crops: PositiveInt = 8
-    """Crops of each image to draw from when they are cached."""
 
     @field_validator("init")
     @classmethod
@@ -52,6 +47,17 @@ class ContextOptions(SgdOptions):
         if not init.strip():
             raise ValueError(f"words are wanted, or {RANDOM}")
         return check_words(init)
+
+
+class ContextOptions(StartOptions):
+    """How the context vectors start, and what they are trained on."""
+
+    only_with: ClassVar[Mapping[str, tuple[str, Any]]] = {"crops": ("augment", "cached")}
+
+    augment: Augment = "none"
+    """Random crops and flips, as published: `cached` draws from a few crops' features, `fly` encodes each anew."""
+    crops: PositiveInt = 8
+    """Crops of each image to draw from when they are cached."""
 
 
 def check_words(words: str) -> str:
@@ -97,7 +103,7 @@ class Lead:
 NO_LEAD = Lead()
 
 
-def first_context(clip: ClipModel, options: ContextOptions, seed: int, rows: int = 1) -> Tensor:
+def first_context(clip: ClipModel, options: StartOptions, seed: int, rows: int = 1) -> Tensor:
     """Trainable context (rows, M, W) as it is before the fit; worded rows are equal, random rows differ."""
     if options.init == RANDOM:
         shape = (rows, options.n_ctx or options.random_vectors, clip.width)
@@ -126,7 +132,7 @@ def encode_context(
 
 def require_context_fits(
     task: TaskTexts,
-    options: ContextOptions,
+    options: StartOptions,
     position: Position = "end",
     own_classes_only: bool = False,
     lead: int = 0,

@@ -18,6 +18,7 @@ from torch.nn.functional import normalize
 
 from ipo.clip.base import Fingerprint
 from ipo.clip.lengths import TextRoom
+from ipo.clip.patches import PatchFeatures
 from ipo.data.types import Item
 from ipo.scoring import ImageSet
 from ipo.store.files import write_atomic
@@ -152,3 +153,19 @@ def save_openclip(folder: Path) -> str:
     weights = {name: value.contiguous() for name, value in module.state_dict().items()}
     save_file(weights, folder / "open_clip_model.safetensors")
     return f"local-dir:{folder}"
+
+
+class TinyPatches:
+    """Where patch features of tiny pictures come from: raw ones of the whole and its quarters, as doubles."""
+
+    def __init__(self, clip: TinyClip, quarters: bool = True) -> None:
+        self.clip, self.quarters = clip, quarters
+
+    def load(self, items: Sequence[Item]) -> PatchFeatures:
+        return PatchFeatures([self.tokens(item) for item in items], self.clip.device)
+
+    def tokens(self, item: Item) -> Tensor:
+        image = Image.open(item.path)
+        boxes = [(x, y, x + 4, y + 4) for x in (0, 4) for y in (0, 4)] if self.quarters else [(0, 0, 8, 8)]
+        pixels = torch.stack([self.clip.preprocess(part) for part in (image, *(image.crop(box) for box in boxes))])
+        return self.clip.encode_images(pixels) * torch.linspace(1, 3, len(pixels), dtype=torch.double)[:, None]

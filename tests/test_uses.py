@@ -55,6 +55,8 @@ CASES: dict[str, list[Callable[[Path], dict]]] = {
     "linear-probe": [lambda folder: {"prompts": _file(folder, PROMPTS)}, lambda _: {"augment": "cached", "crops": 2}],
     "clap": [lambda folder: {"prompts": _file(folder, PROMPTS)}],
     "tip-adapter": [lambda _: {"tune": True}, lambda _: {"fine_tune": True, "epochs": 1}],
+    "lasp": [lambda _: {"virtual": "dataset"}, lambda _: {"alpha": 0, "virtual": "dataset"}],
+    "sap": [lambda _: {"fusion": True}],
     "coop": [lambda _: {"augment": "cached", "crops": 2}, lambda _: {"class_specific": True}],
 }
 """Options beside the defaults under which a method is looked at too; a method may have defaults of its own here."""
@@ -208,15 +210,15 @@ def test_no_predictor_is_shown_the_labels_of_test_images():
 @pytest.mark.parametrize("name", [name for name in OURS if find_method(name).published("", 16)])
 def test_published_settings_of_a_dataset_are_told_and_those_of_all_are_not(name):
     method = find_method(name)
-    common_options = method.configure("", 16)
+    given = {"descriptions": DESCRIPTIONS} if "descriptions" in method.options.model_fields else {}
+    common_options = method.configure("", 16, given)
     for dataset in CATALOGUE:
-        options = method.configure(dataset, 16)
+        options = method.configure(dataset, 16, given)
         own = [key for key in method.published(dataset, 16) if getattr(options, key) != getattr(common_options, key)]
         told = set(method.uses_of(options, Means(), dataset, 16)) - method.uses(options, Means())
         assert told == ({"per_dataset_settings"} if own else set())
-    assert "per_dataset_settings" in method.uses_of(method.configure("imagenet", 16), Means(), "imagenet", 16) or (
-        method.configure("imagenet", 16) == common_options
-    )
+    imagenet = method.configure("imagenet", 16, given)
+    assert "per_dataset_settings" in method.uses_of(imagenet, Means(), "imagenet", 16) or imagenet == common_options
 
 
 STRATEGY_CASES = {

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 
 import pytest
 import torch
@@ -13,7 +12,7 @@ from ipo_baselines.contexts import first_context
 from ipo_baselines.dual_alignment import METHOD, description_loss, source_of_texts
 from ipo_baselines.plot import METHOD as PLOT
 from ipo_baselines.plot import raw_texts
-from tests.baselines.tiny import CLASSNAMES, TinyPatches
+from tests.baselines.tiny import CLASSNAMES
 
 QUIET = FitRun(report=lambda _: None)
 FILE = {
@@ -28,11 +27,6 @@ TEXTS = [
 ]
 
 
-@pytest.fixture(name="local")
-def _local(task):
-    return replace(task, patches=TinyPatches(task.clip))
-
-
 @pytest.fixture(name="values")
 def _values(tmp_path):
     path = tmp_path / "descriptions.json"
@@ -40,46 +34,44 @@ def _values(tmp_path):
     return {"epochs": 3, "batch": 5, "n_ctx": 3, "prompts": 2, "descriptions": str(path)}
 
 
-def test_without_the_text_side_it_is_plot_bit_for_bit(local, values):
-    ours = METHOD.fit(local, METHOD.configure("tiny", 4, {**values, "alpha": 0}), QUIET)
+def test_without_the_text_side_it_is_plot_bit_for_bit(task, values):
+    ours = METHOD.fit(task, METHOD.configure("tiny", 4, {**values, "alpha": 0}), QUIET)
     del values["descriptions"]
-    theirs = PLOT.fit(local, PLOT.configure("tiny", 4, values), QUIET)
+    theirs = PLOT.fit(task, PLOT.configure("tiny", 4, values), QUIET)
     assert torch.equal(ours.learned["context"], theirs.learned["context"])
     names = ["green", "grey"]
-    logits = (f.predictors[name].logits(local.train, names) for f, name in ((ours, "dual-alignment"), (theirs, "plot")))
+    logits = (f.predictors[name].logits(task.train, names) for f, name in ((ours, "dual-alignment"), (theirs, "plot")))
     assert torch.equal(*logits)
 
 
-def test_the_text_side_is_the_loss_of_each_description_among_the_learned_texts(local, values):
+def test_the_text_side_is_the_loss_of_each_description_among_the_learned_texts(task, values):
     options = METHOD.configure("tiny", 4, values)
-    source = source_of_texts(local, options)
+    source = source_of_texts(task, options)
     assert source(CLASSNAMES) == TEXTS
-    raw = raw_texts(local.clip, first_context(local.clip, options, 1, 2), CLASSNAMES)
+    raw = raw_texts(task.clip, first_context(task.clip, options, 1, 2), CLASSNAMES)
     each = [
-        cross_entropy(local.clip.logit_scale * normalize(own, dim=-1) @ feature, torch.tensor(label))
+        cross_entropy(task.clip.logit_scale * normalize(own, dim=-1) @ feature, torch.tensor(label))
         for own in raw
         for label, texts in enumerate(TEXTS)
-        for feature in local.clip.encode_texts(texts)
+        for feature in task.clip.encode_texts(texts)
     ]
-    found = description_loss(local, source, 3.0)(raw)
+    found = description_loss(task, source, 3.0)(raw)
     assert found.item() == pytest.approx(3 * torch.stack(each).mean().item(), abs=1e-10)
 
 
-def test_the_text_side_keeps_contexts_nearer_to_the_descriptions(local, values):
-    fits = [
-        METHOD.fit(local, METHOD.configure("tiny", 4, {**values, "alpha": a, "epochs": 20}), QUIET) for a in (0, 50)
-    ]
-    loss = description_loss(local, source_of_texts(local, METHOD.configure("tiny", 4, values)), 1.0)
-    without, with_it = (float(loss(raw_texts(local.clip, fit.learned["context"], CLASSNAMES))) for fit in fits)
+def test_the_text_side_keeps_contexts_nearer_to_the_descriptions(task, values):
+    fits = [METHOD.fit(task, METHOD.configure("tiny", 4, {**values, "alpha": a, "epochs": 20}), QUIET) for a in (0, 50)]
+    loss = description_loss(task, source_of_texts(task, METHOD.configure("tiny", 4, values)), 1.0)
+    without, with_it = (float(loss(raw_texts(task.clip, fit.learned["context"], CLASSNAMES))) for fit in fits)
     assert with_it < without
 
 
-def test_parts_and_a_resumed_fit_change_nothing(local, values, tmp_path):
+def test_parts_and_a_resumed_fit_change_nothing(task, values, tmp_path):
     def options(**more):
         return METHOD.configure("tiny", 4, {**values, **more})
 
-    whole = METHOD.fit(local, options(), QUIET).learned["context"]
-    parts = METHOD.fit(local, options(pairs_at_once=1), QUIET).learned["context"]
+    whole = METHOD.fit(task, options(), QUIET).learned["context"]
+    parts = METHOD.fit(task, options(pairs_at_once=1), QUIET).learned["context"]
     assert torch.allclose(parts, whole, atol=1e-10)
 
     class Killed(FitRun):
@@ -91,21 +83,21 @@ def test_parts_and_a_resumed_fit_change_nothing(local, values, tmp_path):
     folder = tmp_path / "run"
     folder.mkdir()
     with pytest.raises(KeyboardInterrupt):
-        METHOD.fit(local, options(), Killed(folder, report=lambda _: None))
-    resumed = METHOD.fit(local, options(), FitRun(folder, report=lambda _: None)).learned["context"]
+        METHOD.fit(task, options(), Killed(folder, report=lambda _: None))
+    resumed = METHOD.fit(task, options(), FitRun(folder, report=lambda _: None)).learned["context"]
     assert torch.equal(resumed, whole)
 
 
-def test_what_it_needs_and_uses_is_declared(local, values):
+def test_what_it_needs_and_uses_is_declared(task, values):
     options = METHOD.configure("tiny", 4, values)
     assert METHOD.needs_patches(options)
     assert METHOD.uses(options, Means()) == {"labels", "llm_saw_class_names"}
-    METHOD.check(local, options)
+    METHOD.check(task, options)
     assert "only the idea" in METHOD.summary
     assert METHOD.paper.startswith("after: ")
 
 
-def test_a_class_of_the_fit_without_a_description_is_named(local, values, tmp_path):
+def test_a_class_of_the_fit_without_a_description_is_named(task, values, tmp_path):
     (tmp_path / "descriptions.json").write_text(json.dumps({**FILE, "green": []}))
     with pytest.raises(DataError, match="empty: 'green'"):
-        METHOD.check(local, METHOD.configure("tiny", 4, values))
+        METHOD.check(task, METHOD.configure("tiny", 4, values))

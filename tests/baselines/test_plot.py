@@ -23,11 +23,6 @@ def options(**values):
     return METHOD.configure("tiny", 4, {"epochs": 2, "batch": 5, "n_ctx": 3, **values})
 
 
-@pytest.fixture(name="local")
-def _local(task):
-    return replace(task, patches=TinyPatches(task.clip))
-
-
 def random_cost(problems=6, patches=5, prompts=3):
     draws = torch.Generator().manual_seed(0)
     return 2 * torch.rand(problems, patches, prompts, generator=draws, dtype=torch.double)
@@ -83,12 +78,12 @@ def test_a_plan_does_not_depend_on_what_is_solved_beside_it():
     assert not torch.allclose(together, transport_plans(cost, 0.1, 100, 0.0), atol=1e-6)  # some do end early
 
 
-def test_one_prompt_is_coop_on_the_mean_cosine_of_patches(local):
-    context = first_context(local.clip, options(), 1).detach()
-    found = PatchPredictor(PatchMatcher(local.clip, options()), context, local.patches).logits(local.train, NEW_NAMES)
-    patches = normalize(local.patches.load(local.train.items).take(range(12))[:, 1:], dim=-1)
-    text = local.clip.encode_embeddings(NEW_NAMES, context[:, None])[0]
-    assert torch.allclose(found, local.clip.logit_scale * (patches @ text.T).mean(dim=1), atol=1e-9)
+def test_one_prompt_is_coop_on_the_mean_cosine_of_patches(task):
+    context = first_context(task.clip, options(), 1).detach()
+    found = PatchPredictor(PatchMatcher(task.clip, options()), context, task.patches).logits(task.train, NEW_NAMES)
+    patches = normalize(task.patches.load(task.train.items).take(range(12))[:, 1:], dim=-1)
+    text = task.clip.encode_embeddings(NEW_NAMES, context[:, None])[0]
+    assert torch.allclose(found, task.clip.logit_scale * (patches @ text.T).mean(dim=1), atol=1e-9)
 
 
 def test_one_prompt_and_one_patch_that_is_the_whole_image_is_coop(task):
@@ -101,43 +96,43 @@ def test_one_prompt_and_one_patch_that_is_the_whole_image_is_coop(task):
     assert torch.allclose(logits, theirs.predictors["coop"].logits(task.train, NEW_NAMES), atol=1e-7)
 
 
-def test_the_whole_image_is_added_where_asked_for(local):
-    context = first_context(local.clip, options(), 1, 4).detach()
+def test_the_whole_image_is_added_where_asked_for(task):
+    context = first_context(task.clip, options(), 1, 4).detach()
     predictors = [
-        PatchPredictor(PatchMatcher(local.clip, options(whole_image=whole)), context, local.patches)
+        PatchPredictor(PatchMatcher(task.clip, options(whole_image=whole)), context, task.patches)
         for whole in (True, False)
     ]
-    more, less = (predictor.logits(local.train, CLASSNAMES) for predictor in predictors)
-    mean = normalize(raw_texts(local.clip, context, CLASSNAMES).mean(dim=0), dim=-1)
-    assert torch.allclose(more - less, local.clip.logit_scale * local.train.features @ mean.T, atol=1e-9)
+    more, less = (predictor.logits(task.train, CLASSNAMES) for predictor in predictors)
+    mean = normalize(raw_texts(task.clip, context, CLASSNAMES).mean(dim=0), dim=-1)
+    assert torch.allclose(more - less, task.clip.logit_scale * task.train.features @ mean.T, atol=1e-9)
     assert METHOD.configure("imagenet", 16).whole_image
     assert not METHOD.configure("dtd", 16).whole_image
 
 
-def test_gradients_are_those_of_the_loss_under_fixed_plans(local):
+def test_gradients_are_those_of_the_loss_under_fixed_plans(task):
     """The plan is no part of the gradient: with plans held fixed, autograd finds the same in one piece."""
     own = options(prompts=2, pairs_at_once=6)
-    contexts = first_context(local.clip, own, 1, 2)
-    matching_step(local, PatchMatcher(local.clip, own), contexts)(torch.arange(12), torch.Generator())
+    contexts = first_context(task.clip, own, 1, 2)
+    matching_step(task, PatchMatcher(task.clip, own), contexts)(torch.arange(12), torch.Generator())
     found, contexts.grad = contexts.grad, None
-    patches = normalize(local.patches.load(local.train.items).take(range(12))[:, 1:], dim=-1)
-    cosines = torch.einsum("bpd,kcd->bcpk", patches, local.clip.encode_embeddings(CLASSNAMES, contexts[:, None]))
+    patches = normalize(task.patches.load(task.train.items).take(range(12))[:, 1:], dim=-1)
+    cosines = torch.einsum("bpd,kcd->bcpk", patches, task.clip.encode_embeddings(CLASSNAMES, contexts[:, None]))
     plans = transport_plans((1 - cosines).detach(), own.epsilon, own.iterations, own.tolerance)
-    cross_entropy(local.clip.logit_scale * (plans * cosines).sum(dim=(2, 3)), local.train.labels).backward()
+    cross_entropy(task.clip.logit_scale * (plans * cosines).sum(dim=(2, 3)), task.train.labels).backward()
     assert torch.allclose(found, contexts.grad, atol=1e-10)
 
 
-def test_parts_of_a_batch_change_nothing(local):
-    fits = [METHOD.fit(local, options(pairs_at_once=pairs), QUIET) for pairs in (1, 7, 1000)]
+def test_parts_of_a_batch_change_nothing(task):
+    fits = [METHOD.fit(task, options(pairs_at_once=pairs), QUIET) for pairs in (1, 7, 1000)]
     for other in fits[1:]:
         assert torch.allclose(other.learned["context"], fits[0].learned["context"], atol=1e-10)
-        ours, theirs = (fit.predictors["plot"].logits(local.train, NEW_NAMES) for fit in (other, fits[0]))
+        ours, theirs = (fit.predictors["plot"].logits(task.train, NEW_NAMES) for fit in (other, fits[0]))
         assert torch.allclose(ours, theirs, atol=1e-8)
 
 
-def test_a_resumed_fit_is_the_unbroken_one_and_its_prompts_differ(local, tmp_path):
-    whole = METHOD.fit(local, options(epochs=4), QUIET).learned["context"]
-    assert whole.shape == (4, 3, local.clip.width)
+def test_a_resumed_fit_is_the_unbroken_one_and_its_prompts_differ(task, tmp_path):
+    whole = METHOD.fit(task, options(epochs=4), QUIET).learned["context"]
+    assert whole.shape == (4, 3, task.clip.width)
     assert not torch.allclose(whole[0], whole[1], atol=1e-3)
 
     class Killed(FitRun):
@@ -147,20 +142,20 @@ def test_a_resumed_fit_is_the_unbroken_one_and_its_prompts_differ(local, tmp_pat
                 raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        METHOD.fit(local, options(epochs=4), Killed(tmp_path, report=lambda _: None))
-    resumed = METHOD.fit(local, options(epochs=4), FitRun(tmp_path, report=lambda _: None))
+        METHOD.fit(task, options(epochs=4), Killed(tmp_path, report=lambda _: None))
+    resumed = METHOD.fit(task, options(epochs=4), FitRun(tmp_path, report=lambda _: None))
     assert torch.equal(resumed.learned["context"], whole)
 
 
-def test_a_plan_that_is_no_number_ends_the_fit_and_says_which_figure_is_odd(local):
+def test_a_plan_that_is_no_number_ends_the_fit_and_says_which_figure_is_odd(task):
     with pytest.raises(DivergedError, match="epsilon"):
-        METHOD.fit(local, options(epsilon=1e-5, prompts=2), QUIET)
+        METHOD.fit(task, options(epsilon=1e-5, prompts=2), QUIET)
 
 
 def test_it_declares_the_patches_that_it_needs(task):
     assert METHOD.needs_patches(options())
     with pytest.raises(ConfigError, match="no patch features"):
-        METHOD.fit(task, options(), QUIET)
+        METHOD.fit(replace(task, patches=None), options(), QUIET)
     chosen = METHOD.configure("caltech101", 16)
     assert (chosen.prompts, chosen.epochs, chosen.epsilon, chosen.init) == (4, 200, 0.1, "random")
     assert first_context(task.clip, chosen, 1, 4).shape == (4, 16, task.clip.width)

@@ -14,7 +14,7 @@ from ipo.scoring import ClassTextPredictor, PromptPredictor
 from ipo_baselines.contexts import first_context
 from ipo_baselines.coop import METHOD as COOP
 from ipo_baselines.sap import METHOD, AttributePredictor, Fusion, attributes_of, encoded, frozen_texts, relative_clause
-from tests.baselines.tiny import CLASSNAMES, NEW_NAMES, TinyPatches
+from tests.baselines.tiny import CLASSNAMES, NEW_NAMES
 
 QUIET = FitRun(report=lambda _: None)
 FILE = {
@@ -24,11 +24,6 @@ FILE = {
     "grey": ["a stone"],
     "stone": ["grey", "grey thing"],
 }
-
-
-@pytest.fixture(name="local")
-def _local(task):
-    return replace(task, patches=TinyPatches(task.clip))
 
 
 @pytest.fixture(name="options")
@@ -126,63 +121,61 @@ def mixed_by_hand(tokens, attributes, bias):
     return normalize((1 - share) * whole + share * vector, dim=0)
 
 
-def test_fusion_written_out(local, options):
-    bias = 0.1 * torch.randn(local.clip.dim, dtype=torch.double)
-    fusion = Fusion(local.clip, local.patches, bias)
-    attributes = fusion.attributes(attributes_of(local, options()).of(CLASSNAMES))
+def test_fusion_written_out(task, options):
+    bias = 0.1 * torch.randn(task.clip.dim, dtype=torch.double)
+    fusion = Fusion(task.clip, task.patches, bias)
+    attributes = fusion.attributes(attributes_of(task, options()).of(CLASSNAMES))
     assert torch.equal(
-        attributes, local.clip.encode_texts([text for name in CLASSNAMES for text in FILE[name]], unit=False)
+        attributes, task.clip.encode_texts([text for name in CLASSNAMES for text in FILE[name]], unit=False)
     )
-    tokens = local.patches.load(local.train.items).take(range(12))
+    tokens = task.patches.load(task.train.items).take(range(12))
     expected = torch.stack([mixed_by_hand(own, attributes, bias) for own in tokens])
     assert torch.allclose(fusion.mix(tokens, attributes), expected, atol=1e-10)
 
 
-def test_patches_that_are_all_alike_have_the_least_share(local):
-    whole, patch = torch.randn(2, local.clip.dim, dtype=torch.double)
+def test_patches_that_are_all_alike_have_the_least_share(task):
+    whole, patch = torch.randn(2, task.clip.dim, dtype=torch.double)
     tokens = torch.stack([whole, *[patch] * 196])[None]
-    attributes = torch.randn(7, local.clip.dim, dtype=torch.double)
-    mixed = Fusion(local.clip, local.patches, torch.zeros(local.clip.dim, dtype=torch.double)).mix(tokens, attributes)
+    attributes = torch.randn(7, task.clip.dim, dtype=torch.double)
+    mixed = Fusion(task.clip, task.patches, torch.zeros(task.clip.dim, dtype=torch.double)).mix(tokens, attributes)
     assert torch.allclose(mixed[0], normalize((195 * whole + patch) / 196, dim=0), atol=1e-10)
 
 
-def test_patches_that_are_the_image_leave_it_as_it_is(local, options):
+def test_patches_that_are_the_image_leave_it_as_it_is(task, options):
     """As a share of 0 would: the logits are those of the global features."""
     own = options()
-    fusion = Fusion(local.clip, local.patches, torch.zeros(local.clip.dim, dtype=torch.double))
-    tokens = 3 * local.train.features[:, None].expand(-1, 5, -1)
-    mixed = fusion.mix(tokens, fusion.attributes(attributes_of(local, own).of(CLASSNAMES)))
-    assert torch.allclose(mixed, local.train.features, atol=1e-10)
+    fusion = Fusion(task.clip, task.patches, torch.zeros(task.clip.dim, dtype=torch.double))
+    tokens = 3 * task.train.features[:, None].expand(-1, 5, -1)
+    mixed = fusion.mix(tokens, fusion.attributes(attributes_of(task, own).of(CLASSNAMES)))
+    assert torch.allclose(mixed, task.train.features, atol=1e-10)
 
 
-def test_cosines_take_the_place_of_products_where_asked_for(local, options):
-    zero = torch.zeros(local.clip.dim, dtype=torch.double)
-    cosine = Fusion(local.clip, local.patches, zero, "cosine")
-    tokens = local.patches.load(local.train.items).take([0, 5])
-    attributes = torch.randn(4, local.clip.dim, dtype=torch.double)
+def test_cosines_take_the_place_of_products_where_asked_for(task, options):
+    zero = torch.zeros(task.clip.dim, dtype=torch.double)
+    cosine = Fusion(task.clip, task.patches, zero, "cosine")
+    tokens = task.patches.load(task.train.items).take([0, 5])
+    attributes = torch.randn(4, task.clip.dim, dtype=torch.double)
     assert torch.allclose(cosine.mix(tokens, attributes), cosine.mix(tokens, 9 * attributes), atol=1e-10)
-    raw, unit = Fusion(local.clip, local.patches, zero), normalize(attributes, dim=-1)
+    raw, unit = Fusion(task.clip, task.patches, zero), normalize(attributes, dim=-1)
     scaled = normalize(tokens, dim=-1)
-    assert torch.allclose(cosine.mix(scaled, attributes), raw.mix(scaled, local.clip.logit_scale * unit), atol=1e-10)
+    assert torch.allclose(cosine.mix(scaled, attributes), raw.mix(scaled, task.clip.logit_scale * unit), atol=1e-10)
 
 
-def test_predictions_in_parts_are_those_one_by_one(local, options):
+def test_predictions_in_parts_are_those_one_by_one(task, options):
     own = options(fusion=True)
-    bias = 0.1 * torch.randn(local.clip.dim, dtype=torch.double)
-    predictors = [
-        start_of(local, own, Fusion(local.clip, local.patches, bias, "raw", pairs)) for pairs in (1, 14, 1000)
-    ]
-    logits = [predictor.logits(local.train, CLASSNAMES) for predictor in predictors]
+    bias = 0.1 * torch.randn(task.clip.dim, dtype=torch.double)
+    predictors = [start_of(task, own, Fusion(task.clip, task.patches, bias, "raw", pairs)) for pairs in (1, 14, 1000)]
+    logits = [predictor.logits(task.train, CLASSNAMES) for predictor in predictors]
     assert torch.allclose(logits[1], logits[0], atol=1e-10)
     assert torch.allclose(logits[2], logits[0], atol=1e-10)
-    plain = start_of(local, own).logits(local.train, CLASSNAMES)
+    plain = start_of(task, own).logits(task.train, CLASSNAMES)
     assert not torch.allclose(logits[0], plain, atol=1e-3)
 
 
 @pytest.mark.parametrize("fusion", [False, True])
-def test_a_resumed_fit_is_the_unbroken_one(local, options, tmp_path, fusion):
+def test_a_resumed_fit_is_the_unbroken_one(task, options, tmp_path, fusion):
     own = options(epochs=4, fusion=fusion, learning_rate=0.05)
-    whole = METHOD.fit(local, own, QUIET).learned
+    whole = METHOD.fit(task, own, QUIET).learned
     assert whole.keys() == ({"context", "bias"} if fusion else {"context"})
     assert not fusion or whole["bias"].any()
 
@@ -193,8 +186,8 @@ def test_a_resumed_fit_is_the_unbroken_one(local, options, tmp_path, fusion):
                 raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        METHOD.fit(local, own, Killed(tmp_path, report=lambda _: None))
-    resumed = METHOD.fit(local, own, FitRun(tmp_path, report=lambda _: None)).learned
+        METHOD.fit(task, own, Killed(tmp_path, report=lambda _: None))
+    resumed = METHOD.fit(task, own, FitRun(tmp_path, report=lambda _: None)).learned
     assert all(torch.equal(resumed[name], value) for name, value in whole.items())
 
 
@@ -203,7 +196,7 @@ def test_what_it_needs_and_uses_is_declared(task, options):
     assert METHOD.needs_patches(options(fusion=True))
     assert METHOD.uses(options(), Means()) == {"labels", "llm_saw_class_names"}
     with pytest.raises(ConfigError, match="no patch features"):
-        METHOD.fit(task, options(fusion=True), QUIET)
+        METHOD.fit(replace(task, patches=None), options(fusion=True), QUIET)
     with pytest.raises(ConfigError, match="'similarity' is set, and read only with fusion=true"):
         options(similarity="cosine")
     with pytest.raises(ConfigError, match="'augment' is set, and read only with fusion=false"):

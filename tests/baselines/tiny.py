@@ -126,7 +126,8 @@ def tiny_task(folder: Path, clip: TinyClip | None = None, shots: int = 4, seed: 
     clip = clip or TinyClip()
     train = picture_set(folder, clip, shots, seed)
     val, room = picture_set(folder, clip, 1, 99), TextRoom.of(clip, CLASSNAMES, NEW_NAMES)
-    return FewShotTask("tiny", CLASSNAMES, shots, seed, clip, "a photo of a <CLASS>.", room, train, val)
+    texts = ("tiny", CLASSNAMES, shots, seed, clip, "a photo of a <CLASS>.", room)
+    return FewShotTask(*texts, train, val, patches=TinyPatches(clip))
 
 
 def picture_set(folder: Path, clip: TinyClip, each: int, seed: int) -> ImageSet:

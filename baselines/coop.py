@@ -17,7 +17,7 @@ from torch.nn.functional import cross_entropy
 from ipo.clip.base import ClipModel
 from ipo.errors import ConfigError
 from ipo.methods import FitRun, Fitted, Method
-from ipo.scoring import ImageSet
+from ipo.scoring import ImageSet, Predictor
 from ipo.task import FewShotTask, TaskTexts
 
 from .augment import TrainingFeatures
@@ -101,6 +101,14 @@ def learn(name: str, task: FewShotTask, options: CoOpOptions, run: FitRun, lead:
     )
 
 
+def restore(
+    clip: ClipModel, classnames: tuple[str, ...], options: CoOpOptions, learned: Mapping[str, Tensor]
+) -> Mapping[str, Predictor]:
+    """The predictor of a fit by what it learned."""
+    own = classnames if options.class_specific else None
+    return {"coop": ContextPredictor(clip, learned["context"].to(clip.device), options.position, own)}
+
+
 METHOD = Method(
     name="coop",
     summary="context vectors learned by gradient",
@@ -109,5 +117,6 @@ METHOD = Method(
     paper="Learning to Prompt for Vision-Language Models, arXiv 2109.01134",
     published=published,
     check=check,
+    restore=restore,
     uses=lambda *_: {"labels"},
 )

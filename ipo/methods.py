@@ -18,6 +18,7 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from ipo.captions import NO_CAPTIONS, Captions
+from ipo.clip.base import ClipModel
 from ipo.config import LLMSettings, Section, Settings, describe_validation
 from ipo.data.uses import Use, in_order
 from ipo.draws import Draws
@@ -33,6 +34,8 @@ from ipo.store.tensors import load_tensors, save_tensors
 from ipo.task import FewShotTask, TaskTexts
 
 CHECKPOINT = "checkpoint.safetensors"
+LEARNED_FILE = "learned.safetensors"
+"""What a fit learned, in the folder of its run."""
 
 Options = TypeVar("Options", bound=Section)
 
@@ -167,6 +170,10 @@ class FitRun:
         return tensors, state.done
 
 
+Restore = Callable[[ClipModel, tuple[str, ...], Options, Mapping[str, Tensor]], Mapping[str, Predictor]]
+"""From a model, class names, options and what was learned to predictors."""
+
+
 @dataclass(frozen=True)
 class Method(Generic[Options]):
     """One way to get a classifier from a few-shot task; an entry point names an instance.
@@ -192,6 +199,9 @@ class Method(Generic[Options]):
     """Raises an `IpoError` where the options cannot work with the LLM; called before anybody is asked for captions."""
     reopen: Callable[[Path, Options], None] = lambda *_: None
     """Raises an `IpoError` where a fit cannot go on with the files in a run folder; changes nothing."""
+    restore: Restore[Options] | None = None
+    """Makes the predictors of a fit anew from the names of its classes and what was learned; None where that is not
+    enough."""
     multi_label: bool = False
     """Whether it can be fitted on images with several labels each; others are refused them."""
     asks_llm: Callable[[Options], bool] = lambda _: True

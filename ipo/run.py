@@ -28,7 +28,7 @@ from ipo.errors import ConfigError, RunError
 from ipo.llm.base import PHRASE_FORMS, Usage
 from ipo.llm.load import load_llm
 from ipo.llm.phrases import word_lists
-from ipo.methods import FitRun, Fitted, Means, Method, find_method
+from ipo.methods import LEARNED_FILE, FitRun, Fitted, Means, Method, find_method
 from ipo.registry import asks_llm
 from ipo.report.pages import report_stop, write_reports
 from ipo.runs.check import check
@@ -43,8 +43,6 @@ from ipo.runs.tracker import Tracker
 from ipo.screen import say
 from ipo.store.tensors import save_tensors
 from ipo.task import BaseToNew, BaseToNewResult, FewShotTask, evaluate_base_to_new, load_task, task_texts, verdicts
-
-LEARNED_FILE = "learned.safetensors"
 
 
 @dataclass(frozen=True)

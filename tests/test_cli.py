@@ -24,11 +24,12 @@ COMMANDS = (
     "show",
     "tree",
     "config",
+    "export",
 )
 OPTIMIZE_OPTIONS = {
     "--dataset", "--target", "--llm", "--base-url", "--clip", "--captioner", "--steps", "--candidates", "--history",
     "--select", "--template", "--temperature", "--shots", "--seed", "--classes", "--domains", "--data-root", "--device",
-    "--max-tokens", "--force", "--offline", "--paper",
+    "--max-tokens", "--force", "--offline", "--paper", "--metric",
     "--strategy", "--strategies", "--controls", "--no-controls", "--config", "--set", "--out", "--resume", "--json",
 }  # fmt: skip
 

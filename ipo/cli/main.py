@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from ipo import __version__
-from ipo.cli import baseline, compare, config, datasets, doctor, evaluate, history, optimize, show, verify
+from ipo.cli import baseline, compare, config, datasets, doctor, evaluate, export, history, optimize, show, verify
 from ipo.errors import IpoError, RunError
 from ipo.screen import say, show_only_our_warnings, write_plainly
 from ipo.store.disk import reason_of
@@ -34,6 +34,7 @@ app.command()(history.history)
 app.command()(show.show)
 app.command()(show.tree)
 app.command()(evaluate.evaluate)
+app.command()(export.export)
 app.command()(baseline.baseline)
 app.command()(compare.compare)
 app.command()(verify.verify)

@@ -54,6 +54,26 @@ def margin(logits: Tensor, labels: Tensor) -> float:
     return float((own - rest).mean())
 
 
+def top_logit_of_classes(logits: Tensor) -> Tensor:
+    """For each class (C,) the mean of the largest logits of the images (N, C) that are put into it; 0 for none.
+
+    It knows no labels; CARPRT weighs prompts by it. In double precision.
+    """
+    top, taken = logits.double().max(dim=-1)
+    zeros = top.new_zeros(logits.shape[-1])
+    counts = zeros.scatter_add(0, taken, top.new_ones(len(top)))
+    return zeros.scatter_add(0, taken, top) / counts.clamp(min=1)
+
+
+def centred_top_logit(logits: Tensor) -> Tensor:
+    """The mean (1,) over images (N, C) of the largest logit after the mean over the images is taken from each class.
+
+    It knows no labels; ZPE weighs prompts by it. It is 0 where all images are alike, else more. In double precision.
+    """
+    logits = logits.double()
+    return (logits - logits.mean(dim=0)).amax(dim=-1).mean(dim=0, keepdim=True)
+
+
 def within_folds(logits: Tensor, labels: Tensor, folds: int = 5) -> Tensor:
     """Logits (N, C) where each image competes only among the classes of its fold (class index modulo `folds`).
 

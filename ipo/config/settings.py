@@ -23,6 +23,7 @@ GrammarName = Literal["auto", "free", "phrase"]
 ResponseFormat = Literal["auto", "schema", "object", "none"]
 MetricName = Literal["accuracy", "map"]
 SelectionRule = Literal["accuracy", "loss", "margin", "fold_accuracy", "fold_loss"]
+LabelFreeRule = Literal["carprt", "zpe"]
 
 
 class DataSettings(Section):

@@ -50,6 +50,19 @@ def loose_images(folder: Path) -> list[Path]:
     return [path for path in found if path.suffix.lower() in pictures]
 
 
+def images_below(folder: Path) -> list[Path]:
+    """All images below a folder, in its own folders or in none, sorted by folder. Raises `DataError` for none."""
+    found: list[Path] = []
+    if folder.is_dir():
+        inside = [folder / name for name in class_folders(folder)]
+        listing = Listing(folder, inside)
+        found = [path for path in loose_images(folder) if is_image(path)]
+        found += [path for one in inside for path in listing.images(one)]
+    if not found:
+        raise DataError("no folder with images", where=str(folder), remedy="Give a folder that holds some")
+    return found
+
+
 class Listing:
     """Lists the pictures below some class folders; it keeps in mind where it has been, and what it passed over.
 

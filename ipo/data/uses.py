@@ -20,7 +20,7 @@ USES: dict[Use, tuple[str, str]] = {
     "labels": ("L", "labels of training images"),
     "val_labels": ("V", "labels of validation images"),
     "new_names": ("N", "names of new classes before the test"),
-    "unlabelled_images": ("U", "images without labels, none of them a test image"),
+    "unlabelled_images": ("U", "images without labels, of training or of a folder"),
     "unlabelled_test": ("T", "test images without labels"),
     "per_dataset_settings": ("D", "settings or a prompt made for this dataset"),
     "llm_saw_class_names": ("C", "class names that a language model was shown"),

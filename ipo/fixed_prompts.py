@@ -74,6 +74,11 @@ class TestedPrompt:
     """Where the split is from that the images are the test images of."""
     evaluation: Evaluation
 
+    @property
+    def value(self) -> float:
+        """Accuracy, or mean average precision, in 0..1."""
+        return self.evaluation.value
+
     def to_json(self) -> dict[str, Any]:
         """The row that `ipo evaluate --json` prints."""
         return {"prompt": self.prompt, "split_source": self.split_source, **self.evaluation.figures()}

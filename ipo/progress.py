@@ -11,6 +11,8 @@ from typing import TypeVar
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from ipo.screen import is_silent
+
 T = TypeVar("T")
 
 
@@ -18,13 +20,13 @@ def progress_bar() -> Progress:
     """A bar with count and time left, on standard error, gone when done; use it as a context manager."""
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+    return Progress(*columns, console=console, transient=True, disable=is_silent() or not console.is_terminal)
 
 
 @contextmanager
 def silent_pipes() -> Iterator[None]:
     """Inside, bars of other libraries show on a terminal only; they would fill a log with lines."""
-    if sys.stderr.isatty():
+    if sys.stderr.isatty() and not is_silent():
         yield
         return
     with redirect_stderr(StringIO()):

@@ -74,9 +74,9 @@ class Job:
         return {"method": self.method.name, **own, **task, **asked, "offline": self.settings.offline}
 
     def data_facts(self) -> dict[str, Any]:
-        """What it records of the data beside: how many classes, and which content."""
-        protocol = self.protocol
-        return {"class_count": len(protocol.task.classnames), "dataset_hash": dataset_hash(protocol.source)}
+        """What it records of the data beside: the classes, and which content."""
+        protocol, names = self.protocol, self.protocol.task.classnames
+        return {"class_count": len(names), "classnames": list(names), "dataset_hash": dataset_hash(protocol.source)}
 
     @property
     def training_images(self) -> list[str]:
@@ -178,7 +178,8 @@ def plan(resumption: Resumption, own: Mapping[str, Any] | None = None) -> tuple[
 
 def reopen(job: Job, folder: RunFolder, resumption: Resumption) -> None:
     """Note in the folder of a run that it is gone on with, and what changes."""
-    note_resumption(folder, resumption, job.facts())
+    names = {"classnames": list(job.protocol.task.classnames)}  # earlier versions did not keep them
+    note_resumption(folder, resumption, job.facts() | names)
 
 
 def run(

@@ -10,6 +10,8 @@ import re
 import sys
 import unicodedata
 from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from urllib.parse import unquote
 
 _BREAKS = re.compile(r"[\t-\r\x1c-\x1f\x85\u2028\u2029]+")
@@ -34,6 +36,9 @@ ADDRESS_VARIABLES = (*PROXY_VARIABLES, "HF_ENDPOINT", "OPENAI_BASE_URL")
 """Variables of the environment that hold addresses of servers, and maybe passwords in them."""
 _LEAST = 6
 """Characters of the shortest secret that is looked for in any text; a shorter one would be found in common words."""
+
+_silent: ContextVar[bool] = ContextVar("silent", default=False)
+"""Whether nothing is shown that nobody asked for."""
 
 _ENDS_IN_Y = re.compile("[^aeiou]y$")
 
@@ -112,8 +117,25 @@ def looks_like_a_key(part: str) -> bool:
     return len(part) >= 20 and bool(re.fullmatch(r"(?=.*\d)(?=.*[A-Za-z])[A-Za-z0-9_~%=-]+", part))
 
 
+@contextmanager
+def silence(wanted: bool = True) -> Iterator[None]:
+    """Inside, where it is `wanted`, `say` and progress bars show nothing."""
+    before = _silent.set(wanted)
+    try:
+        yield
+    finally:
+        _silent.reset(before)
+
+
+def is_silent() -> bool:
+    """Whether this is inside of `silence`."""
+    return _silent.get()
+
+
 def say(text: str) -> None:
-    """Show a text on standard error, line by line as `safe_line`."""
+    """Show a text on standard error, line by line as `safe_line`, unless there is `silence`."""
+    if is_silent():
+        return
     for line in text.split("\n"):
         print(safe_line(line), file=sys.stderr, flush=True)
 

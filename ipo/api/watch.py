@@ -11,7 +11,7 @@ from rich.console import Console, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.text import Text
 
-from ipo.screen import printable, say
+from ipo.screen import is_silent, printable, say
 
 if TYPE_CHECKING:
     from ipo.prompt import HistoryEntry
@@ -38,7 +38,7 @@ class Watch:
     def __init__(self, steps: int) -> None:
         self.steps = steps
         console = Console(stderr=True)
-        self.live = console.is_terminal
+        self.live = console.is_terminal and not is_silent()
         columns = (
             TextColumn("step"),
             MofNCompleteColumn(),

@@ -8,6 +8,7 @@ import time
 import urllib.parse
 import urllib.request
 from collections.abc import Callable
+from contextvars import copy_context
 from multiprocessing.pool import ThreadPool
 from typing import Annotated, Any, TypeVar
 
@@ -29,7 +30,7 @@ def in_time(function: Callable[[], T], seconds: Callable[[], float], came: Calla
     """
     pool = ThreadPool(1)
     try:
-        result = pool.apply_async(function)
+        result = pool.apply_async(copy_context().run, (function,))  # silence holds in the thread, too
         count, moved = came(), time.monotonic()
         while not result.ready():
             result.wait(0.1)
@@ -38,7 +39,8 @@ def in_time(function: Callable[[], T], seconds: Callable[[], float], came: Calla
                 count, moved = now, time.monotonic()
             elif time.monotonic() - moved > seconds() and not result.ready():
                 raise TimeoutError(f"nothing came for {seconds():g} seconds")
-        return result.get()
+        answer: T = result.get()
+        return answer
     finally:
         pool.terminate()
 

@@ -55,6 +55,7 @@ class RunFacts(BaseModel):
     split_hash: str = ""
     classes: str = ""
     class_count: int = 0
+    classnames: list[str] = []
     training_images: int = 0
     clip: dict[str, Any] = {}
     llm: str = ""

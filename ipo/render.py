@@ -29,6 +29,11 @@ def is_shipped(template: str) -> bool:
     return Path(template).name == template and (templates_folder() / template).is_file()
 
 
+def asset(name: str) -> str:
+    """A file that pages are made with and that is no template: a style or a script."""
+    return (templates_folder() / name).read_text(encoding="utf-8")
+
+
 def code(text: str) -> str:
     """A text as a Markdown code span on one line, whatever backticks it holds."""
     line = " ".join(printable(text).split())

@@ -30,6 +30,7 @@ from ipo.llm.load import load_llm
 from ipo.llm.phrases import word_lists
 from ipo.methods import LEARNED_FILE, FitRun, Fitted, Means, Method, find_method
 from ipo.registry import asks_llm
+from ipo.report.kept import evaluate_hand_crafted, keep_predictions
 from ipo.report.pages import report_stop, write_reports
 from ipo.runs.check import check
 from ipo.runs.facts import listing_facts, task_facts, test_hashes
@@ -201,6 +202,7 @@ def run(
         load_test_features(job)
         results = evaluate_fitted(job, fitted, fit.report)
         draws = {name: drawn_figures(one, job.protocol, results) for name, one in fitted.draws.items()}
+        plain = evaluate_hand_crafted(job.protocol, fitted)
     except BaseException as error:
         report_stop(folder, error)
         raise
@@ -216,6 +218,7 @@ def run(
         compared = compare_best_map(figures, result) if by_map else compare_best(correct, result)
         result = result.model_copy(update={"comparisons": compared})
     write_result(folder, result, correct)
+    keep_predictions(folder, job.protocol, {**results, **plain}, fitted.headline, settings.report.pictures)
     folder.update(status="done")
     write_reports(folder.path)
     return result

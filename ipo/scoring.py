@@ -227,6 +227,8 @@ class Evaluation:
     """Names of the classes that no image has, which are left out of a mean average precision."""
     resampled: tuple[float, ...] = ()
     """Mean average precision on resamplings of the images, the same ones for all predictors."""
+    predicted: tuple[int, ...] = ()
+    """For each image the place of the class that it was taken for; none where images have several labels."""
 
     @property
     def interval(self) -> metrics.Interval:
@@ -256,8 +258,10 @@ def evaluate_on(predictor: Predictor, images: ImageSet, classnames: Sequence[str
             *(found.value, found.low, found.high, len(images), found.per_class, "", "map", absent, found.resampled)
         )
     labels = images.labels
-    hits = (logits.argmax(dim=-1) == labels).tolist()
+    predicted = logits.argmax(dim=-1)
+    hits = (predicted == labels).tolist()
     accuracy = metrics.accuracy(logits, labels)
     low, high = metrics.wilson_interval(accuracy, len(hits))
     recall = tuple(metrics.per_class_recall(logits, labels))
-    return Evaluation(accuracy, low, high, len(hits), recall, "".join("01"[hit] for hit in hits))
+    correct = "".join("01"[hit] for hit in hits)
+    return Evaluation(accuracy, low, high, len(hits), recall, correct, tuple(predicted.tolist()))

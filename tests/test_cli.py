@@ -22,6 +22,7 @@ COMMANDS = (
     "doctor",
     "datasets",
     "show",
+    "report",
     "tree",
     "config",
     "export",

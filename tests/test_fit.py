@@ -110,7 +110,14 @@ def test_a_run_under_other_conditions_is_not_resumed(common, tmp_path):
 def test_a_fit_records_and_reads_nothing_of_the_search(common, tmp_path):
     out = tmp_path / "run"
     baseline("zero-shot", *common, "--out", out)
-    assert tomllib.loads((out / "config.toml").read_text()).keys() == {"data", "clip", "seed", "tracker", "offline"}
+    assert tomllib.loads((out / "config.toml").read_text()).keys() == {
+        "data",
+        "clip",
+        "report",
+        "seed",
+        "tracker",
+        "offline",
+    }
 
 
 def test_what_changes_no_result_may_be_another_on_resume(common, tmp_path):

@@ -125,7 +125,7 @@ def test_sections_of_a_file_for_other_commands_are_passed_over_and_not_recorded(
     settings = make_settings(READERS["coop"], file, [], {})
     assert (settings.data.shots, settings.search.steps, settings.tracker) == (4, 100, "wandb")
     recorded = settings_toml(settings, unread(READERS["coop"], settings))
-    assert parse_toml(recorded).keys() == {"data", "clip", "seed", "tracker", "offline"}
+    assert parse_toml(recorded).keys() == {"data", "clip", "report", "seed", "tracker", "offline"}
     assert load_settings(overrides=parse_toml(recorded)) == settings
     assert make_settings(READERS["ipo"], file, [], {}).llm.base_url == "http://h/v1"
     other = make_settings(READERS["ipo"], file, [], {"llm": {"spec": "local-llama"}})

@@ -10,7 +10,20 @@ from typing import Annotated
 import typer
 
 from ipo import __version__
-from ipo.cli import baseline, compare, config, datasets, doctor, evaluate, export, history, optimize, show, verify
+from ipo.cli import (
+    baseline,
+    compare,
+    config,
+    datasets,
+    doctor,
+    evaluate,
+    export,
+    history,
+    optimize,
+    report,
+    show,
+    verify,
+)
 from ipo.errors import IpoError, RunError
 from ipo.screen import say, show_only_our_warnings, write_plainly
 from ipo.store.disk import reason_of
@@ -33,6 +46,7 @@ app.command()(optimize.optimize)
 app.command()(history.history)
 app.command()(show.show)
 app.command()(show.tree)
+app.command()(report.report)
 app.command()(evaluate.evaluate)
 app.command()(export.export)
 app.command()(baseline.baseline)

@@ -158,6 +158,14 @@ class SearchSettings(Section):
     """Stop after so many minutes."""
 
 
+class ReportSettings(Section):
+    """The report page of a run."""
+
+    pictures: NonNegativeInt = 8
+    """Most thumbnails of test images of a kind (right now, wrong now, still wrong) in the report; 0 keeps every picture
+    out of the run folder."""
+
+
 class StrategySettings(Section):
     """What one step of the search shows and asks; each strategy has options of its own here."""
 
@@ -188,6 +196,7 @@ class Settings(Section):
     captions: CaptionSettings = CaptionSettings()
     search: SearchSettings = SearchSettings()
     strategy: StrategySettings = StrategySettings()
+    report: ReportSettings = ReportSettings()
     seed: Annotated[NonNegativeInt, Flag("--seed")] = 1
     """Seed of every random choice, a drawn split among them."""
     tracker: TrackerName = "none"

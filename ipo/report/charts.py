@@ -6,6 +6,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+MOST_DOTS = 1500
+"""Dots of a chart: more take a browser long to draw, and nobody can tell them apart."""
+
 
 @dataclass(frozen=True)
 class Scale:
@@ -43,6 +46,8 @@ class Dot:
     x: float
     y: float
     label: str = ""
+    hot: bool = False
+    """Whether it is the one that the page is about."""
 
 
 @dataclass(frozen=True)
@@ -71,10 +76,10 @@ def _is_finite(point: Sequence[float]) -> bool:
 
 def make_chart(
     titles: tuple[str, str, str],
-    dots: Sequence[tuple[float, float, str]],
+    dots: Sequence[tuple[float, float, str, bool]],
     lines: Sequence[tuple[str, Sequence[tuple[float, float]]]],
 ) -> Chart | None:
-    """A chart with `titles` (chart, x axis, y axis) from data values: dots with labels, and named lines.
+    """A chart with `titles` (chart, x axis, y axis) from data values: dots with labels, some hot, and named lines.
 
     Points that are no finite numbers are left out; None where no point is left.
     """
@@ -82,9 +87,33 @@ def make_chart(
     lines = [(name, [point for point in points if _is_finite(point)]) for name, points in lines]
     if not dots and not any(points for _, points in lines):
         return None
-    xs = [x for x, _, _ in dots] + [x for _, points in lines for x, _ in points]
-    ys = [y for _, y, _ in dots] + [y for _, points in lines for _, y in points]
+    xs = [dot[0] for dot in dots] + [x for _, points in lines for x, _ in points]
+    ys = [dot[1] for dot in dots] + [y for _, points in lines for _, y in points]
     x_scale, y_scale = Scale.over(xs, 56, 740, about=8, least=1), Scale.over(ys, 256, 16)
-    placed = tuple(Dot(x_scale(x), y_scale(y), label) for x, y, label in dots)
+    placed = thinned([Dot(x_scale(x), y_scale(y), label, hot) for x, y, label, hot in dots])
     drawn = tuple((name, tuple(Dot(x_scale(x), y_scale(y)) for x, y in points)) for name, points in lines)
     return Chart(*titles, x_scale, y_scale, placed, drawn)
+
+
+def thinned(dots: Sequence[Dot]) -> tuple[Dot, ...]:
+    """The dots, with one in the place of those that nobody could tell apart, and never more than a page can hold.
+
+    Hot ones stay, and are the last, on top.
+    """
+    apart = 0.5
+    while True:
+        kept: dict[tuple[int, int], Dot] = {}
+        for dot in dots:
+            kept.setdefault((round(dot.x / apart), round(dot.y / apart)), dot)
+        if len(kept) <= MOST_DOTS:
+            break
+        apart *= 2
+    return (*(dot for dot in kept.values() if not dot.hot), *(dot for dot in dots if dot.hot))
+
+
+def stepped(points: Sequence[tuple[float, float]], end: float) -> list[tuple[float, float]]:
+    """Values that hold until the next one comes, and the last until `end`, as the corners of a line of steps."""
+    corners: list[tuple[float, float]] = []
+    for x, y in points:
+        corners += [(x, corners[-1][1]), (x, y)] if corners and corners[-1][1] != y else [(x, y)]
+    return [*corners, (end, corners[-1][1])] if corners else []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -16,16 +17,17 @@ from ipo.errors import IpoError
 from ipo.prompt import METRIC_WORDS, HistoryEntry, text_key
 from ipo.registry import SEARCH
 from ipo.render import render
-from ipo.report.curves import curve_charts, history_charts
+from ipo.report.measured import measure, with_hand_crafted
+from ipo.report.view import view
 from ipo.runs.folder import RESULT_FILE, RunFolder, read_run, read_settings
 from ipo.runs.path import CONFIG_FILE
+from ipo.runs.predictions import read_predictions
 from ipo.runs.result import Draws, Figures, Predictor, Result, read_result, to_json
 from ipo.screen import counted, printable
 from ipo.search.history import History
 from ipo.search.propose import REJECT_WORDS, reject_counts
 from ipo.search.record import HISTORY_FILE
-from ipo.store.curves import CURVES_FILE, curve_row
-from ipo.store.files import parse_rows, read_text, write_atomic
+from ipo.store.files import read_text, write_atomic
 
 if TYPE_CHECKING:
     from ipo.scoring import Evaluation
@@ -70,6 +72,8 @@ class ResultRow:
     figures: tuple[str, ...]
     """One for each of `result_columns`."""
     prompts: tuple[str, ...]
+    keys: tuple[str, ...] = ()
+    """The predictors that it stands for."""
 
 
 def percent(value: float | None) -> str:
@@ -107,7 +111,7 @@ def result_rows(result: Result) -> list[ResultRow]:
             halves += [with_interval(figures.new), _harmonic(figures)]
         targets = (with_interval(figures.targets.get(target)) for target in result.targets)
         prompts = tuple(printable(prompt) for prompt in figures.prompts or ())
-        rows.append(ResultRow(printable(_label(name, result)), (*halves, *targets), prompts))
+        rows.append(ResultRow(printable(_label(name, result)), (*halves, *targets), prompts, (name,)))
     return [*_without_twins(rows), *map(partial(_drawn_row, result), result.draws.values())]
 
 
@@ -168,40 +172,65 @@ def _without_twins(rows: Sequence[ResultRow]) -> Iterator[ResultRow]:
     for row in rows:
         twins.setdefault(tuple(map(text_key, row.prompts)) or row.name, []).append(row)
     for same in twins.values():
-        yield replace(same[0], name=" = ".join(row.name for row in same))
+        keys = tuple(key for row in same for key in row.keys)
+        yield replace(same[0], name=" = ".join(row.name for row in same), keys=keys)
 
 
 def write_reports(folder: Path) -> Path:
     """Write the pages of a run, finished or not, and return the path of `report.html`."""
+    values = page_values(folder)
+    if values["history"]:
+        write_atomic(folder / HISTORY_PAGE, render("history.md.j2", **values) + "\n")
+    elif values["result"]:
+        write_atomic(folder / RESULT_PAGE, render("result.md.j2", **values) + "\n")
+    return write_report(folder / REPORT_PAGE, values)
+
+
+def write_report(place: Path, values: Mapping[str, Any]) -> Path:
+    """Write the report page at some `place`."""
+    write_atomic(place, render("report.html.j2", **values) + "\n")
+    return place
+
+
+def page_values(folder: Path, pictures: bool = True) -> dict[str, Any]:
+    """What the pages of a run are filled with, from the files of its folder alone; with `pictures`, or without any."""
     run = shown(read_run(folder))
     run["dataset"] = printable(with_domains(run.get("dataset", ""), read_toml(folder)))
-    result = shown_result(read_result(folder)) if (folder / RESULT_FILE).exists() else None
+    predictions = read_predictions(folder)
+    found = read_result(folder) if (folder / RESULT_FILE).exists() else None
+    result = shown_result(with_hand_crafted(found, predictions)) if found else None
+    history = read_shown_history(folder)
+    best = _best(history, result) if history else None
+    rows = result_rows(result) if result else []
     values: dict[str, Any] = {
         "run": run,
         "classes": classes_of(run),
         "name": printable(folder.resolve().name),
         "result": result,
         "columns": result_columns(result) if result else [],
-        "rows": result_rows(result) if result else [],
+        "rows": rows,
         "legend": legend(result) if result else [],
         "verdict": verdict(result) if result else [],
         "metric": METRIC_WORDS[result.metric] if result else "accuracy",
+        "measured": measure(folder, found, predictions) if found else [],
         "note": WEAK_MODEL_NOTES.get(run.get("clip", {}).get("name"), ""),
         "config": "\n".join(map(printable, read_text(folder / CONFIG_FILE).split("\n"))),
-        "history": None,
-        "charts": curve_charts(shown(parse_rows(folder / CURVES_FILE, curve_row))),
+        "history": history,
+        "best": best,
+        "quoted": shlex.quote(best.text) if best else "",
+        "untestable": result.untestable if result else [],
+        "reasons": rejects_in_words(reject_counts(history.rejects())) if history else [],
     }
-    if (folder / HISTORY_FILE).exists():
-        history = History.read(read_settings(folder).search.select, folder / HISTORY_FILE)
-        history.entries = [shown_entry(entry) for entry in history.entries]
-        reasons = rejects_in_words(reject_counts(history.rejects()))
-        values |= {"best": _best(history, result), "untestable": result.untestable if result else []}
-        values |= {"history": history, "reasons": reasons, "charts": history_charts(history)}
-        write_atomic(folder / HISTORY_PAGE, render("history.md.j2", **values) + "\n")
-    elif result:
-        write_atomic(folder / RESULT_PAGE, render("result.md.j2", **values) + "\n")
-    write_atomic(folder / REPORT_PAGE, render("report.html.j2", **values) + "\n")
-    return folder / REPORT_PAGE
+    return values | view(folder, values, found, predictions, pictures)
+
+
+def read_shown_history(folder: Path) -> History | None:
+    """The history of a search with texts that are fit for a page; None for another method."""
+    if not (folder / HISTORY_FILE).exists():
+        return None
+    history = History.read(read_settings(folder).search.select, folder / HISTORY_FILE)
+    history.entries = [shown_entry(entry) for entry in history.entries]
+    return history
 
 
 def shown_result(result: Result) -> Result:

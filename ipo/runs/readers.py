@@ -19,7 +19,7 @@ class Reader:
         return key in self.keys or key.partition(".")[0] in self.keys
 
 
-_ANY_METHOD = ("data", "clip", "seed", "tracker", "offline")
+_ANY_METHOD = ("data", "clip", "report", "seed", "tracker", "offline")
 _ASKING = ("llm", "captions")
 
 OPTIMIZE = Reader(SEARCH, (*_ANY_METHOD, *_ASKING, "search", "strategy"))

@@ -36,7 +36,8 @@ LIMITS = (
 CHANGEABLE = frozenset(
     (
         *PLACES, *LIMITS, "data.skip_unreadable", "clip.workers", "llm.base_url", "llm.timeout", "llm.retries",
-        "llm.concurrency", "captions.base_url", "search.controls", "tracker",
+        "llm.concurrency", "captions.base_url", "search.controls", "report.pictures",
+        "tracker",
     )
 )  # fmt: skip
 """Settings that may be others when a run is gone on with."""

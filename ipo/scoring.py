@@ -264,4 +264,4 @@ def evaluate_on(predictor: Predictor, images: ImageSet, classnames: Sequence[str
     low, high = metrics.wilson_interval(accuracy, len(hits))
     recall = tuple(metrics.per_class_recall(logits, labels))
     correct = "".join("01"[hit] for hit in hits)
-    return Evaluation(accuracy, low, high, len(hits), recall, correct, tuple(predicted.tolist()))
+    return Evaluation(accuracy, low, high, len(hits), recall, correct, predicted=tuple(predicted.tolist()))

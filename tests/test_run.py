@@ -251,7 +251,7 @@ def test_pages_name_the_best_prompt_by_the_rule_of_the_run(shop, pictures, tmp_p
         page = (tmp_path / rule / "history.md").read_text()
         assert found[rule] in page.split("## Best prompt")[1].split("Ensemble")[0]
         html = (tmp_path / rule / "report.html").read_text()
-        assert escape(found[rule]) in html.split('<div class="best">')[1].split("<small>")[0]
+        assert escape(found[rule]) in html.split('<div id="best" hidden>')[1].split("</div>")[0]
     assert found["accuracy"] != found["loss"], "the rules agree here, so nothing was tested"
 
 

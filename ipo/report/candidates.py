@@ -56,7 +56,7 @@ def most_of(entries: Sequence[HistoryEntry]) -> int:
 
 
 def candidate_row(entry: HistoryEntry, most: int) -> list[Any]:
-    """`[step, accuracy or mean average precision in percent, loss, text, reason, by]` of an entry; no score is null, no reason an empty text."""
+    """`[step, accuracy or another metric in percent, loss, text, reason, by]`; no score is null, no reason is empty."""
     score = entry.score
     figures = [round(100 * score.value, 2), round(score.loss, 4)] if score else [None, None]
     return [entry.step, *figures, cut(entry.text, most), cut(entry.reason or "", most), ""]

@@ -321,3 +321,13 @@ def test_rows_in_a_script_element_cannot_end_it(tmp_path):
     text = json_block([candidate_row(entry, 100) for entry in history])
     assert "<" not in text
     assert json.loads(text)[2][3] == "</script><!--"
+
+
+def test_a_report_has_the_code_that_uses_its_prompt(tmp_path):
+    folder = full_run(tmp_path / "run", model="ViT-B-16-quickgelu/openai")
+    facts = json.loads((folder / "run.json").read_text()) | {"classnames": ["cat", "</pre>"]}
+    (folder / "run.json").write_text(json.dumps(facts))
+    page = write_reports(folder).read_text(encoding="utf-8")
+    assert "openai/clip-vit-base-patch16" in page
+    assert "snippet-open_clip" in page
+    assert "&lt;/pre&gt;" in page

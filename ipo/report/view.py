@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
+from ipo.export.texts import snippets
 from ipo.prompt import HistoryEntry
 from ipo.render import asset
 from ipo.report.bars import Bars, interval_bars
@@ -53,11 +54,17 @@ def view(
         "recalls": shown,
         "recall_bars": recall_bars(shown) if shown else None,
         "recall_of": _recall_of(values["result"], predictions),
+        "snippets": _snippets(folder) if result else {},
         "confusions": [
             replace(one, name=printable(one.name), taken_for=printable(one.taken_for))
             for one in confusions(predictions, headline)
         ],
     }
+
+
+def _snippets(folder: Path) -> dict[str, str]:
+    """Code that uses the best prompt, by the library, fit for a page."""
+    return {to: "\n".join(map(printable, code.split("\n"))) for to, code in snippets(folder).items()}
 
 
 def page_parts() -> dict[str, Any]:

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
-from ipo.export.texts import snippets
 from ipo.prompt import HistoryEntry
 from ipo.render import asset
 from ipo.report.bars import Bars, interval_bars
@@ -64,6 +63,8 @@ def view(
 
 def _snippets(folder: Path) -> dict[str, str]:
     """Code that uses the best prompt, by the library, fit for a page."""
+    from ipo.export.texts import snippets  # it takes torch along, which takes seconds
+
     return {to: "\n".join(map(printable, code.split("\n"))) for to, code in snippets(folder).items()}
 
 

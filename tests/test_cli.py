@@ -21,6 +21,7 @@ COMMANDS = (
     "verify",
     "doctor",
     "datasets",
+    "describe",
     "show",
     "report",
     "tree",

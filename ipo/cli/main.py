@@ -15,6 +15,7 @@ from ipo.cli import (
     compare,
     config,
     datasets,
+    describe,
     doctor,
     evaluate,
     export,
@@ -50,6 +51,7 @@ app.command()(report.report)
 app.command()(evaluate.evaluate)
 app.command()(export.export)
 app.command()(baseline.baseline)
+app.command()(describe.describe)
 app.command()(compare.compare)
 app.command()(verify.verify)
 app.command()(config.config)

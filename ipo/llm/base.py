@@ -10,11 +10,13 @@ from typing import ClassVar, Literal, Protocol, runtime_checkable
 
 from ipo.store.files import EXACT
 
-ReplyForm = Literal["line", "phrase", "phrase object", "sides", "free", "set"]
+TextForm = Literal["lines", "sentence"]
+"""How an answer holds texts that are no prompts: `lines`, each after a dash, or a `sentence`."""
+ReplyForm = Literal["line", "phrase", "phrase object", "sides", "free", "set", "lines", "sentence"]
 """How a reply holds its proposal: `line`, the whole text is a prompt by grammar; `phrase`, the same by the grammar of
 phrases; `phrase object`, a JSON object whose `phrase` is one was asked for; `sides`, a JSON object with the text
 `before` and `after` the class slot was; `free`, anything, with the prompt between <INS> and </INS>; `set`, the ids of
-prompts that stand together, of which no model is asked."""
+prompts that stand together, of which no model is asked. Those of `TextForm` hold no prompt."""
 PHRASE_FORMS: frozenset[ReplyForm] = frozenset(("phrase", "phrase object"))
 """Forms of which two replies with the same words in another order are one proposal."""
 
@@ -94,7 +96,7 @@ class Style:
     top_p: float = 1.0
     min_likelihood: float | None = None
     caption_tokens: int = CAPTION_TOKENS
-    grammar: Literal["free", "phrase"] = "free"
+    grammar: Literal["free", "phrase", "lines", "sentence"] = "free"
 
 
 NOTHING_YET: Mapping[int, Reply] = MappingProxyType({})

@@ -6,12 +6,13 @@ import importlib.metadata
 import importlib.util
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
 from ipo.config import LLMSettings
 from ipo.errors import ConfigError, ModelError, UnknownName
-from ipo.llm.base import CAPTION_TOKENS, LLM, ReplyForm, Style
+from ipo.llm.base import CAPTION_TOKENS, LLM, ReplyForm, Style, TextForm
 from ipo.llm.local.dequantise import require_gguf
 from ipo.llm.phrases import word_lists
 from ipo.llm.presets import Preset, presets
@@ -26,15 +27,15 @@ _SMALL_MODEL = 700_000_000
 """Below so many parameters a model continues a pattern far better than it follows an instruction."""
 
 
-def load_llm(settings: LLMSettings, *, offline: bool) -> LLM:
-    """The language model that `settings.spec` names.
+def load_llm(settings: LLMSettings, *, offline: bool, form: TextForm | None = None) -> LLM:
+    """The language model that `settings.spec` names; with a `form` it answers in such texts, and proposes no prompts.
 
     Raises `UnknownName` for a spec that is none, and `ModelError` when its weights cannot be had.
     """
     preset = _preset(settings, offline)
     if preset.spec.startswith(REMOTE):
-        return _load_remote(preset, settings, offline)
-    return _load_local(preset, settings, offline)
+        return _load_remote(preset, settings, offline, form)
+    return _load_local(preset, settings, offline, form)
 
 
 def require_llm(settings: LLMSettings, *, offline: bool) -> Preset:
@@ -130,12 +131,12 @@ def _gpu_preset(row: Preset, settings: LLMSettings) -> str | None:
     return row.gpu if resolve_device(settings.device).type == "cuda" else None
 
 
-def _load_remote(preset: Preset, settings: LLMSettings, offline: bool) -> LLM:
+def _load_remote(preset: Preset, settings: LLMSettings, offline: bool, text: TextForm | None) -> LLM:
     from ipo.llm.server.chat import OpenAILLM
 
     base_url = _base_url(preset, settings, offline)
     settings = settings.model_copy(update={"base_url": base_url, "top_p": settings.top_p or preset.top_p})
-    form = reply_form(preset, settings)
+    form = text or reply_form(preset, settings)
     return OpenAILLM(preset.spec.removeprefix(REMOTE), settings, form, preset.template or "ipo.j2")
 
 
@@ -157,16 +158,16 @@ def _require_no_server(settings: LLMSettings) -> None:
             raise ConfigError(what, where=settings.spec, remedy="Leave it out, or give openai:MODEL")
 
 
-def _load_local(preset: Preset, settings: LLMSettings, offline: bool) -> LLM:
+def _load_local(preset: Preset, settings: LLMSettings, offline: bool, text: TextForm | None) -> LLM:
     _require_no_server(settings)
     source, label = _source(preset.spec, offline)
     if source.endswith(".gguf"):
         if _has_llama_cpp():
-            return _load_llama_cpp(Path(source), label, preset, settings)
+            return _load_llama_cpp(Path(source), label, preset, settings, text)
         from ipo.llm.local.dequantise import converted
 
         source = str(converted(Path(source)))
-    return _load_transformers(source, label, preset, settings)
+    return _load_transformers(source, label, preset, settings, text)
 
 
 def _has_llama_cpp() -> bool:
@@ -198,7 +199,7 @@ def _package_file(place: str) -> tuple[str, str]:
     return str(Path(found.origin).parent / file), f"{file} from the package {package} {version}"
 
 
-def _load_transformers(source: str, label: str, preset: Preset, settings: LLMSettings) -> LLM:
+def _load_transformers(source: str, label: str, preset: Preset, settings: LLMSettings, text: TextForm | None) -> LLM:
     import torch
     import transformers
 
@@ -210,16 +211,18 @@ def _load_transformers(source: str, label: str, preset: Preset, settings: LLMSet
     dtype = wanted if wanted != "auto" else "float32" if device.type == "cpu" else "bfloat16"
     model, tokenizer = load_huggingface(source, device, getattr(torch, dtype))
     style = _style(preset, settings, tokenizer.chat_template is not None, model.num_parameters())
+    style = replace(style, grammar=text or style.grammar)
     name = f"{label}, transformers {transformers.__version__}, {dtype} on {device.type}"
     return HuggingFaceLLM(model, tokenizer, name, style)
 
 
-def _load_llama_cpp(path: Path, label: str, preset: Preset, settings: LLMSettings) -> LLM:
+def _load_llama_cpp(path: Path, label: str, preset: Preset, settings: LLMSettings, text: TextForm | None) -> LLM:
     from ipo.llm.local.llama_file import LlamaFile
     from ipo.llm.local.llamacpp import LlamaCppLLM
 
     file = LlamaFile(path, on_gpu=settings.device != "cpu")
-    return LlamaCppLLM(file, label, _style(preset, settings, file.chat_template is not None, file.parameters))
+    style = _style(preset, settings, file.chat_template is not None, file.parameters)
+    return LlamaCppLLM(file, label, replace(style, grammar=text or style.grammar))
 
 
 def _style(preset: Preset, settings: LLMSettings, has_chat: bool, parameters: int) -> Style:

@@ -9,13 +9,17 @@ from typing import Any
 from ipo.errors import PromptError
 from ipo.llm.base import ReplyForm
 from ipo.llm.thoughts import answer_of
-from ipo.prompt import CLASS_PLACEHOLDER, Prompt, unescaped, visible
+from ipo.prompt import CLASS_PLACEHOLDER, Prompt, one_line, text_key, unescaped, visible
 
 MAX_ANSWER = 20_000
 """Most characters of an answer without its thoughts; a prompt takes a fortieth."""
 _MAX_BRACES = 100
 """So many braces that open no JSON object may stand in an answer; each may be read to the end of the answer."""
 _MOST_DIGITS = 1000
+_LONGEST_LINE = 200
+"""Most characters of a line that is a text; a description takes a tenth."""
+_BULLET = re.compile(r"\s*(?:[-*•–]|\d{1,2}[.)])\s+(\S.*)")
+_SENTENCE = re.compile(r"\w(?:[^.!?]|[.!?](?=[^\s\"'])){8,400}[.!?](?=[\s\"']|$)")
 _SLOT = re.compile(
     r"[<{]{1,3}\s?(?:class|category|label|object|name|noun|subject)(?:[ _-]?name)?\s?[>}]{1,3}", re.IGNORECASE
 )
@@ -42,9 +46,30 @@ def read_prompt(text: str, form: ReplyForm) -> Prompt:
     return _READERS[form](answer)
 
 
+def read_texts(text: str, form: ReplyForm, *, cut: bool = False) -> list[str]:
+    """The texts in an answer of a `TextForm`, each once; none where it holds none in that form.
+
+    The last line of an answer that was `cut` is left out.
+    """
+    answer = answer_of(visible(text)) or ""
+    if len(answer) > MAX_ANSWER:
+        return []
+    answer = answer.replace("**", "").strip("\"' \n")
+    if form == "sentence":
+        sentence = _SENTENCE.match(" ".join(answer.split()))
+        return [one_line(sentence[0])] if sentence else []
+    lines, texts = answer.splitlines(), dict[str, str]()
+    for match in map(_BULLET.match, lines[:-1] if cut else lines):
+        text = one_line(match[1]).strip(" .,;:\"'*") if match else ""
+        if 0 < len(text) <= _LONGEST_LINE:
+            texts.setdefault(text_key(text), text)
+    return list(texts.values())
+
+
 def begins(text: str, form: ReplyForm) -> bool:
     """Whether a reply, cut off or not, has come to its proposal."""
-    return {"line": "", "phrase": "", "phrase object": "{", "sides": "{", "free": "<INS>"}[form] in text
+    marks = {"phrase object": "{", "sides": "{", "free": "<INS>", "lines": "- "}
+    return marks.get(form, "") in text
 
 
 def well_formed(text: str) -> str:

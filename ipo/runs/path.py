@@ -88,9 +88,14 @@ def unwritable(path: Path, error: Exception) -> RunError:
     return RunError(f"no run can be written here: {reason}", where=str(path), remedy="Give another folder")
 
 
+def folder_name(*words: str) -> str:
+    """A name for a folder made of the given words."""
+    return re.sub(r"[^A-Za-z0-9.=-]+", "-", "-".join(words)).strip("-.")
+
+
 def new_run_path(parent: Path, *words: str) -> Path:
     """A free folder name under `parent` made of the given words, with a number where one is taken."""
-    stem = re.sub(r"[^A-Za-z0-9.=-]+", "-", "-".join(words)).strip("-.")
+    stem = folder_name(*words)
     path = parent / stem
     number = 2
     while os.path.lexists(path):

@@ -32,9 +32,18 @@ EVALUATE = Reader(
         *("clip", "seed", "offline"),
     ),
 )
+DESCRIBE = Reader(
+    "ipo describe",
+    (
+        *(f"data.{key}" for key in ("dataset", "root", "domains", "targets", "names", "metric")),
+        *(f"llm.{key}" for key in ("spec", "base_url", "temperature", "top_p", "max_tokens", "device", "dtype")),
+        *(f"llm.{key}" for key in ("timeout", "retries", "concurrency")),
+        *("seed", "offline"),
+    ),
+)
 VERIFY = Reader("ipo verify", ("data.root", "data.skip_unreadable", "clip", "seed", "offline"))
 
-COMMANDS = {"optimize": OPTIMIZE, "baseline": BASELINE, "evaluate": EVALUATE, "verify": VERIFY}
+COMMANDS = {"optimize": OPTIMIZE, "baseline": BASELINE, "evaluate": EVALUATE, "describe": DESCRIBE, "verify": VERIFY}
 """The commands that read settings."""
 
 

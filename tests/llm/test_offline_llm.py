@@ -2,10 +2,14 @@
 
 import importlib.util
 import re
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from ipo.config import LLMSettings
+from ipo.descriptions.ask import Describing, describe
+from ipo.descriptions.kinds import kinds
 from ipo.llm import load
 from ipo.llm.base import LikelihoodModel
 from ipo.llm.local.base import LocalLLM
@@ -84,3 +88,18 @@ def test_by_itself_it_writes_phrases_that_differ_in_what_they_say() -> None:
     whole = re.compile(pattern(word_lists()))
     assert all(whole.fullmatch(reply.text) and reply.finish_reason == "stop" for reply in replies)
     assert len({content_key(reply.text) for reply in replies}) == 6
+
+
+@pytest.mark.parametrize("kind", ["dclip", "cupl"])
+def test_it_describes_a_class_in_the_form_that_it_is_asked_for_though_poorly(
+    llm: LocalLLM, kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = kinds()[kind]
+    asked = asked.model_copy(update={"samples": 2, "questions": asked.questions[:1]})
+    monkeypatch.setattr(llm, "style", replace(llm.style, grammar=asked.form))
+    monkeypatch.setattr(llm, "form", asked.form)
+    found = describe(Describing(kind, asked, llm, ("guitar",), seed=1), tmp_path)
+    assert found.texts["guitar"]
+    assert all(text.isascii() and len(text) < 250 for text in found.texts["guitar"])
+    again = describe(Describing(kind, asked, llm, ("guitar",), seed=1), tmp_path / "again")
+    assert again.texts == found.texts

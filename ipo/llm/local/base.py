@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ipo.errors import LLMError
 from ipo.llm.base import Message, Reply, ReplyForm, Style
-from ipo.llm.local.grammar import GrammarMask, Novelty, ends, prompt_grammar
+from ipo.llm.local.grammar import TEXT_GRAMMARS, GrammarMask, Novelty, ends, prompt_grammar
 from ipo.llm.local.sampling import Sampler, Step, sample
 from ipo.llm.phrases import WordLists, content_key, grammar, word_lists
 
@@ -27,7 +27,7 @@ _ATTEMPTS = 4
 
 
 class LocalLLM(ABC):
-    """A causal language model under a grammar: every reply is a valid prompt (form `line`)."""
+    """A causal language model under a grammar: every reply is a valid prompt (form `line`), or a text of its form."""
 
     def __init__(self, name: str, style: Style, room: int | None) -> None:
         self.name, self.style, self.room = name, style, room
@@ -37,6 +37,8 @@ class LocalLLM(ABC):
         self.lists: WordLists | None = None
         if style.grammar == "phrase":
             self.form, self.lists = "phrase", word_lists()
+        elif style.grammar != "free":
+            self.form = style.grammar
 
     def generate(
         self,
@@ -50,6 +52,8 @@ class LocalLLM(ABC):
     ) -> list[Reply]:
         """`n` new prompts in one batch. The tokens of the meta-prompt, read once, are counted with the first reply."""
         sampler = Sampler(temperature, self.style.top_p, seed)
+        if self.style.grammar in TEXT_GRAMMARS:
+            return self.write(messages, [TEXT_GRAMMARS[self.style.grammar]] * n, max_tokens, sampler)
         if self.lists is not None:
             return self._phrases(messages, self.lists.without(unnamed), n, max_tokens, sampler, known)
         novelty = Novelty(self._ends, self.decode, known)

@@ -20,6 +20,13 @@ END = "."
 """What every proposal ends with."""
 _SHORTEST_LIMIT = 24
 
+_WORDS = r"[A-Za-z0-9][A-Za-z0-9 ,'()-]{2,70}[A-Za-z0-9)]"
+TEXT_GRAMMARS = {
+    "lines": "start: LINES\n" + rf"LINES: /\n?- {_WORDS}(\n- {_WORDS}){{2,7}}\n\n/",
+    "sentence": "start: SENTENCE\n" + r"SENTENCE: / ?[A-Z][A-Za-z0-9 ,'()-]{15,220}\./",
+}
+"""The languages of texts that are no prompts: 3 to 8 lines after dashes, or a sentence without a stop inside."""
+
 
 def prompt_grammar(max_characters: int) -> str:
     """The language of proposals: 1 to 8 words, the class slot, up to 9 words, a stop; at most `max_characters` long.

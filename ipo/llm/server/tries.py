@@ -6,10 +6,11 @@ import re
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import get_args
 
 from ipo.errors import PromptError
-from ipo.llm.base import Reply
-from ipo.llm.parse import read_prompt
+from ipo.llm.base import Reply, TextForm
+from ipo.llm.parse import read_prompt, read_texts
 from ipo.llm.server.answer import Answer
 from ipo.llm.thoughts import answer_of, thinks_aloud
 
@@ -40,12 +41,15 @@ def is_cut_in_thoughts(answer: Answer, bound: int) -> bool:
 
 
 def is_whole(reply: Reply) -> bool:
-    """Whether a reply, not cut off, holds a prompt."""
+    """Whether a reply, not cut off, holds a prompt; of texts that are none, at least one may be whole."""
+    cut = reply.finish_reason != "stop"
+    if reply.form in get_args(TextForm):
+        return bool(read_texts(reply.text, reply.form, cut=cut))
     try:
         read_prompt(reply.text, reply.form)
     except PromptError:
         return False
-    return reply.finish_reason == "stop"
+    return not cut
 
 
 def keeps_to(reply: Reply, expression: str) -> bool:

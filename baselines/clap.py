@@ -16,7 +16,7 @@ from torch.nn.functional import one_hot
 from ipo.methods import FitRun, Fitted, Method
 from ipo.task import FewShotTask
 
-from .linear_probe import PAPER, ProbeOptions, check, cosine_logits, first_weights, fit_weights, fitted, uses
+from .linear_probe import PAPER, ProbeOptions, check, cosine_logits, first_weights, fit_weights, fitted, restored, uses
 
 
 class ClapOptions(ProbeOptions):
@@ -55,5 +55,6 @@ METHOD = Method(
     fit=fit,
     paper=PAPER,
     check=check,
+    restore=restored("clap"),
     uses=uses,
 )

@@ -28,7 +28,7 @@ from ipo.methods import FitRun, Fitted, Means, Method
 from ipo.metrics import count_right
 from ipo.prompt import Prompt
 from ipo.render import templates_folder
-from ipo.scoring import ImageSet, text_features
+from ipo.scoring import ImageSet, Predictor, text_features
 from ipo.screen import counted
 from ipo.search.pools import eighty, read_prompts
 from ipo.store.inputs import read_input
@@ -230,6 +230,14 @@ def _hand_features(task: FewShotTask, options: LASPOptions, run: FitRun, names: 
     return text_features(task.clip, fitting, names)
 
 
+def restore(
+    clip: ClipModel, _names: tuple[str, ...], _options: LASPOptions, learned: Mapping[str, Tensor]
+) -> Mapping[str, Predictor]:
+    """The predictor of a fit by what it learned."""
+    own = {name: value.to(clip.device) for name, value in learned.items()}
+    return {"lasp": GroupPredictor(clip, own["context"], own.get("offset"))}
+
+
 METHOD = Method(
     name="lasp",
     summary="context vectors kept near hand-written prompts by a loss between texts",
@@ -238,5 +246,6 @@ METHOD = Method(
     paper="LASP: Text-to-Text Optimization for Language-Aware Soft Prompting, arXiv 2210.01115",
     published=lambda dataset, _shots: PUBLISHED.get(dataset, {}),
     check=check,
+    restore=restore,
     uses=uses,
 )

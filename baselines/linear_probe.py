@@ -19,9 +19,9 @@ from torch.nn.functional import cross_entropy, normalize
 from ipo.clip.base import ClipModel
 from ipo.data.uses import Use
 from ipo.errors import ConfigError
-from ipo.methods import FitRun, Fitted, Means, Method
+from ipo.methods import FitRun, Fitted, Means, Method, Restore
 from ipo.metrics import count_right
-from ipo.scoring import ImageSet
+from ipo.scoring import ImageSet, Predictor
 from ipo.task import FewShotTask, TaskTexts
 
 from .augment import Augment, TrainingFeatures
@@ -120,6 +120,17 @@ def fitted(name: str, task: FewShotTask, weights: Tensor, figures: Mapping[str, 
     return Fitted({name: predictor}, {"weights": weights}, figures or {}, own_classes_only=True)
 
 
+def restored(name: str) -> Restore[Any]:
+    """How the predictor of a fit of class weights is made anew."""
+
+    def restore(
+        clip: ClipModel, classnames: tuple[str, ...], _: Any, learned: Mapping[str, Tensor]
+    ) -> Mapping[str, Predictor]:
+        return {name: ClassWeights(clip, learned["weights"].to(clip.device), classnames)}
+
+    return restore
+
+
 def fit(task: FewShotTask, options: ProbeOptions, run: FitRun) -> Fitted:
     """Train the weights by cross-entropy alone. The last epoch's are kept, as published."""
     return fitted("linear-probe", task, fit_weights(task, options, run))
@@ -132,5 +143,6 @@ METHOD = Method(
     fit=fit,
     paper=PAPER,
     check=check,
+    restore=restored("linear-probe"),
     uses=uses,
 )

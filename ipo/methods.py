@@ -25,7 +25,7 @@ from ipo.draws import Draws
 from ipo.errors import ConfigError, RunError
 from ipo.llm.base import LLM, Usage
 from ipo.registry import require_method
-from ipo.scoring import Predictor, PromptPredictor
+from ipo.scoring import Aggregate, Predictor, PromptPredictor
 from ipo.screen import say
 from ipo.store.curves import CURVES_FILE, curve_row
 from ipo.store.files import append_rows, parse_rows, truncate_rows
@@ -75,6 +75,11 @@ class Fitted:
         """The prompts of a predictor that is made of prompts."""
         predictor = self.predictors[name]
         return [prompt.text for prompt in predictor.prompts] if isinstance(predictor, PromptPredictor) else None
+
+    def aggregate(self, name: str) -> Aggregate | None:
+        """How the prompts of a predictor are put together; None where it is not made of prompts."""
+        predictor = self.predictors[name]
+        return predictor.aggregate if isinstance(predictor, PromptPredictor) else None
 
 
 @dataclass(frozen=True)

@@ -253,6 +253,9 @@ def _result(
 ) -> Result:
     task = job.protocol.task
     predictors = {name: result.to_json() | {"prompts": fitted.prompts(name)} for name, result in results.items()}
+    for name in predictors:
+        if fitted.aggregate(name) == "score_mean":
+            predictors[name]["aggregate"] = "score_mean"
     for name in fitted.uses.keys() & predictors.keys():
         predictors[name]["uses"] = fitted.uses[name]
     gains = results[fitted.headline].gains(results[fitted.before], task.classnames) if fitted.before else []

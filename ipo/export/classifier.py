@@ -76,7 +76,7 @@ def make_classifier(exported: Exported, clip: ClipModel | None = None) -> Classi
 
 def _predictor(exported: Exported, clip: ClipModel) -> Predictor:
     if exported.prompts:
-        return PromptPredictor(clip, tuple(map(Prompt, exported.prompts)))
+        return PromptPredictor(clip, tuple(map(Prompt, exported.prompts)), exported.aggregate)
     result = exported.result
     method, path = find_method(result.method), exported.folder / LEARNED_FILE
     if method.restore is None or not path.is_file():

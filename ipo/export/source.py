@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from ipo.config import STAND_INS, Settings
 from ipo.data.fewshot import class_half
@@ -32,6 +32,11 @@ class Exported:
     def prompts(self) -> tuple[str, ...]:
         """Its prompts; none where it was learned."""
         return tuple(self.result.predictors[self.name].prompts or ())
+
+    @property
+    def aggregate(self) -> Literal["feature_mean", "score_mean"]:
+        """How its prompts are put together."""
+        return self.result.predictors[self.name].aggregate
 
     @cached_property
     def settings(self) -> Settings:
@@ -61,6 +66,16 @@ class Exported:
             what = f"'{self.name}' is not made of prompts: what {self.result.method} learned cannot be written as text"
             raise ConfigError(what, where=str(self.folder), remedy="Use --to safetensors or onnx")
         return self.prompts
+
+    def require_feature_mean(self) -> tuple[str, ...]:
+        """Its prompts, which are put together as other programs do it. Raises `ConfigError` where they are not."""
+        prompts = self.require_prompts()
+        if self.aggregate == "score_mean" and len(prompts) > 1:
+            what = (
+                f"'{self.name}' takes the mean of the cosines of its prompts, and other programs that of the features"
+            )
+            raise ConfigError(what, where=str(self.folder), remedy="Use --to safetensors or onnx")
+        return prompts
 
     def require_open_clip(self) -> str:
         """The spec of its model. Raises `ModelError` where open_clip does not have it."""

@@ -59,6 +59,7 @@ def to_json(exported: Exported) -> str:
             "method": result.method,
             "predictor": exported.name,
             "prompts": list(exported.require_prompts()),
+            "aggregate": exported.aggregate,
             "slot": CLASS_PLACEHOLDER,
             "classnames": list(exported.classnames),
             "model": result.model,
@@ -80,7 +81,7 @@ def to_clip_benchmark(exported: Exported) -> str:
 
     It reads the file in the encoding of the system, so that all but ASCII is escaped.
     """
-    templates = [format_string(prompt, "{c}") for prompt in exported.require_prompts()]
+    templates = [format_string(prompt, "{c}") for prompt in exported.require_feature_mean()]
     return json.dumps({exported.result.dataset: templates, "imagenet1k": templates}, indent=2)
 
 
@@ -98,7 +99,7 @@ def to_open_clip(exported: Exported) -> str:
         "export-open_clip.py.j2",
         model=repr(name),
         weights=repr(tag or None),
-        prompts=[repr(prompt) for prompt in exported.require_prompts()],
+        prompts=[repr(prompt) for prompt in exported.require_feature_mean()],
         classnames=[repr(name) for name in exported.classnames],
         slot=repr(CLASS_PLACEHOLDER),
     )

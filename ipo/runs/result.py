@@ -73,6 +73,8 @@ class Predictor(Part):
     H_interval: Interval | None = None
     targets: dict[str, Figures] = {}
     prompts: list[str] | None = None
+    aggregate: Literal["feature_mean", "score_mean"] = "feature_mean"
+    """How several prompts are put together: by the mean of their features, of unit length, or of their cosines."""
     uses: list[Use] | None = None
     """What it saw, where that is not what the method did."""
 

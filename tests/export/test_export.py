@@ -30,14 +30,18 @@ from ipo.export.texts import (
     transformers_model,
     transformers_values,
 )
+from ipo.methods import FitRun, find_method
 from ipo.prompt import Prompt
+from ipo.registry import available_methods
 from ipo.scoring import ImageSet, PromptPredictor
 from ipo.store.tensors import load_tensors
+from tests.baselines.tiny import tiny_task
 from tests.export.twins import save_twins
 from tests.fakes import ScriptedLLM
 
 CLASSES = ("blue cup", "pen", "écharpe")
 SCRIPT = [["a drawing of a <CLASS>.", "the “<CLASS>” of O'Neil"], ["my 100% <CLASS>, naïve", 'a "red" <CLASS>']]
+LEARNED = ("coop", "linear-probe", "cocoop")
 TOLERANCE = 1e-5
 
 
@@ -57,7 +61,7 @@ def place(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("IPO_CACHE", str(place / "cache"))
         patch.setattr("ipo.run.load_llm", lambda settings, offline: ScriptedLLM(SCRIPT))
-        for method, own in (("ipo", None), ("coop", {"epochs": 1}), ("zero-shot", None), ("cocoop", {"epochs": 1})):
+        for method, own in (("ipo", None), ("zero-shot", None), *((name, {"epochs": 1}) for name in LEARNED)):
             job = running.prepare(method, settings(place), own)
             with running.start(job, place / method) as folder:
                 running.run(job, folder)
@@ -277,24 +281,24 @@ def test_a_text_of_one_prompt_a_line_refuses_what_would_be_read_otherwise(place,
         export(with_prompts(place, tmp_path / "run", prompt), "--to", "text")
 
 
-def test_a_learned_context_goes_into_tensors_and_nowhere_else(place, clip, features):
-    from ipo_baselines.coop import METHOD
-
-    exported = read_exported(place / "coop")
+@pytest.mark.parametrize("name", ["coop", "linear-probe"])
+def test_what_was_learned_goes_into_tensors_and_nowhere_else(place, clip, features, name):
+    exported, method = read_exported(place / name), find_method(name)
     classifier = make_classifier(exported, clip)
-    options = METHOD.configure("pictures", 2, exported.result.options)
-    restored = METHOD.restore(clip, exported.classnames, options, load_tensors(place / "coop/learned.safetensors")[0])
+    options = method.configure("pictures", 2, exported.result.options)
+    learned, _ = load_tensors(place / name / "learned.safetensors")
     items = tuple(Item(Path(str(index)), 0) for index in range(len(features)))
-    wanted = restored["coop"].logits(ImageSet(items, features), exported.classnames)
-    got = classifier.logit_scale * features @ classifier.matrix
-    torch.testing.assert_close(got, wanted, rtol=0, atol=1e-4)
-    verdicts = json.loads((place / "coop/correct.json").read_text())
+    predictor = method.restore(clip, exported.classnames, options, learned)[name]
+    wanted = predictor.logits(ImageSet(items, features), exported.classnames).softmax(dim=-1)
+    got = (classifier.logit_scale * features @ classifier.matrix).softmax(dim=-1)
+    torch.testing.assert_close(got, wanted, rtol=0, atol=TOLERANCE)
     truth = [index for index, _ in enumerate(CLASSES) for _ in range(2)]
-    assert verdicts["coop"]["base"] == "".join("01"[int(row.argmax()) == one] for row, one in zip(got, truth))
+    verdicts = json.loads((place / name / "correct.json").read_text())[name]["base"]
+    assert verdicts == "".join("01"[int(row.argmax()) == one] for row, one in zip(got, truth))
     assert as_safetensors(classifier)
     for to in ("text", "json", "open_clip", "transformers", "clip-benchmark"):
-        with pytest.raises(ConfigError, match="not made of prompts: what coop learned cannot be written as text"):
-            export(place / "coop", "--to", to)
+        with pytest.raises(ConfigError, match=f"not made of prompts: what {name} learned cannot be written as text"):
+            export(place / name, "--to", to)
 
 
 def test_what_depends_on_the_image_and_what_is_not_kept_is_refused_in_a_line(place, clip):
@@ -386,3 +390,47 @@ def test_a_report_can_show_the_snippets(place):
     assert list(snippets(place / "ipo")) == ["transformers", "open_clip"]
     assert "pipeline(" in snippet(place / "ipo", "transformers")
     assert to_clip_benchmark(read_exported(place / "ipo")).isascii()
+
+
+RESTORABLE = [name for name in available_methods() if find_method(name).restore]
+
+
+@pytest.mark.parametrize("name", RESTORABLE)
+def test_a_predictor_made_anew_from_what_was_learned_is_that_of_the_fit(name, tmp_path):
+    method, task = find_method(name), tiny_task(tmp_path)
+    options = method.configure("tiny", task.shots, {"epochs": 1})
+    fitted = method.fit(task, options, FitRun(report=lambda _: None))
+    restored = method.restore(task.clip, task.classnames, options, fitted.learned)
+    assert restored.keys() == fitted.predictors.keys()
+    for predictor, other in zip(fitted.predictors.values(), restored.values()):
+        wanted = predictor.logits(task.train, task.classnames)
+        torch.testing.assert_close(other.logits(task.train, task.classnames), wanted, rtol=0, atol=1e-5)
+
+
+def test_restorable_methods_are_these():
+    assert {*RESTORABLE} >= {"coop", "lasp", "linear-probe", "clap"}
+
+
+def test_a_mean_of_cosines_is_kept_as_such_and_no_code_claims_another_mean(place, clip, features, tmp_path):
+    run = with_prompts(place, tmp_path / "run", *ENSEMBLE)
+    result = json.loads((run / "result.json").read_text(encoding="utf-8"))
+    result["predictors"]["ipo"]["aggregate"] = "score_mean"
+    (run / "result.json").write_text(json.dumps(result), encoding="utf-8")
+    exported = read_exported(run)
+    classifier = make_classifier(exported, clip)
+    texts = [[Prompt(text).fill(name) for name in exported.classnames] for text in ENSEMBLE]
+    cosines = torch.stack([features @ clip.encode_texts(own).T for own in texts])
+    torch.testing.assert_close(features @ classifier.matrix, cosines.mean(dim=0), rtol=0, atol=1e-5)
+    for to in ("open_clip", "clip-benchmark"):
+        with pytest.raises(ConfigError, match="the mean of the cosines"):
+            export(run, "--to", to)
+    assert json.loads(export(run, "--to", "json"))["aggregate"] == "score_mean"
+
+
+def test_a_run_records_how_prompts_are_put_together_where_it_is_not_the_usual_way(place, monkeypatch):
+    monkeypatch.setenv("IPO_CACHE", str(place / "cache"))
+    job = running.prepare("waffle", settings(place))
+    with running.start(job, place / "waffle") as folder:
+        running.run(job, folder)
+    assert read_exported(place / "waffle").aggregate == "score_mean"
+    assert read_exported(place / "ipo").aggregate == "feature_mean"

@@ -18,6 +18,8 @@ from ipo.errors import DataError
 if TYPE_CHECKING:  # torch takes seconds to import, and figures that are no tensors' need none
     from torch import Tensor
 
+    from ipo.config import LabelFreeRule
+
 Z95 = 1.959963984540054
 """Two-sided 95% quantile of the normal distribution."""
 
@@ -72,6 +74,29 @@ def centred_top_logit(logits: Tensor) -> Tensor:
     """
     logits = logits.double()
     return (logits - logits.mean(dim=0)).amax(dim=-1).mean(dim=0, keepdim=True)
+
+
+def mean_entropy(logits: Tensor) -> float:
+    """Mean entropy in nats of the class probabilities of images (N, C), in double precision."""
+    logs = logits.double().log_softmax(dim=-1)
+    return float(-(logs.exp() * logs).sum(dim=-1).mean())
+
+
+def confidence(rule: LabelFreeRule, logits: Tensor) -> tuple[float, float]:
+    """How clearly images (N, C) fall into classes, and the standard error of that over the images.
+
+    For `carprt` the mean of `top_logit_of_classes`, for `zpe` that of `centred_top_logit`. The error takes the class of
+    each image, and the means over the images, as they are.
+    """
+    logits = logits.double()
+    top, taken = logits.max(dim=-1)
+    if rule == "zpe":
+        values = (logits - logits.mean(dim=0)).amax(dim=-1)
+        return float(centred_top_logit(logits)), float(values.std(correction=0)) / math.sqrt(len(values))
+    means = top_logit_of_classes(logits)
+    counts = taken.bincount(minlength=logits.shape[-1])
+    each = (top - means[taken]) / counts[taken] / logits.shape[-1]
+    return float(means.mean()), float(each.pow(2).sum().sqrt())
 
 
 def within_folds(logits: Tensor, labels: Tensor, folds: int = 5) -> Tensor:

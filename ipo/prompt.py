@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from ipo.config import MetricName
 from ipo.errors import PromptError
@@ -17,6 +17,8 @@ from ipo.store.files import EXACT, checked
 CLASS_PLACEHOLDER = "<CLASS>"
 PLAIN_PROMPT = "a photo of a <CLASS>."
 """What everyone tries first: a search has to be better than this."""
+ScoreName = MetricName | Literal["confidence"]
+"""What prompts are ranked by."""
 _ROUNDING = 1e-6
 _INVISIBLE = (
     r"\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e"
@@ -113,7 +115,7 @@ class Score:
     fold_loss: float
 
     __pydantic_config__: ClassVar = EXACT
-    metric: ClassVar[MetricName] = "accuracy"
+    metric: ClassVar[ScoreName] = "accuracy"
 
     @property
     def value(self) -> float:
@@ -148,7 +150,7 @@ class MapScore:
     classes: int
 
     __pydantic_config__: ClassVar = EXACT
-    metric: ClassVar[MetricName] = "map"
+    metric: ClassVar[ScoreName] = "map"
 
     @property
     def value(self) -> float:
@@ -167,10 +169,42 @@ class MapScore:
         _require_finite(asdict(self))
 
 
-METRIC_WORDS: Mapping[MetricName, str] = {"accuracy": "accuracy", "map": "mAP"}
+@dataclass(frozen=True)
+class ConfidenceScore:
+    """How clearly images without labels fall into classes under a prompt: the confidence of CARPRT or ZPE, as a cosine.
+
+    `loss` is the mean entropy in nats of their class probabilities; `low` and `high` bound `confidence` (95%, by the
+    standard error over the images).
+    """
+
+    confidence: float
+    loss: float
+    low: float
+    high: float
+
+    __pydantic_config__: ClassVar = EXACT
+    metric: ClassVar[ScoreName] = "confidence"
+
+    @property
+    def value(self) -> float:
+        """The confidence: what prompts are ranked by."""
+        return self.confidence
+
+    def require_possible(self) -> None:
+        """Raise `ValueError` for figures that no images can give."""
+        if not all(below <= above + _ROUNDING for below, above in pairwise((self.low, self.confidence, self.high))):
+            raise ValueError("a confidence is outside its interval")
+        if abs(self.confidence) > 2 + _ROUNDING or self.loss < -_ROUNDING:
+            raise ValueError("a confidence of a score is none, or its loss is negative")
+
+    def __post_init__(self) -> None:
+        _require_finite(asdict(self))
+
+
+METRIC_WORDS: Mapping[ScoreName, str] = {"accuracy": "accuracy", "map": "mAP", "confidence": "confidence"}
 """What tables call the figure that prompts are ranked by."""
 
-AnyScore = Score | MapScore
+AnyScore = Score | MapScore | ConfidenceScore
 """What a prompt is ranked by is its `value`; `metric` says what that is."""
 
 

@@ -15,10 +15,10 @@ from torch.nn.functional import normalize
 
 from ipo import metrics
 from ipo.clip.base import ClipModel
-from ipo.config import MetricName
+from ipo.config import LabelFreeRule, MetricName
 from ipo.data.types import Item, UnlabelledItem
 from ipo.errors import DataError, ModelError
-from ipo.prompt import AnyScore, MapScore, Prompt, Score
+from ipo.prompt import AnyScore, ConfidenceScore, MapScore, Prompt, Score
 from ipo.screen import counted
 
 CHUNK_LOGITS = 1 << 21
@@ -65,6 +65,13 @@ class ImageSet:
     def unlabelled(self) -> ImageSet:
         """The same images for those who are not to see their labels: to read one raises `ConfigError`."""
         return ImageSet(tuple(UnlabelledItem(item.path, domain=item.domain) for item in self.items), self.features)
+
+
+@dataclass(frozen=True)
+class ConfidenceImages(ImageSet):
+    """Images without labels, and the rule by which they tell a good prompt."""
+
+    rule: LabelFreeRule
 
 
 class Predictor(Protocol):
@@ -162,7 +169,19 @@ def score_classifier(clip: ClipModel, classifier: Tensor, images: ImageSet) -> A
     """The score of class features (C, D) on `images`. Raises `ModelError` where it is not finite."""
     logits = clip.logit_scale * images.features @ classifier.T
     require_finite(logits, images, clip.fingerprint.name)
+    if isinstance(images, ConfidenceImages):
+        return _confidence_score(logits, images.rule, clip.logit_scale)
     return _map_score(logits, images) if images.metric == "map" else _accuracy_score(logits, images.labels)
+
+
+def _confidence_score(logits: Tensor, rule: LabelFreeRule, logit_scale: float) -> ConfidenceScore:
+    value, error = (figure / logit_scale for figure in metrics.confidence(rule, logits))
+    return ConfidenceScore(
+        confidence=round(value, 6),
+        loss=round(metrics.mean_entropy(logits), 6),
+        low=round(value - metrics.Z95 * error, 6),
+        high=round(value + metrics.Z95 * error, 6),
+    )
 
 
 def _map_score(logits: Tensor, images: ImageSet) -> MapScore:

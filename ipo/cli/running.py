@@ -33,12 +33,13 @@ def print_result(result: Result, folder: Path) -> None:
     from ipo.prompt import METRIC_WORDS
     from ipo.report.pages import HISTORY_PAGE, REPORT_PAGE, RESULT_PAGE, WEAK_MODEL_NOTES, rejects_in_words
 
-    console, word = output(), METRIC_WORDS[result.metric]
+    console = output()
     if result.best:
         console.print(printable(f"Stopped: {result.stopped}."))
         if result.rejects:
             said = "; ".join(rejects_in_words(result.rejects))
             console.print(printable(f"{counted(sum(result.rejects.values()), 'proposal')} not scored: {said}."))
+        word = METRIC_WORDS[result.best.score.metric]
         console.print(f"Best prompt (training {word} {100 * result.best.score.value:.1f}%):", style="bold")
         console.print(f"  {printable(result.best.text)}", style="bold")
     print(result_table(result))

@@ -22,6 +22,8 @@ CONTROL_FACTS = {
     "hand-crafted": (),
     "select-80": (),
     "ensemble-80": (),
+    "carprt": (),
+    "zpe": (),
     "waffle": (),
 }
 """The controls beside other methods, and the settings of a search that they depend on."""

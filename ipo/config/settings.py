@@ -22,8 +22,9 @@ TrackerName = Literal["none", "trackio", "wandb"]
 GrammarName = Literal["auto", "free", "phrase"]
 ResponseFormat = Literal["auto", "schema", "object", "none"]
 MetricName = Literal["accuracy", "map"]
-SelectionRule = Literal["accuracy", "loss", "margin", "fold_accuracy", "fold_loss"]
+LabelRule = Literal["accuracy", "loss", "margin", "fold_accuracy", "fold_loss"]
 LabelFreeRule = Literal["carprt", "zpe"]
+SelectionRule = LabelRule | LabelFreeRule
 
 
 class DataSettings(Section):
@@ -125,7 +126,8 @@ class SearchSettings(Section):
     """Show the first prompts whatever their rank, as the paper does; they count among those of `history`."""
     select: Annotated[SelectionRule, Flag("--select")] = "accuracy"
     """Rule that ranks prompts: training accuracy then loss (the paper's), or another score. With data.metric=map
-    `accuracy` stands for the mean average precision, and `loss` is the only other rule."""
+    `accuracy` stands for the mean average precision, and `loss` is the only other rule. `carprt` and `zpe` hide the
+    labels of the training images and go by how clearly these fall into classes."""
     ensemble: PositiveInt = 5
     """Most prompts in the ensemble that stands beside the single best prompt."""
     template: Annotated[str | None, Flag("--template")] = None

@@ -22,6 +22,7 @@ def history_charts(history: History, best: int | None = None) -> list[Chart]:
     if not scored:
         return []
     word = METRIC_WORDS[scored[0].score.metric if scored[0].score else "accuracy"]
+    unit = "entropy" if word == METRIC_WORDS["confidence"] else "cross-entropy"
     last = max(entry.step for entry in history)
     values = [(e.step, 100 * e.score.value, e.text, e.id == best) for e in scored if e.score]
     loss = [(e.step, e.score.loss, e.text, e.id == best) for e in scored if e.score]
@@ -32,7 +33,7 @@ def history_charts(history: History, best: int | None = None) -> list[Chart]:
             [("best so far", stepped(running_best(values, max), last))],
         ),
         make_chart(
-            ("Training loss of every candidate", "step", "cross-entropy, nats"),
+            ("Training loss of every candidate", "step", f"{unit}, nats"),
             [(step, value, f"step {step}: {_short(text)}  {value:.4f}", hot) for step, value, text, hot in loss],
             [("best so far", stepped(running_best(loss, min), last))],
         ),

@@ -19,6 +19,8 @@ OTHERS: Mapping[str, str] = {
     "hand-crafted": "the hand-crafted prompt",
     "select-80": "the best of 80 hand-made prompts, chosen on the same images",
     "ensemble-80": "the mean of 80 hand-made prompts",
+    "carprt": "80 hand-made prompts, weighed for each class by images without labels",
+    "zpe": "80 hand-made prompts, weighed by images without labels",
 }
 """What a method is measured against, in this order, and what sentences call it."""
 

@@ -41,6 +41,8 @@ NAMES = {
     "hand-crafted": "hand-crafted prompt",
     "select-80": "best of 80 prompts",
     "ensemble-80": "mean of 80 prompts",
+    "carprt": "80 prompts weighed by CARPRT",
+    "zpe": "80 prompts weighed by ZPE",
     "waffle": "random words (Waffle)",
 }
 """How tables call the predictors of a result, beside those that a search found."""
@@ -212,6 +214,7 @@ def page_values(folder: Path, pictures: bool = True) -> dict[str, Any]:
         "legend": legend(result) if result else [],
         "verdict": verdict(result) if result else [],
         "metric": METRIC_WORDS[result.metric] if result else "accuracy",
+        "training": METRIC_WORDS[next((entry.score.metric for entry in history or () if entry.score), "accuracy")],
         "measured": measure(folder, found, predictions) if found else [],
         "note": WEAK_MODEL_NOTES.get(run.get("clip", {}).get("name"), ""),
         "config": "\n".join(map(printable, read_text(folder / CONFIG_FILE).split("\n"))),

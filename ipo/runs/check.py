@@ -31,7 +31,7 @@ from ipo.prompt import Prompt
 from ipo.runs.path import require_free
 from ipo.runs.readers import Reader
 from ipo.runs.tracker import require_installed
-from ipo.search.history import FOR_ANY_METRIC
+from ipo.search.history import FOR_ANY_METRIC, is_label_free
 from ipo.search.strategy import choose, try_out
 from ipo.store.cache import cache_folder
 
@@ -77,6 +77,13 @@ def metric_fits(data: DataSettings, options: SearchOptions) -> None:
     if choose(options.strategy).one_label:
         what = f"strategy '{options.strategy.name}' with these options needs one label an image, not data.metric=map"
         raise ConfigError(what, remedy="Use another --strategy, such as ipo")
+
+
+def labels_are_wanted(options: SearchOptions) -> None:
+    """A selection rule without labels goes with a strategy that needs none."""
+    if is_label_free(options.search.select) and choose(options.strategy).one_label:
+        what = f"strategy '{options.strategy.name}' with these options needs labels"
+        raise ConfigError(f"{what}, which search.select={options.search.select} hides", remedy="Use another --strategy")
 
 
 def names_can_be_read(data: DataSettings) -> None:
@@ -145,6 +152,7 @@ CHECKS: tuple[tuple[str, Check], ...] = (
     ("clip.model", lambda of: require_clip_spec(of.clip.model)),
     ("search.first_prompts", lambda of: first_prompts_are_prompts(of.search)),
     ("strategy.name", lambda of: choose(of.strategy)),
+    ("search.select", lambda of: labels_are_wanted(SearchOptions(search=of.search, strategy=of.strategy))),
     ("llm.spec", _llm_and_strategy),
     ("captions.captioner", lambda of: require_captioner(of.captions, offline=of.offline)),
     ("search.max_cost", _bound_on_the_cost),

@@ -88,8 +88,29 @@ class Clip(Part):
     precision: str = "float32"
 
 
-class _Score(Valued):
+class _Score(Part):
+    """Of training images: one of three figures."""
+
+    accuracy: Share | None = None
+    map: Share | None = None
+    confidence: Finite | None = None
     loss: Finite
+
+    @model_validator(mode="after")
+    def _has_one(self) -> Self:
+        if len([name for name in ("accuracy", "map", "confidence") if getattr(self, name) is not None]) != 1:
+            raise ValueError("it needs either 'accuracy', 'map' or 'confidence'")
+        return self
+
+    @property
+    def value(self) -> float:
+        """The one that is there."""
+        return self.accuracy or self.map or self.confidence or 0.0
+
+    @property
+    def metric(self) -> Literal["accuracy", "map", "confidence"]:
+        """Which one that is."""
+        return "confidence" if self.confidence is not None else "map" if self.map is not None else "accuracy"
 
 
 class Best(Part):

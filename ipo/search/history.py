@@ -8,14 +8,24 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from copy import copy
 from pathlib import Path
+from typing import TypeGuard, get_args
 
-from ipo.config import SelectionRule
+from ipo.config import LabelFreeRule, SelectionRule
 from ipo.errors import RunError
 from ipo.prompt import AnyScore, HistoryEntry, Score, text_key
 from ipo.store.files import append_rows, parse_rows, truncate_rows
 
 FOR_ANY_METRIC: tuple[SelectionRule, ...] = ("accuracy", "loss")
 """The selection rules that images with several labels have, too; the others are about the one right class."""
+
+
+LABEL_FREE: Sequence[LabelFreeRule] = get_args(LabelFreeRule)
+"""The selection rules that look at no label."""
+
+
+def is_label_free(rule: SelectionRule) -> TypeGuard[LabelFreeRule]:
+    """Whether a selection rule looks at no label."""
+    return rule in LABEL_FREE
 
 
 def _of_one_label(score: AnyScore) -> Score:
@@ -43,6 +53,8 @@ RULES: dict[SelectionRule, Callable[[AnyScore], tuple[float, float]]] = {
     "margin": _margin,
     "fold_accuracy": _fold_accuracy,
     "fold_loss": _fold_loss,
+    "carprt": lambda score: (score.value, -score.loss),
+    "zpe": lambda score: (score.value, -score.loss),
 }
 """What each selection rule prefers: the larger tuple is the better prompt. `accuracy` is the paper's; where images have
 several labels it is by their mean average precision."""

@@ -18,7 +18,8 @@ def build_messages(
 
     `template` is a shipped one by its name (`ipo.j2`) or one's own by its path. It may use `history` (rows with `text`,
     `accuracy` in percent and `loss`, as texts), `next_accuracy` (a little above the best), `captions` and `form`. Where
-    images have several labels `accuracy` is their mean average precision; `metric` is the word for it.
+    images have several labels `accuracy` is their mean average precision, and where they have none how clearly they
+    fall into classes; `metric` is the word for it.
     """
     return one_message(
         template,
@@ -41,8 +42,8 @@ def history_rows(entries: Sequence[HistoryEntry]) -> list[dict[str, Any]]:
 
 
 def _metric(history: Sequence[HistoryEntry]) -> str:
-    several = any(entry.score and entry.score.metric == "map" for entry in history)
-    return "mean average precision" if several else "accuracy"
+    metric = next((entry.score.metric for entry in history if entry.score), "accuracy")
+    return "mean average precision" if metric == "map" else metric
 
 
 def single_line(text: str) -> str:

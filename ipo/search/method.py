@@ -16,9 +16,9 @@ from ipo.llm.prices import require_price
 from ipo.methods import FitRun, Fitted, Means, Method, find_method
 from ipo.prompt import PLAIN_PROMPT, Prompt, text_key
 from ipo.registry import SEARCH
-from ipo.scoring import Predictor, PromptPredictor
+from ipo.scoring import ConfidenceImages, ImageSet, Predictor, PromptPredictor
 from ipo.search.ensemble import POOL, greedy_ensemble
-from ipo.search.history import History
+from ipo.search.history import History, is_label_free
 from ipo.search.loop import Search, estimate, optimize
 from ipo.search.propose import reject_counts
 from ipo.search.record import Record
@@ -30,7 +30,7 @@ TEXT_CACHE_FILE = "text_features.sqlite"
 PLAIN = "photo"
 """What the predictor of the plain prompt is called, where it is neither the first nor the hand-crafted one."""
 CONTROLS = ("select-80", "ensemble-80")
-"""Methods without a search that stand beside the result, as its yardstick."""
+"""Methods without a search that stand beside the result, as its yardstick; without labels the first is another."""
 WAFFLE, RANDOM_SETS = "waffle", "random-k"
 """Controls by chance: random words that all classes share, and random sets of the 80 of the size of the ensemble."""
 
@@ -45,9 +45,10 @@ def check(texts: TaskTexts, options: SearchOptions) -> None:
 
 
 def uses(options: SearchOptions, means: Means) -> set[Use]:
-    """Labels, by which prompts are scored, and class names where the LLM may be shown some."""
+    """What prompts are scored by, labels or images without, and class names where the LLM may be shown some."""
     named = choose(options.strategy).may_name_classes(means.captioned)
-    return {"labels", "llm_saw_class_names"} if named else {"labels"}
+    scored_by: set[Use] = {"unlabelled_images" if is_label_free(options.search.select) else "labels"}
+    return scored_by | {"llm_saw_class_names"} if named else scored_by
 
 
 def ready(options: SearchOptions, means: Means) -> None:
@@ -71,7 +72,7 @@ def reopen(folder: Path, options: SearchOptions) -> None:
 def fit(task: FewShotTask, options: SearchOptions, run: FitRun) -> Fitted:
     """Search, or go on searching, until something stops it; then choose an ensemble among what was found."""
     settings, chosen, name = options.search, choose(options.strategy), options.strategy.name
-    llm, spent = run.means.llm, run.means.captions.spent
+    llm, spent, images = run.means.llm, run.means.captions.spent, scored_on(task, settings)
     if run.folder is not None:
         task.clip.use_text_cache(run.folder / TEXT_CACHE_FILE)
         record = Record.resume(settings.select, run.folder, chosen.first(settings), spent)
@@ -83,7 +84,7 @@ def fit(task: FewShotTask, options: SearchOptions, run: FitRun) -> Fitted:
         sampling=run.means.sampling,
         clip=task.clip,
         llm=llm,
-        images=task.train,
+        images=images,
         classnames=task.classnames,
         room=task.room,
         captions=run.means.shown_captions,
@@ -101,7 +102,7 @@ def fit(task: FewShotTask, options: SearchOptions, run: FitRun) -> Fitted:
     usage = record.usage()
     history, left_out = _testable(record.history, task)
     best = history.best()
-    members, score = greedy_ensemble(history, task.clip, task.train, task.classnames, settings.ensemble)
+    members, score = greedy_ensemble(history, task.clip, images, task.classnames, settings.ensemble)
     found = {name: record.history.texts(best), f"{name}-ensemble": [entry.text for entry in members]}
     return Fitted(
         predictors=_predictors(task, settings, found) | _waffle(task, settings, run.report),
@@ -121,6 +122,13 @@ def fit(task: FewShotTask, options: SearchOptions, run: FitRun) -> Fitted:
         usage=usage,
         cost=total_cost(llm.name if llm else "", usage),
     )
+
+
+def scored_on(task: FewShotTask, settings: SearchSettings) -> ImageSet:
+    """The training images, without labels where the selection rule looks at none."""
+    if is_label_free(settings.select):
+        return ConfidenceImages(task.train.unlabelled().items, task.train.features, settings.select)
+    return task.train
 
 
 def step_figures(record: Record) -> dict[str, float]:
@@ -155,7 +163,7 @@ def _predictors(task: FewShotTask, settings: SearchSettings, found: dict[str, li
 def _uses_beside(task: FewShotTask, settings: SearchSettings) -> dict[str, list[Use] | None]:
     """What the predictors saw that the search did not find."""
     own: dict[str, list[Use] | None] = {PLAIN: [], "first": [], "hand-crafted": ["per_dataset_settings"]}
-    for method in map(find_method, (*CONTROLS, WAFFLE) if settings.controls else ()):
+    for method in map(find_method, (*_control_names(settings), WAFFLE) if settings.controls else ()):
         options = method.configure(task.dataset, task.shots)
         own[method.name] = method.uses_of(options, Means(), task.dataset, task.shots)
     return own
@@ -186,8 +194,13 @@ def _by_chance(name: str, task: FewShotTask, report: Callable[[str], None], **op
     return method.fit(task, chosen, FitRun(report=lambda _: None))
 
 
+def _control_names(settings: SearchSettings) -> tuple[str, ...]:
+    """Without labels it is not the best of the 80 that stands beside, but all of them as the rule weighs them."""
+    return (settings.select, *CONTROLS[1:]) if is_label_free(settings.select) else CONTROLS
+
+
 def _controls(settings: SearchSettings) -> Iterable[Method[Any]]:
-    return map(find_method, CONTROLS if settings.controls else ())
+    return map(find_method, _control_names(settings) if settings.controls else ())
 
 
 def _testable(history: History, task: FewShotTask) -> tuple[History, list[str]]:

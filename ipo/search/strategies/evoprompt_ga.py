@@ -45,7 +45,7 @@ def draw_parents(population: Sequence[HistoryEntry], how: Selection, draws: rand
         return [population[place] for place in sorted(set(pairs))]
     if how == "random":
         return [population[place] for place in sorted(draws.sample(places, 2))]
-    chances = [entry.score.value for entry in population if entry.score]
+    chances = [max(0.0, entry.score.value) for entry in population if entry.score]
     first = _turn(places, chances, draws)
     places.remove(first)
     second = _turn(places, [chances[place] for place in places], draws)

@@ -13,7 +13,7 @@ from typing import Literal
 
 from pydantic import PositiveInt
 
-from ipo.config import SelectionRule
+from ipo.config import LabelRule
 from ipo.prompt import HistoryEntry
 from ipo.search.history import FOR_ANY_METRIC, RULES, History
 from ipo.search.pools import StartOptions, start_templates
@@ -35,7 +35,7 @@ class SubsetOptions(StartOptions):
     operators: tuple[Operator, ...] = ("add", "remove", "replace", "mutate", "cross")
     """What an epoch does: `add` a prompt, `remove` one, `replace` one; `mutate` is a random set, of more prompts in
     each epoch, and `cross` a mixture of two of the best sets."""
-    fitness: SelectionRule = "loss"
+    fitness: LabelRule = "loss"
     """Rule by which the best sets are those that go on; the result is chosen by `search.select`."""
 
 
@@ -60,7 +60,7 @@ def members_of(entry: HistoryEntry) -> Members:
     return entry.members or (entry.id,)
 
 
-def best_sets(history: History, fitness: SelectionRule, count: int) -> list[HistoryEntry]:
+def best_sets(history: History, fitness: LabelRule, count: int) -> list[HistoryEntry]:
     """The best sets so far, prompts alone among them, best first; in which order they were scored plays no part."""
     scored = [(RULES[fitness](entry.score), entry) for entry in history if entry.score is not None]
     scored.sort(key=lambda pair: members_of(pair[1]))

@@ -262,6 +262,20 @@ def test_a_search_by_mean_average_precision_is_a_whole_run_and_names_its_metric_
     assert "accuracy" not in table
 
 
+def test_the_controls_beside_a_search_are_by_mean_average_precision_too(shop, photos, tmp_path):
+    values = {
+        "data": {"dataset": f"csv:{photos}", "shots": 2, "metric": "map"},
+        "clip": {"workers": 0},
+        "search": {"steps": 2, "candidates": 2, "english_only": False, "class_names_allowed": True, "controls": True},
+    }
+    job = running.prepare("ipo", load_settings(None, values))
+    with running.start(job, tmp_path / "run") as folder:
+        result = running.run(job, folder)
+    assert {"select-80", "ensemble-80"} < {*result.predictors}
+    assert all(figures.base.map is not None for figures in result.predictors.values())
+    assert "accuracy" not in (tmp_path / "run" / "history.md").read_text(encoding="utf-8").casefold()
+
+
 def test_a_run_by_mean_average_precision_goes_on_to_the_same_history(shop, photos, tmp_path):
     whole = searched(photos, tmp_path / "whole")
     shop.asked.clear()

@@ -33,6 +33,7 @@ OFFLINE_PACKAGES = {
 }
 EXTRAS: dict[str, tuple[Extra, str]] = {
     "llama_cpp": ("gguf", "runs .gguf models fast"),
+    "onnx": ("export", "writes ONNX files: ipo export --to onnx"),
     "pillow_heif": ("heic", "reads .heic pictures"),
     "datasets": ("hub", "datasets as hf:NAME"),
     "scipy": ("mat", "lists of some datasets' authors"),

@@ -104,7 +104,7 @@ def fit_by_epochs(
     """
     options, optimizer = descent.options, descent.optimizer
     saved, done = run.restore()
-    _load_state(parameters, optimizer, saved)
+    load_fit_state(parameters, optimizer, saved)
     batches = max(1, size // options.batch)
     steps = (options.epochs - done) * batches
     loss = _report_estimate(parameters, step, torch.arange(min(options.batch, size)), steps, run)
@@ -125,7 +125,7 @@ def fit_by_epochs(
                 text = f"epoch {epoch} loss {loss / count:.3f} accuracy {100 * hits / count:.1f}%"
                 bar.update(task, advance=1, description=text)
             run.log({"epoch": epoch, "rate": rate, "loss": loss / count, "accuracy": hits / count})
-            run.save(_state(parameters, optimizer), epoch)
+            run.save(fit_state(parameters, optimizer), epoch)
 
 
 def require_finite(loss: float, when: str, run: FitRun, options: Section) -> None:
@@ -193,7 +193,8 @@ def describe_seconds(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 90 * 60 else f"{seconds / 3600:.1f} h"
 
 
-def _state(parameters: Mapping[str, Tensor], optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+def fit_state(parameters: Mapping[str, Tensor], optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """What a checkpoint holds of a fit: the parameters, and the moments of the optimizer."""
     moments = {
         f"{key.removesuffix('_buffer')}/{name}": value
         for name, parameter in parameters.items()
@@ -203,9 +204,10 @@ def _state(parameters: Mapping[str, Tensor], optimizer: torch.optim.Optimizer) -
     return {**parameters, **moments}
 
 
-def _load_state(
+def load_fit_state(
     parameters: Mapping[str, Tensor], optimizer: torch.optim.Optimizer, saved: Mapping[str, Tensor]
 ) -> None:
+    """Put what `fit_state` gave into place; nothing is the start. Raises `RunError` where it is of another fit."""
     if not saved:
         return
     for name, parameter in parameters.items():

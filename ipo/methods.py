@@ -183,7 +183,8 @@ Restore = Callable[[ClipModel, tuple[str, ...], Options, Mapping[str, Tensor]], 
 class Method(Generic[Options]):
     """One way to get a classifier from a few-shot task; an entry point names an instance.
 
-    Its group is `ipo.methods`, or `ipo.llm_methods` for one that is handed an LLM and captions.
+    Its group is `ipo.methods`, `ipo.llm_methods` for one that is handed an LLM and captions, or
+    `ipo.local_llm_methods` for one that is handed an LLM of transformers, to work with its weights.
     """
 
     name: str

@@ -26,10 +26,10 @@ from ipo.data.uses import Use
 from ipo.draws import drawn_figures
 from ipo.errors import ConfigError, RunError
 from ipo.llm.base import PHRASE_FORMS, Usage
-from ipo.llm.load import load_llm
+from ipo.llm.load import load_llm, require_local
 from ipo.llm.phrases import word_lists
 from ipo.methods import LEARNED_FILE, FitRun, Fitted, Means, Method, find_method
-from ipo.registry import asks_llm
+from ipo.registry import asks_llm, opens_llm
 from ipo.report.kept import evaluate_hand_crafted, keep_predictions
 from ipo.report.pages import report_stop, write_reports
 from ipo.runs.check import check
@@ -99,6 +99,8 @@ def prepare(
         what = f"method '{name}' is for one label an image, not for data.metric=map"
         raise ConfigError(what, remedy="Leave the metric out, or see `ipo baseline --list` for others")
     method.options_of(settings, settings.data.dataset, own)
+    if opened := opens_llm(name):
+        require_local(settings.llm, offline=settings.offline)
     listing = read_listing(settings.data, settings.seed)
     if resumption:
         require_same(resumption, listing_facts(listing))
@@ -110,15 +112,16 @@ def prepare(
     uses = method.uses_of(options, means, listing.dataset.name, settings.data.shots)
     patches = _patch_store(settings, clip) if method.needs_patches(options) else None
     method.check(task_texts(listing, clip, frozenset(uses or ())), options)
-    if asked:
-        means = Means(load_llm(settings.llm, offline=settings.offline), settings.llm, means.captioned)
+    if asked or opened:
+        llm = load_llm(settings.llm, offline=settings.offline, opened=opened)
+        means = Means(llm, settings.llm, means.captioned)
         method.ready(options, means)
     store = feature_store(settings.clip, clip, skip_unreadable=settings.data.skip_unreadable)
     protocol = load_task(listing, clip, store, patches)
     if patches is not None and (words := patches.announce(protocol.read_items())):
         say(words)
     job = Job(method, options, settings, listing, protocol, means, uses)
-    return replace(job, means=_with_captions(job, resumption)) if means.llm else job
+    return replace(job, means=_with_captions(job, resumption)) if asked else job
 
 
 def _patch_store(settings: Settings, clip: ClipModel) -> PatchStore:

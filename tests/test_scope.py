@@ -207,3 +207,9 @@ def test_a_file_of_start_templates_is_found_from_any_folder_and_missing_at_once(
     assert choose(settings.strategy).first(settings.search)[1:] == ("an etching of a <CLASS>.",)
     with pytest.raises(ConfigError, match=r"own\.txt"):
         make_settings(READERS["ipo"], None, chosen, {})
+
+
+def test_a_method_with_the_weights_of_an_llm_reads_where_it_is_and_not_how_it_is_asked():
+    reader = method_reader("rlprompt")
+    assert all(reader.reads(key) for key in ("llm.spec", "llm.device", "llm.dtype"))
+    assert not any(reader.reads(key) for key in ("llm.temperature", "llm.base_url", "captions.captioner", "strategy"))

@@ -24,20 +24,21 @@ from ipo.data.types import Item, UnlabelledItem
 from ipo.data.uses import USES, in_order, letters
 from ipo.errors import ConfigError
 from ipo.methods import FitRun, Fitted, Means, Method, find_method
-from ipo.registry import GROUP, LLM_GROUP, SEARCH
+from ipo.registry import GROUPS, SEARCH, opens_llm
 from ipo.scoring import ImageSet, evaluate_on
 from ipo.search.method import METHOD
 from ipo.search.strategy import NoOptions, available_strategies
 from ipo.task import BaseToNew, FewShotTask, HeldOut
 from tests.baselines.tiny import CLASSNAMES, NEW_NAMES, tiny_task
 from tests.fakes import FakeClip, ScriptedLLM, image_set
+from tests.llm.test_local import tiny_llm
 from tests.test_compare import trial, write_run
 from tests.test_fit import baseline, common, own_cache  # noqa: F401
 from tests.test_strategies import history_of, search_of, view_of
 
 OURS = sorted(
     entry.name
-    for group in (GROUP, LLM_GROUP)
+    for group in GROUPS
     for entry in entry_points(group=group)
     if entry.value.startswith(("ipo.", "ipo_baselines.")) and entry.name != SEARCH
 )
@@ -57,6 +58,7 @@ CASES: dict[str, list[Callable[[Path], dict]]] = {
     "tip-adapter": [lambda _: {"tune": True}, lambda _: {"fine_tune": True, "epochs": 1}],
     "lasp": [lambda _: {"virtual": "dataset"}, lambda _: {"alpha": 0, "virtual": "dataset"}],
     "sap": [lambda _: {"fusion": True}],
+    "rlprompt": [lambda _: {"validation": True}],
     "coop": [lambda _: {"augment": "cached", "crops": 2}, lambda _: {"class_specific": True}],
 }
 """Options beside the defaults under which a method is looked at too; a method may have defaults of its own here."""
@@ -146,9 +148,13 @@ def configured(method: Method, given: dict) -> object:
     return method.configure("tiny", 4, short | given)
 
 
+def means_of(name: str) -> Means:
+    return Means(tiny_llm()) if opens_llm(name) else Means()
+
+
 @pytest.mark.parametrize("name", OURS)
 def test_a_method_sees_what_it_says_and_says_what_it_sees(name, tmp_path):
-    method, means = find_method(name), Means()
+    method, means = find_method(name), means_of(name)
     assert method.uses is not None, "what it sees has to be declared"
     task = tiny_task(tmp_path)
     for case in [lambda _: {}, *CASES.get(name, [])]:
@@ -165,7 +171,7 @@ def test_what_is_not_declared_is_withheld_and_not_missed(name, tmp_path):
     uses = frozenset(method.uses_of(options, Means(), "tiny", 4))
     held_out = HeldOut("tiny", NEW_NAMES, (), tmp_path, None)
     protocol = BaseToNew(task, replace(held_out, classnames=CLASSNAMES), held_out, None)
-    quiet = FitRun(report=lambda _: None)
+    quiet = FitRun(report=lambda _: None, means=means_of(name))
     logits = [
         (fitted := method.fit(some, options, quiet)).predictors[fitted.headline].logits(task.train, CLASSNAMES)
         for some in (task, protocol.shown(uses))

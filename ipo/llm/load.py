@@ -27,15 +27,19 @@ _SMALL_MODEL = 700_000_000
 """Below so many parameters a model continues a pattern far better than it follows an instruction."""
 
 
-def load_llm(settings: LLMSettings, *, offline: bool, form: TextForm | None = None) -> LLM:
+def load_llm(settings: LLMSettings, *, offline: bool, form: TextForm | None = None, opened: bool = False) -> LLM:
     """The language model that `settings.spec` names; with a `form` it answers in such texts, and proposes no prompts.
+
+    `opened` is one of transformers, whose weights can be used.
 
     Raises `UnknownName` for a spec that is none, and `ModelError` when its weights cannot be had.
     """
+    if opened:
+        settings = settings.model_copy(update={"grammar": "free"})
     preset = _preset(settings, offline)
     if preset.spec.startswith(REMOTE):
         return _load_remote(preset, settings, offline, form)
-    return _load_local(preset, settings, offline, form)
+    return _load_local(preset, settings, offline, form, opened)
 
 
 def require_llm(settings: LLMSettings, *, offline: bool) -> Preset:
@@ -82,6 +86,13 @@ def remote_name(settings: LLMSettings, *, offline: bool) -> str | None:
 def is_remote(spec: str, *, offline: bool) -> bool:
     """Whether the spec names a model on a server. Raises `UnknownName` where it names none."""
     return _row(spec, offline).spec.startswith(REMOTE)
+
+
+def require_local(settings: LLMSettings, *, offline: bool) -> None:
+    """Raise `ConfigError` for a model on a server, whose weights nobody has here; and `UnknownName`."""
+    if is_remote(settings.spec, offline=offline):
+        what = "the method works with the weights of the language model, and this one is on a server"
+        raise ConfigError(what, where=settings.spec, remedy="Give a model on this machine, such as local-llama")
 
 
 def grammar_of(preset: Preset, settings: LLMSettings) -> Literal["free", "phrase"]:
@@ -158,11 +169,11 @@ def _require_no_server(settings: LLMSettings) -> None:
             raise ConfigError(what, where=settings.spec, remedy="Leave it out, or give openai:MODEL")
 
 
-def _load_local(preset: Preset, settings: LLMSettings, offline: bool, text: TextForm | None) -> LLM:
+def _load_local(preset: Preset, settings: LLMSettings, offline: bool, text: TextForm | None, opened: bool) -> LLM:
     _require_no_server(settings)
     source, label = _source(preset.spec, offline)
     if source.endswith(".gguf"):
-        if _has_llama_cpp():
+        if _has_llama_cpp() and not opened:
             return _load_llama_cpp(Path(source), label, preset, settings, text)
         from ipo.llm.local.dequantise import converted
 

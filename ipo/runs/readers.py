@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ipo.registry import SEARCH, asks_llm
+from ipo.registry import SEARCH, asks_llm, opens_llm
 
 
 @dataclass(frozen=True)
@@ -21,6 +21,7 @@ class Reader:
 
 _ANY_METHOD = ("data", "clip", "report", "seed", "tracker", "offline")
 _ASKING = ("llm", "captions")
+_OPENING = ("llm.spec", "llm.device", "llm.dtype")
 
 OPTIMIZE = Reader(SEARCH, (*_ANY_METHOD, *_ASKING, "search", "strategy"))
 BASELINE = Reader("ipo baseline", _ANY_METHOD)
@@ -51,4 +52,5 @@ def method_reader(method: str) -> Reader:
     """What a method reads of the settings beside its own options. Raises `UnknownName` where there is none such."""
     if method == SEARCH:
         return OPTIMIZE
-    return Reader(method, (*_ANY_METHOD, *(_ASKING if asks_llm(method) else ())))
+    own = _ASKING if asks_llm(method) else _OPENING if opens_llm(method) else ()
+    return Reader(method, (*_ANY_METHOD, *own))

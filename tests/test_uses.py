@@ -21,7 +21,7 @@ from ipo.comparison.trials import read_trials
 from ipo.config import SearchOptions, SearchSettings, StrategySettings
 from ipo.data.benchmarks.catalogue import CATALOGUE
 from ipo.data.types import Item, UnlabelledItem
-from ipo.data.uses import USES, in_order, letters
+from ipo.data.uses import USES, in_order, in_words, letters
 from ipo.errors import ConfigError
 from ipo.methods import FitRun, Fitted, Means, Method, find_method
 from ipo.registry import GROUPS, SEARCH, opens_llm
@@ -268,6 +268,7 @@ def test_a_method_that_declares_nothing_is_unknown_and_not_one_that_saw_nothing(
     assert OTHERS.uses_of(NoOptions(), Means(), "tiny", 4) is None
     declared = replace(OTHERS, uses=lambda *_: {"new_names", "labels"})
     assert declared.uses_of(NoOptions(), Means(), "tiny", 4) == ["labels", "new_names"]
+    assert [in_words(None), in_words([])] == ["not declared", "nothing beside the names of its classes"]
     assert [letters(None), letters([]), letters(["new_names", "labels"])] == ["?", "-", "LN"]
 
 
@@ -317,9 +318,12 @@ def test_results_record_what_was_seen_and_older_ones_are_unknown(tmp_path):
 def test_a_run_records_what_its_method_saw(common, tmp_path):  # noqa: F811
     coop = baseline("coop", *common, "--set", "epochs=1", "--out", tmp_path / "coop")
     assert coop["uses"] == ["labels"]
+    assert "It saw: labels of training images." in (tmp_path / "coop" / "result.md").read_text()
+    assert "<dd>labels of training images</dd>" in (tmp_path / "coop" / "report.html").read_text()
     search = ["--set", "strategy.name=random", "--set", "search.steps=1", "--set", "search.candidates=2"]
     found = baseline("ipo", *common, *search, "--out", tmp_path / "ipo")
     assert found["uses"] == ["labels"]
+    assert "The search saw: labels of training images." in (tmp_path / "ipo" / "history.md").read_text()
     own = {name: predictor["uses"] for name, predictor in found["predictors"].items() if "uses" in predictor}
     assert own == {
         "first": [],

@@ -44,6 +44,13 @@ def letters(uses: Iterable[Use] | None) -> str:
     return "".join(USES[use][0] for use in in_order(uses)) or NOTHING
 
 
+def in_words(uses: Iterable[Use] | None) -> str:
+    """What was seen, as a phrase."""
+    if uses is None:
+        return "not declared"
+    return ", ".join(USES[use][1] for use in in_order(uses)) or "nothing beside the names of its classes"
+
+
 def legend(shown: Iterable[str]) -> str:
     """What the letters in some cells mean, as one sentence."""
     cells = set(shown)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from ipo.comparison.names import target_names
 from ipo.comparison.trials import read_toml, with_domains
 from ipo.comparison.verdict import verdict
+from ipo.data.uses import in_words
 from ipo.errors import IpoError
 from ipo.prompt import METRIC_WORDS, HistoryEntry, text_key
 from ipo.registry import SEARCH
@@ -216,6 +217,7 @@ def page_values(folder: Path, pictures: bool = True) -> dict[str, Any]:
         "metric": METRIC_WORDS[result.metric] if result else "accuracy",
         "training": METRIC_WORDS[next((entry.score.metric for entry in history or () if entry.score), "accuracy")],
         "measured": measure(folder, found, predictions) if found else [],
+        "saw": in_words(result.uses) if result else "",
         "note": WEAK_MODEL_NOTES.get(run.get("clip", {}).get("name"), ""),
         "config": "\n".join(map(printable, read_text(folder / CONFIG_FILE).split("\n"))),
         "history": history,

@@ -188,6 +188,16 @@ def test_more_classes_may_come_and_nothing_else_may_change(tmp_path):
         describe(job(Writer(), "cupl"), tmp_path)
 
 
+def test_two_processes_do_not_write_into_one_folder(tmp_path):
+    def say(asked, seed, row):
+        with pytest.raises(RunError, match="another process writes descriptions here"):
+            describe(job(Writer()), tmp_path)
+        return "- x"
+
+    describe(job(Writer(say=say)), tmp_path)
+    describe(job(Writer(), names=("a",)), tmp_path)
+
+
 def test_a_folder_of_other_things_is_left_alone(tmp_path):
     (tmp_path / "photo.png").write_text("x")
     with pytest.raises(RunError, match=r"holds other things: photo\.png"):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -164,14 +165,20 @@ def _require_same(job: Describing, folder: Path) -> None:
         raise RunError(what, where=str(folder), remedy="Give another --out, or ask as before")
 
 
-def _locked(folder: Path) -> FileLock:
-    """The folder, made where it is not there, for this process alone."""
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Inside, the folder, made where it is not there, is this process's alone."""
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / LOCK_FILE)
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            what = "another process writes descriptions here"
-            raise RunError(what, where=str(folder), remedy="Wait for it, or end it") from None
-    return lock
+    lock = FileLock(folder / LOCK_FILE)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        what = "another process writes descriptions here"
+        raise RunError(what, where=str(folder), remedy="Wait for it, or end it") from None
+    except (OSError, RuntimeError) as error:  # the latter where a file system knows no locks
+        raise RunError(f"cannot write here: {error}", where=str(folder), remedy="Give another --out") from error
+    try:
+        yield
+    finally:
+        lock.release()

@@ -21,10 +21,11 @@ from torch.nn.functional import log_softmax
 from torch.utils.checkpoint import checkpoint
 
 from ipo.clip.base import ClipModel
+from ipo.errors import RunError
 from ipo.methods import FitRun, Fitted, Method
 from ipo.metrics import count_right
 from ipo.progress import track
-from ipo.scoring import ImageSet
+from ipo.scoring import ImageSet, Predictor
 from ipo.task import FewShotTask
 
 from .augment import TrainingFeatures
@@ -202,7 +203,21 @@ def _fitted(model: BayesianPredictor, parameters: Mapping[str, Tensor]) -> Fitte
         norm = float(learned["residual.mean"].norm())
         figures["residual"] = {"mean_norm": norm, "deviation_mean": float(spread.mean())}
     predictor = BayesianPredictor(model.clip, learned["context"], model.residual, model.noise, model.texts_at_once)
-    return Fitted({"bayesian": predictor}, learned, figures)
+    return Fitted({"bayesian": predictor}, {**learned, "noise": model.noise}, figures)
+
+
+def restore(
+    clip: ClipModel, _classnames: tuple[str, ...], options: BayesianOptions, learned: Mapping[str, Tensor]
+) -> Mapping[str, Predictor]:
+    """The predictor of a fit by what it learned. Raises `RunError` where an earlier version kept no noise."""
+    if "noise" not in learned:
+        raise RunError("an earlier version of ipo kept no noise of this fit", remedy="Make the run anew")
+    placed = {name: tensor.to(clip.device) for name, tensor in learned.items()}
+    residual = _residual(clip, options)
+    residual.load_state_dict({name: placed[f"residual.{name}"] for name in residual.state_dict()})
+    residual.to(clip.device, placed["context"].dtype).requires_grad_(False)
+    context, noise = placed["context"], placed["noise"]
+    return {"bayesian": BayesianPredictor(clip, context, residual, noise, options.texts_at_once)}
 
 
 METHOD = Method(
@@ -213,5 +228,6 @@ METHOD = Method(
     paper="Bayesian Prompt Learning for Image-Language Model Generalization, arXiv 2210.02390",
     published=published,
     check=require_context_fits,
+    restore=restore,
     uses=lambda *_: {"labels"},
 )

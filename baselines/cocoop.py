@@ -7,7 +7,7 @@ Shape legend: B batch, C classes, D feature width, M context vectors, N images, 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -19,7 +19,7 @@ from ipo.clip.base import ClipModel
 from ipo.methods import FitRun, Fitted, Method
 from ipo.metrics import count_right
 from ipo.progress import track
-from ipo.scoring import ImageSet
+from ipo.scoring import ImageSet, Predictor
 from ipo.task import FewShotTask
 
 from .augment import TrainingFeatures
@@ -106,6 +106,15 @@ def learn(name: str, task: FewShotTask, options: CoCoOpOptions, run: FitRun, lea
     return Fitted({name: predictor}, learned, {"reading": read_context(clip, learned["context"][0])})
 
 
+def restore(
+    clip: ClipModel, _classnames: tuple[str, ...], options: CoCoOpOptions, learned: Mapping[str, Tensor]
+) -> Mapping[str, Predictor]:
+    """The predictor of a fit by what it learned."""
+    net = meta_net(clip, seed=0).requires_grad_(False)
+    net.load_state_dict({name: learned[f"meta_net.{name}"] for name in net.state_dict()})
+    return {"cocoop": ConditionalPredictor(clip, learned["context"].to(clip.device), net, options.texts_at_once)}
+
+
 METHOD = Method(
     name="cocoop",
     summary="context vectors shifted by each image",
@@ -113,5 +122,6 @@ METHOD = Method(
     fit=fit,
     paper="Conditional Prompt Learning for Vision-Language Models, arXiv 2203.05557",
     check=require_context_fits,
+    restore=restore,
     uses=lambda *_: {"labels"},
 )

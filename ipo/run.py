@@ -29,6 +29,7 @@ from ipo.llm.base import PHRASE_FORMS, Usage
 from ipo.llm.load import load_llm, require_local
 from ipo.llm.phrases import word_lists
 from ipo.methods import LEARNED_FILE, FitRun, Fitted, Means, Method, find_method
+from ipo.predict.keep import keep_to_predict
 from ipo.registry import asks_llm, opens_llm
 from ipo.report.kept import evaluate_hand_crafted, keep_predictions
 from ipo.report.pages import report_stop, write_reports
@@ -206,6 +207,7 @@ def run(
         results = evaluate_fitted(job, fitted, fit.report)
         draws = {name: drawn_figures(one, job.protocol, results) for name, one in fitted.draws.items()}
         plain = evaluate_hand_crafted(job.protocol, fitted)
+        calibration = keep_to_predict(folder.path, job.method, fitted, job.protocol.task)
     except BaseException as error:
         report_stop(folder, error)
         raise
@@ -215,6 +217,7 @@ def run(
         save_tensors(folder.path / LEARNED_FILE, fitted.learned)
     correct = verdicts(job.protocol, results)
     result = with_draws(_result(job, fitted, results, usage, time.monotonic() - started), draws)
+    result = result.model_copy(update={"calibration": calibration})
     if fitted.chosen:
         by_map = result.metric == "map"
         figures = {name: one.resampled() for name, one in results.items()} if by_map else {}

@@ -17,6 +17,7 @@ COMMANDS = (
     "history",
     "evaluate",
     "baseline",
+    "classify",
     "compare",
     "verify",
     "doctor",

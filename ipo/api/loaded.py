@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ipo.api.arguments import Place, folder
 from ipo.api.table import Table
-from ipo.config import Settings
+from ipo.config import Device, Settings
 from ipo.errors import RunError
 from ipo.prompt import AnyScore, HistoryEntry, Score
 from ipo.runs.folder import RESULT_FILE, read_run, read_settings, require_run
 from ipo.runs.result import Result, read_result
+from ipo.screen import silence
 from ipo.search.history import History
 from ipo.search.record import HISTORY_FILE
+
+if TYPE_CHECKING:
+    from ipo.predict.classify import Classifier, Prediction
+    from ipo.predict.pictures import Source
 
 
 class Best(NamedTuple):
@@ -64,6 +70,7 @@ class Run:
         self.path: Path = folder(path)
         require_run(self.path)
         self._facts: dict[str, Any] = read_run(self.path)
+        self._classifiers: dict[Any, Classifier] = {}
 
     def __repr__(self) -> str:
         return f"Run({str(self.path)!r}, {self.method}, {self.status})"
@@ -129,6 +136,49 @@ class Run:
             return {name: value for name, value in asdict(row).items() if name != other}
 
         return Table(map(Candidate.of, self._history()), record, "candidate")
+
+    def predict(
+        self,
+        images: Source | Iterable[Source],
+        *,
+        none: bool = False,
+        classnames: Sequence[str] | None = None,
+        device: Device | None = None,
+        progress: bool = False,
+    ) -> Table[Prediction]:
+        """The class of each picture with its calibrated confidence and all probabilities.
+
+        `images` are paths, folders or PIL pictures. With `none` a picture for which no class is likely enough has no
+        class. A picture that cannot be read has an `error` and no class. `classnames` compete in the place of the run's
+        own, where its method can tell other classes, too.
+        """
+        with silence(not progress):
+            rows = tuple(self.predictions(images, none=none, classnames=classnames, device=device))
+        return Table(rows, lambda row: row.to_json(), "prediction")
+
+    def predictions(
+        self,
+        images: Source | Iterable[Source],
+        *,
+        none: bool = False,
+        classnames: Sequence[str] | None = None,
+        device: Device | None = None,
+    ) -> Iterator[Prediction]:
+        """What `predict` gives, one by one as they are made."""
+        from ipo.predict.pictures import pictures_of  # it imports torch
+
+        pictures = pictures_of(images)
+        return self.classifier(classnames, device).predictions(pictures, none=none)
+
+    def classifier(self, classnames: Sequence[str] | None = None, device: Device | None = None) -> Classifier:
+        """What predicts, kept for the next time. Raises `RunError` where the run cannot predict."""
+        from ipo.predict.classify import Classifier
+
+        key = (None if classnames is None else tuple(classnames), device)
+        if key not in self._classifiers:
+            own = self.classnames
+            self._classifiers[key] = Classifier.restore(self.path, self.settings, self.result, own, classnames, device)
+        return self._classifiers[key]
 
     def _history(self) -> History:
         path = self.path / HISTORY_FILE

@@ -12,6 +12,7 @@ import typer
 from ipo import __version__
 from ipo.cli import (
     baseline,
+    classify,
     compare,
     config,
     datasets,
@@ -52,6 +53,7 @@ app.command()(evaluate.evaluate)
 app.command()(export.export)
 app.command()(baseline.baseline)
 app.command()(describe.describe)
+app.command()(classify.classify)
 app.command()(compare.compare)
 app.command()(verify.verify)
 app.command()(config.config)

@@ -74,7 +74,7 @@ class Extraction:
         skip_unreadable: bool = False,
     ) -> None:
         self._clip, self._kind, self._workers, self._skip_unreadable = clip, kind, workers, skip_unreadable
-        self._batch = min(batch_size, _CPU_BATCH) if clip.device.type == "cpu" else batch_size
+        self._batch = images_at_once(clip, batch_size)
         self._hashes = ContentHashes(folder.parent / MEMORY_FILE)
         self.shards = Shards(folder, kind.shape, kind.dtype, json.dumps(asdict(clip.fingerprint), indent=2))
 
@@ -192,6 +192,11 @@ class ImageFeatureStore(Extraction):
         features = self.shards.gather(digests)
         self.require_numbers(features, [item.path for item in kept])
         return kept, features.to(self._clip.device)
+
+
+def images_at_once(clip: ClipModel, wanted: int) -> int:
+    """Images of a batch, which has one shape wherever features are made."""
+    return min(wanted, _CPU_BATCH) if clip.device.type == "cpu" else wanted
 
 
 def feature_store(settings: ClipSettings, clip: ClipModel, *, skip_unreadable: bool) -> ImageFeatureStore:

@@ -190,6 +190,21 @@ class Draws(Part):
     """By test set; `H` is one where there are new classes."""
 
 
+class Calibrated(Part):
+    """How the predictor that stands for the method becomes probabilities; see `ipo.predict.calibration`."""
+
+    temperature: Annotated[Finite, Field(gt=0)]
+    shots: Literal["training", "validation"]
+    """The shots that it was fitted on: validation shots for what was learned from the others, where there are any."""
+    level: Share
+    thresholds: list[Share]
+    """For each class of the fit the least probability with which a picture is taken for one of it."""
+    kept: Share
+    """Share of the shots that the thresholds let pass."""
+    caught: Share | None = None
+    """Share of them that are turned down where their class is not among the names."""
+
+
 class _Said(Part):
     reason: str
     text: str
@@ -246,6 +261,8 @@ class Result(Part):
     draws: dict[str, Draws] = {}
     """What chance alone does, by the name of what was drawn."""
     figures: dict[str, Any] = {}
+    calibration: Calibrated | None = None
+    """Of the predictor that stands for the method; None in runs of earlier versions."""
     strategy: str = ""
     """Of a search."""
     stopped: str = ""

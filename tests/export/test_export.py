@@ -302,7 +302,7 @@ def test_what_was_learned_goes_into_tensors_and_nowhere_else(place, clip, featur
 
 
 def test_what_depends_on_the_image_and_what_is_not_kept_is_refused_in_a_line(place, clip):
-    with pytest.raises(ConfigError, match="what 'cocoop' learned cannot be exported"):
+    with pytest.raises(ConfigError, match="class features of 'cocoop' depend on the image"):
         make_classifier(read_exported(place / "cocoop"), clip)
 
 

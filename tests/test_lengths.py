@@ -56,7 +56,7 @@ def llm(monkeypatch, tmp_path) -> ScriptedLLM:
     """Proposes a prompt that is too long with the long name, and one that fits."""
     script = ScriptedLLM([[TOO_LONG, "a drawing of a <CLASS>."]])
     monkeypatch.setenv("IPO_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr("ipo.run.load_llm", lambda settings, offline: script)
+    monkeypatch.setattr("ipo.run.load_llm", lambda *_, **__: script)
     for place in ("ipo.run", "ipo.fixed_prompts"):
         monkeypatch.setattr(f"{place}.load_clip", lambda settings, offline: StrictClip())
     return script

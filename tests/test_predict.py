@@ -46,7 +46,7 @@ def place(tmp_path_factory):
                 Image.fromarray(noisy).save(folder / f"{index}.png")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("IPO_CACHE", str(place / "cache"))
-        patch.setattr("ipo.run.load_llm", lambda settings, offline: ScriptedLLM(SCRIPT))
+        patch.setattr("ipo.run.load_llm", lambda *_, **__: ScriptedLLM(SCRIPT))
         common = {"dataset": place / "pictures", "shots": 12, "clip": f"local-dir:{place / 'model'}"}
         small = {"clip.workers": 0}
         search = small | {"search.english_only": False, "search.class_names_allowed": True}

@@ -63,7 +63,7 @@ def shop(monkeypatch, tmp_path) -> Shop:
     """Stands in for all models of a run but CLIP."""
     shop = Shop()
     monkeypatch.setenv("IPO_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr("ipo.run.load_llm", lambda settings, offline: shop)
+    monkeypatch.setattr("ipo.run.load_llm", lambda *_, **__: shop)
     for place in ("ipo.run", "ipo.fixed_prompts"):
         monkeypatch.setattr(f"{place}.load_clip", lambda settings, offline: SeeingClip())
     monkeypatch.setattr(

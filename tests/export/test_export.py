@@ -60,7 +60,7 @@ def place(tmp_path_factory):
                 Image.fromarray(random.integers(0, 255, (32, 32, 3), dtype=np.uint8)).save(folder / f"{index}.png")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("IPO_CACHE", str(place / "cache"))
-        patch.setattr("ipo.run.load_llm", lambda settings, offline: ScriptedLLM(SCRIPT))
+        patch.setattr("ipo.run.load_llm", lambda *_, **__: ScriptedLLM(SCRIPT))
         for method, own in (("ipo", None), ("zero-shot", None), *((name, {"epochs": 1}) for name in LEARNED)):
             job = running.prepare(method, settings(place), own)
             with running.start(job, place / method) as folder:

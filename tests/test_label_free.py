@@ -183,8 +183,9 @@ def test_a_strategy_that_looks_at_mistakes_is_refused_before_anything(strategy, 
     assert list(Path.cwd().iterdir()) == []
 
 
-@pytest.mark.parametrize("rule", LABEL_FREE)
-def test_a_whole_run_without_labels_has_its_own_controls_and_goes_on_to_the_same(rule, common, tmp_path):  # noqa: F811
+@pytest.mark.slow
+def test_a_whole_run_without_labels_has_its_own_controls_and_goes_on_to_the_same(common, tmp_path):  # noqa: F811
+    rule = "zpe"
     search = ["--set", "strategy.name=random", "--set", "search.steps=2", "--set", "search.candidates=3"]
     options = [*common, *search, "--set", f"search.select={rule}", "--set", "search.english_only=false"]
     result = baseline("ipo", *options, "--out", tmp_path / "run")

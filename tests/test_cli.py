@@ -25,6 +25,7 @@ COMMANDS = (
     "describe",
     "show",
     "report",
+    "serve",
     "tree",
     "config",
     "export",

@@ -13,7 +13,7 @@ PACKAGE = Path(ipo.__file__).parent
 LAYERS = [
     "screen", "packages", "errors", "store", "net", "progress", "config", "prompt", "naming", "seeds", "render", "data",
     "clip", "llm", "captions", "descriptions", "metrics", "scoring", "task", "draws", "registry", "methods", "search",
-    "runs", "comparison", "export", "predict", "report", "run", "fixed_prompts", "api", "cli", "__main__",
+    "runs", "comparison", "export", "predict", "report", "run", "fixed_prompts", "api", "serve", "cli", "__main__",
 ]  # fmt: skip
 MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
 

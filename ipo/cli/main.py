@@ -23,6 +23,7 @@ from ipo.cli import (
     history,
     optimize,
     report,
+    serve,
     show,
     verify,
 )
@@ -49,6 +50,7 @@ app.command()(history.history)
 app.command()(show.show)
 app.command()(show.tree)
 app.command()(report.report)
+app.command()(serve.serve)
 app.command()(evaluate.evaluate)
 app.command()(export.export)
 app.command()(baseline.baseline)

@@ -59,7 +59,7 @@ def candidate_row(entry: HistoryEntry, most: int) -> list[Any]:
     """`[step, accuracy or another metric in percent, loss, text, reason, by]`; no score is null, no reason is empty."""
     score = entry.score
     figures = [round(100 * score.value, 2), round(score.loss, 4)] if score else [None, None]
-    return [entry.step, *figures, cut(entry.text, most), cut(entry.reason or "", most), ""]
+    return [entry.step, *figures, cut(entry.text, most), cut(entry.reason or "", most), entry.by or ""]
 
 
 def cut(text: str, most: int) -> str:

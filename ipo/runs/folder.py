@@ -36,6 +36,7 @@ from ipo.runs.path import (
 )
 from ipo.store.disk import reason_of
 from ipo.store.files import checked, read_json, sweep, write_atomic, write_json
+from ipo.store.stop import forget_stop
 from ipo.store.toml import to_toml
 
 RESULT_FILE = "result.json"
@@ -90,6 +91,7 @@ class RunFolder:
         except (OSError, RuntimeError) as error:  # the latter where a file system knows no locks
             raise unwritable(path, error) from error
         sweep(path)
+        forget_stop(path)
 
     @classmethod
     def create(

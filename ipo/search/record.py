@@ -94,6 +94,14 @@ class Record:
         """The last step whose candidates are in the history; 0 after the first prompts, -1 before them."""
         return self.history.entries[-1].step if len(self.history) else -1
 
+    def next_place(self) -> tuple[int, int]:
+        """The step and place of a question more behind the last whole step. Raises `RunError` in the midst of one."""
+        step = max(1, self.last_step)
+        if self._pending is not None or any(asked > step for asked, _ in self._asked) or self.last_step < 0:
+            where = str(self.folder or HISTORY_FILE)
+            raise RunError("a step of the run is under way", where=where, remedy="Go on with the run first")
+        return step, sum(asked == step for asked, _ in self._asked)
+
     def replies(self, step: int, ask: int) -> list[Reply] | None:
         """The logged replies to a question of a step, or None where it has not been asked yet."""
         return list(self._asked[step, ask].replies) if (step, ask) in self._asked else None

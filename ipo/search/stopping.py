@@ -12,6 +12,7 @@ from ipo.prompt import HistoryEntry
 from ipo.screen import counted
 from ipo.search.history import History
 from ipo.search.record import Record
+from ipo.store.stop import stop_is_asked
 
 _EXAMPLES = 3
 _EXCERPT = 300
@@ -24,6 +25,8 @@ def stop_reason(limits: SearchSettings, record: Record, llm: str) -> str | None:
     spent = total_cost(llm, usage)
     if done >= limits.steps:
         return "the one step done" if limits.steps == 1 else f"all {limits.steps} steps done"
+    if record.folder is not None and stop_is_asked(record.folder):
+        return "a stop was asked for"
     if limits.patience and done - history.best().step >= limits.patience:
         return f"no better prompt in {counted(limits.patience, 'step')}"
     if limits.give_up and useless_steps(history) >= limits.give_up:

@@ -1,0 +1,1 @@
+"""Runs in a browser: a local page over all run folders."""

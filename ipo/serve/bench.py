@@ -18,6 +18,7 @@ from ipo.runs.facts import task_facts
 from ipo.runs.folder import RunFolder, read_run, read_settings
 from ipo.scoring import score_prompts
 from ipo.search.human import add_sentence, require_new
+from ipo.search.method import scored_on
 from ipo.search.propose import Checks, start_problem
 from ipo.search.record import Record
 from ipo.search.strategy import choose
@@ -80,7 +81,7 @@ class Bench:
         task = self._task_of(folder, settings)
         if problem := start_problem(prompt, Checks.of(settings.search, task.room, task.classnames, None)):
             raise RunError(f"the search would refuse it: {problem.reason}", remedy="Write it in another way")
-        (score,) = score_prompts(task.clip, [prompt], task.train, task.classnames)
+        (score,) = score_prompts(task.clip, [prompt], scored_on(task, settings.search), task.classnames)
         best = history.best().score
         assert best is not None
         return Tried(prompt.text, score, 100 * (score.value - best.value))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import html
 import json
+import os
 import re
 
 import pytest
@@ -19,6 +21,7 @@ from ipo.search.record import Record
 from ipo.search.stopping import stop_reason
 from ipo.serve.app import make_app
 from ipo.serve.guard import MOST_BYTES, access_for
+from ipo.store.files import append_rows
 from ipo.store.stop import STOP_FILE, ask_to_stop, stop_is_asked
 from tests.test_report_page import HOSTILE, Shape, full_run
 from tests.test_run import pictures, search, settings, shop  # noqa: F401  (fixtures)
@@ -187,6 +190,29 @@ def test_what_a_run_found_can_be_taken_along(runs):
     assert answer.headers["content-disposition"] == 'attachment; filename="prompt.txt"'
     assert client(runs).get("/export?run=one&to=exe").status_code == 404
     assert client(runs).get("/export?run=one&to=open_clip").status_code == 409
+
+
+def test_names_that_are_no_text_are_shown_and_open(runs):
+    os.rename(os.fsencode(runs / "one"), os.fsencode(runs) + b"/\xff<b>\x1b")
+    served = client(runs)
+    (address,) = re.findall(r'href="(/run\?run=[^"]*udcff[^"]*)"', served.get("/").text)
+    assert served.get(html.unescape(address)).status_code == 200
+
+
+def test_a_list_shows_what_has_changed(runs):
+    served = client(runs)
+    assert "b of a" in served.get("/").text
+    score = {
+        "accuracy": 0.9,
+        "loss": 1.0,
+        "low": 0.1,
+        "high": 0.9,
+        "margin": 0.0,
+        "fold_accuracy": 0.5,
+        "fold_loss": 1.0,
+    }
+    append_rows(runs / "one" / "history.jsonl", [{"id": 3, "step": 2, "text": "better <CLASS>.", "score": score}])
+    assert "better" in served.get("/").text
 
 
 def test_a_damaged_run_is_named_and_the_others_are_shown(runs):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ def find_runs(root: Path) -> dict[str, Path]:
     """
     if (root / RUN_FILE).is_file():
         return {root.resolve().name: root}
-    return dict(sorted((path.relative_to(root).as_posix(), path) for path in _search(root, _DEEPEST)))
+    return dict(sorted((printable(path.relative_to(root).as_posix()), path) for path in _search(root, _DEEPEST)))
 
 
 def _search(folder: Path, depth: int) -> Iterator[Path]:
@@ -85,7 +86,26 @@ def is_worked_on(folder: Path) -> bool:
 
 
 def summary(name: str, folder: Path) -> Summary:
-    """What a list says of a run; of a damaged one what is wrong with it."""
+    """What a list says of a run; of a damaged one what is wrong with it. Its files are read when they have changed."""
+    found = _summary(name, folder, _stamps(folder, RUN_FILE, HISTORY_FILE, RESULT_FILE))
+    return replace(found, status=status_of(folder, found.status))
+
+
+def _stamps(folder: Path, *names: str) -> tuple[tuple[int, int], ...]:
+    """What changes when one of these files does."""
+    found = []
+    for name in names:
+        try:
+            status = (folder / name).stat()
+            found.append((status.st_mtime_ns, status.st_size))
+        except OSError:
+            found.append((0, 0))
+    return tuple(found)
+
+
+@lru_cache(maxsize=1024)
+def _summary(name: str, folder: Path, stamps: tuple[tuple[int, int], ...]) -> Summary:
+    del stamps  # they say when what is kept is out of date
     try:
         run = read_run(folder)
         result = read_result(folder) if (folder / RESULT_FILE).exists() else None
@@ -95,7 +115,7 @@ def summary(name: str, folder: Path) -> Summary:
             "method": run.get("method", ""),
             "dataset": with_domains(run.get("dataset", ""), read_toml(folder)),
             "model": run.get("clip", {}).get("name", ""),
-            "status": status_of(folder, run.get("status", "")),
+            "status": run.get("status", ""),
             "best": best[0].text if best else "",
         }
         return Summary(
@@ -119,9 +139,15 @@ def main_figure(result: Result) -> str:
 
 
 def read_history(folder: Path) -> History | None:
-    """The history of a search; None for another method."""
+    """The history of a search, to look at; None for another method. It is read when its file has changed."""
     if not (folder / HISTORY_FILE).exists():
         return None
+    return _history(folder, _stamps(folder, HISTORY_FILE))
+
+
+@lru_cache(maxsize=4)
+def _history(folder: Path, stamps: tuple[tuple[int, int], ...]) -> History:
+    del stamps
     return History.read(read_settings(folder).search.select, folder / HISTORY_FILE)
 
 

@@ -193,7 +193,7 @@ def test_what_a_run_found_can_be_taken_along(runs):
 
 
 def test_names_that_are_no_text_are_shown_and_open(runs):
-    os.rename(os.fsencode(runs / "one"), os.fsencode(runs) + b"/\xff<b>\x1b")
+    (runs / "one").rename(runs / os.fsdecode(b"\xff<b>\x1b"))
     served = client(runs)
     (address,) = re.findall(r'href="(/run\?run=[^"]*udcff[^"]*)"', served.get("/").text)
     assert served.get(html.unescape(address)).status_code == 200

@@ -7,7 +7,8 @@ import hashlib
 import os
 import sqlite3
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
@@ -20,14 +21,14 @@ from torch import Tensor
 
 from ipo import run as running
 from ipo.clip.load import load_clip
-from ipo.clip.text.cache import open_text_cache
+from ipo.clip.text.cache import TextCache, open_text_caches
 from ipo.config import Settings, load_settings
 from ipo.errors import IpoError
-from ipo.llm.base import UNPAID, Reply
+from ipo.llm.base import UNPAID, Message, Reply, ReplyForm
 from ipo.runs.folder import RunFolder
 from ipo.runs.path import require_free
 from ipo.runs.resume import plan_resumption
-from tests.test_run import SeeingClip
+from tests.fakes import FakeClip
 
 ERRORS = (errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EIO)
 
@@ -88,15 +89,15 @@ class FailingDisk:
             yield self
 
 
-class RememberingClip(SeeingClip):
+class RememberingClip(FakeClip):
     """Keeps text features in the file of the run."""
 
-    cache: Any = None
+    cache: TextCache | None = None
 
-    def use_text_cache(self, path: Path) -> None:
-        self.cache = open_text_cache(self, path)  # type: ignore[arg-type]
+    def use_text_cache(self, path: Path | None) -> None:
+        self.cache = open_text_caches(self, path)[True]
 
-    def encode_texts(self, texts: Any) -> Tensor:
+    def encode_texts(self, texts: Sequence[str], unit: bool = True) -> Tensor:
         encode = super().encode_texts
         return encode(texts) if self.cache is None else self.cache.fetch(texts, encode)
 
@@ -104,9 +105,19 @@ class RememberingClip(SeeingClip):
 class SeededLLM:
     """Proposes prompts that the seed of the step decides; it captions, too."""
 
-    name, template, form, caption_tokens, spent = "seeded", "ipo.j2", "line", 300, UNPAID
+    name, template, caption_tokens, spent = "seeded", "ipo.j2", 300, UNPAID
+    form: ReplyForm = "line"
 
-    def generate(self, messages: Any, n: int, seed: int, **_: Any) -> list[Reply]:
+    def generate(
+        self,
+        messages: Sequence[Message],
+        n: int,
+        temperature: float,
+        max_tokens: int,
+        seed: int,
+        known: AbstractSet[str] = frozenset(),
+        unnamed: Sequence[str] = (),
+    ) -> list[Reply]:
         words = [hashlib.sha256(f"{seed} {index}".encode()).hexdigest()[:6] for index in range(n)]
         return [Reply(f"a {word} of a <CLASS>.", "line", "stop", 10, 5, 0.1) for word in words]
 

@@ -101,7 +101,7 @@ def test_a_method_is_fitted_and_prompts_are_tested(shop, pictures, tmp_path, cap
 
 
 MISTAKES = [
-    (lambda: ipo.optimize(dataste="x"), UnknownName, "Did you mean 'dataset'"),
+    (lambda: ipo.optimize(dataste="x"), UnknownName, "Did you mean 'dataset'"),  # type: ignore[call-arg]
     (lambda: ipo.optimize(offline=True), ConfigError, "no dataset is named"),
     (lambda: ipo.optimize(dataset="caltech", offline=True), UnknownName, "Did you mean 'caltech101'"),
     (lambda: ipo.optimize(dataset=".", settings={"search.stepz": 3}), ConfigError, "unknown key 'search.stepz'"),
@@ -158,4 +158,4 @@ def test_a_name_that_is_not_there_is_no_attribute():
         warnings.simplefilter("error")
         from ipo import run
 
-        assert run.prepare
+        assert callable(run.prepare)

@@ -182,7 +182,7 @@ def test_what_a_kill_left_behind_a_whole_step_is_removed(tmp_path: Path) -> None
     record.log_replies(1, 0, ASK, [reply("reply")] * 3, 1.0)
     (tmp_path / PENDING_FILE).write_bytes(left)
     again = Record.resume("accuracy", tmp_path, FIRST)
-    assert len(again.replies(1, 0)) == 3
+    assert len(again.replies(1, 0) or []) == 3
     assert not (tmp_path / PENDING_FILE).exists()
 
 
@@ -221,7 +221,9 @@ def test_replies_to_a_step_whose_forerunners_are_missing_are_an_error(tmp_path: 
         Record.resume("accuracy", tmp_path, FIRST)
 
 
-def test_captions_that_came_beside_a_slow_one_or_a_failure_are_kept(tmp_path: Path) -> None:
+def test_captions_that_came_beside_a_slow_one_or_a_failure_are_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The second image is answered last, and with an error."""
     paths = [item.path for item in draw_pictures(tmp_path / "pictures", 6)]
     pictures: list[str] = []
@@ -241,8 +243,8 @@ def test_captions_that_came_beside_a_slow_one_or_a_failure_are_kept(tmp_path: Pa
         return f"picture {number}"
 
     with serving(write) as server:
+        monkeypatch.setattr("ipo.captions.api.RETRIES", 0)
         captioner = Captioner(ApiDescriber("lmm", server.url), tmp_path / "cache")
-        captioner.describer._server.client.max_retries = 0
         with pytest.raises(LLMError):
             captioner.caption(paths)
         assert len(pictures) == 6

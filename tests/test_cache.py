@@ -79,7 +79,11 @@ def test_what_is_in_a_cache_that_cannot_be_written_is_used_and_what_is_new_goes_
     there.mkdir(parents=True)
     assert made_once(cache_place("models", "known"), lambda _: pytest.fail("made again")) == there
     assert caplog.records == []
-    new = made_once(cache_place("models", "new"), lambda folder: (folder / "a").write_text("b") and None)
+
+    def make(folder: Path) -> None:
+        (folder / "a").write_text("b")
+
+    new = made_once(cache_place("models", "new"), make)
     assert new.is_relative_to(scratch_folder())
     assert not write_cache(cache_folder() / "a", "b")
     assert cache_place("another").is_relative_to(scratch_folder())

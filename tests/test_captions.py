@@ -3,11 +3,14 @@
 import base64
 import io
 import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
 from PIL import Image
+from torch import Tensor
 from werkzeug import Response
 
 from ipo.captions import Captioner, make_captioner, pick_captions
@@ -16,11 +19,11 @@ from ipo.captions.base import MAX_CHARACTERS, Declined, clean
 from ipo.captions.local import load_local_describer
 from ipo.captions.looks import Look, Looks, read_looks
 from ipo.captions.offline import OfflineDescriber
-from ipo.clip.base import Fingerprint
 from ipo.config import CaptionSettings, ClipSettings
 from ipo.errors import ConfigError, DataError, LLMError, ModelError, RunError, UnknownName
 from ipo.llm.base import UNPAID, Spent
-from tests.clip.picture_clip import draw_pictures, thumbnail
+from tests.clip.picture_clip import draw_pictures
+from tests.fakes import FakeClip
 from tests.llm.raw_server import head, raw_serving
 from tests.llm.server import Interrupting, serving
 from tests.llm.test_load import drop_a_weight
@@ -32,11 +35,12 @@ CLIP = ClipSettings(device="cpu", workers=0)
 class ScriptedDescriber:
     """Says something that depends on the pixels; fails at the image number `fails`."""
 
-    def __init__(self, name="scripted", fails=10**6, says="seen {}"):
-        self.name, self.fails, self.says, self.asked = name, fails, says, []
+    def __init__(self, name: str = "scripted", fails: int = 10**6, says: str = "seen {}") -> None:
+        self.name, self.fails, self.says = name, fails, says
+        self.asked: list[Path] = []
         self.spent = UNPAID
 
-    def describe(self, images):
+    def describe(self, images: Sequence[Path]) -> Iterator[tuple[Path, str | LLMError]]:
         for path in images:
             if len(self.asked) == self.fails:
                 raise LLMError("the server is gone")
@@ -139,23 +143,21 @@ def test_the_draw_depends_on_the_seed_alone():
     assert len({tuple(pick_captions(captions, 20, words, seed)) for seed in range(5)}) == 5
 
 
-class TagClip:
+class TagClip(FakeClip):
     """Recognises every picture as the same three things."""
 
-    fingerprint = Fingerprint("tags", "0", "none")
-    preprocess = staticmethod(thumbnail)
-
-    def __init__(self, labels, sketched=0.0):
+    def __init__(self, labels: list[tuple[str, float]], sketched: float = 0.0) -> None:
+        super().__init__()
         self.labels, self.sketched = labels, sketched
 
-    def top_labels(self, pixels, count):
+    def top_labels(self, pixels: Tensor, count: int) -> list[list[tuple[str, float]]]:
         assert pixels.shape[1:] == (3, 8, 8)
         return [self.labels[:count]] * len(pixels)
 
-    def encode_images(self, pixels):
+    def encode_images(self, pixels: Tensor) -> Tensor:
         return torch.tensor([[1.0, 0.0]] * len(pixels))
 
-    def encode_texts(self, texts):
+    def encode_texts(self, texts: Sequence[str], unit: bool = True) -> Tensor:
         """What is usual, and more than that for sketches of the likeliest thing."""
         usual = {words: look.usual for look in read_looks().look for words in look.words}
         rows = []

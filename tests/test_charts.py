@@ -26,5 +26,6 @@ def test_steps_are_never_divided():
 
 def test_a_chart_places_dots_and_lines_on_the_same_scales():
     chart = make_chart(("t", "x", "y"), [(1, 2.0, "dot", False)], [("line", [(0, 1.0), (1, 2.0)])])
+    assert chart is not None
     assert (chart.dots[0].x, chart.dots[0].y) == (chart.lines[0][1][1].x, chart.lines[0][1][1].y)
     assert chart.path(chart.lines[0][1]).count(",") == 2

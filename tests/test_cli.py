@@ -2,10 +2,12 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer
 from PIL import Image, ImageDraw
+from typer.core import TyperGroup
 from typer.testing import CliRunner, Result
 
 from ipo.cli.main import app
@@ -43,15 +45,21 @@ def here(*arguments: str) -> Result:
     return CliRunner().invoke(app, list(arguments))
 
 
+def commands_of(group: typer.Typer) -> dict[str, Any]:
+    built = typer.main.get_command(group)
+    assert isinstance(built, TyperGroup)
+    return dict(built.commands)
+
+
 def test_every_command_has_help_with_examples():
-    commands = typer.main.get_command(app).commands
+    commands = commands_of(app)
     assert set(COMMANDS) == set(commands)
     for name, command in commands.items():
         assert "xample" in (command.help or "") or name == "datasets", f"{name} shows no example"
 
 
 def test_the_options_of_optimize_are_these():
-    command = typer.main.get_command(app).commands["optimize"]
+    command = commands_of(app)["optimize"]
     named = {text for option in command.params for text in (*option.opts, *option.secondary_opts)}
     assert {text for text in named if text.startswith("--")} == OPTIMIZE_OPTIONS
 

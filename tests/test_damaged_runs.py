@@ -140,7 +140,7 @@ def pictures(tmp_path, monkeypatch):
 
 
 def shown(run: Path, act: Callable[[Path], object]) -> IpoError | None:
-    return one_error(lambda: act(run))  # type: ignore[arg-type,return-value]
+    return one_error(lambda: act(run))  # type: ignore[arg-type]
 
 
 def compared(run: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from statistics import fmean
 from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from ipo.report.pages import legend, result_rows
 from ipo.runs import result as results
 from ipo.runs.result import read_result
 from ipo.scoring import ImageSet, PromptPredictor, evaluate_on
+from ipo.task import BaseToNew
 from tests.fakes import FakeClip, image_set
 from tests.test_fit import baseline, common, own_cache  # noqa: F401 (fixtures)
 
@@ -99,7 +101,7 @@ def test_a_draw_has_the_value_that_its_prompts_have_as_a_predictor(metric):
     prompts = tuple(map(Prompt, ("a <CLASS>", "the big <CLASS>", "my old <CLASS>", "<CLASS> on grass")))
     sets = ((0, 1), (2,), (1, 2, 3))
     protocol = SimpleNamespace(test_sets=lambda: {"base": SimpleNamespace(images=images, classnames=names)})
-    drawn = drawn_figures(Draws(clip, prompts, sets, "words"), protocol, {})["sets"]["base"]["values"]
+    drawn = drawn_figures(Draws(clip, prompts, sets, "words"), cast(BaseToNew, protocol), {})["sets"]["base"]["values"]
     alone = [PromptPredictor(clip, tuple(prompts[place] for place in chosen)) for chosen in sets]
     assert drawn == pytest.approx([evaluate_on(one, images, names).value for one in alone])
     assert len(set(drawn)) > 1
@@ -108,6 +110,7 @@ def test_a_draw_has_the_value_that_its_prompts_have_as_a_predictor(metric):
 def test_a_result_without_draws_is_read_and_one_with_wrong_ones_is_not(tmp_path):
     good = {"values": [0.5], "mean": 0.5, "low": 0.5, "high": 0.5, "percentile": 100.0}
     results.Draws.model_validate({"what": "x", "sets": {"base": good}})
-    for wrong in ({"percentile": 101.0}, {"values": []}, {"mean": 2.0}, {"low": float("nan")}):
+    mistakes: list[dict[str, Any]] = [{"percentile": 101.0}, {"values": []}, {"mean": 2.0}, {"low": float("nan")}]
+    for wrong in mistakes:
         with pytest.raises(ValueError, match=next(iter(wrong))):
             results.Draws.model_validate(json.loads(json.dumps({"what": "x", "sets": {"base": good | wrong}})))

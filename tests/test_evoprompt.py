@@ -7,10 +7,11 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from ipo.config import SearchOptions, SearchSettings, StrategySettings
+from ipo.config import SearchOptions, SearchSettings
 from ipo.errors import ConfigError, PromptError
 from ipo.llm.base import ReplyForm
 from ipo.prompt import HistoryEntry, Score
@@ -19,8 +20,8 @@ from ipo.search.loop import Search, estimate, optimize
 from ipo.search.record import Record
 from ipo.search.strategies.evoprompt_de import population
 from ipo.search.strategies.evoprompt_ga import draw_parents
-from ipo.search.strategy import choose, try_out
-from tests.fakes import ScriptedLLM
+from ipo.search.strategy import try_out
+from tests.fakes import ScriptedLLM, chosen
 from tests.test_strategy import search_with
 
 SINGLES = [[f"a {a} {b} <CLASS>."] for a in ("big", "small") for b in "abcdefgh"]
@@ -42,7 +43,7 @@ def entry(number: int, accuracy: float, step: int = 0, parent: int | None = None
     return HistoryEntry(number, step, f"a {number} <CLASS>.", parent, score)
 
 
-def evolution(name: str, folder: Path, texts: Sequence[Sequence[str]] = SINGLES, **options: object) -> Search:
+def evolution(name: str, folder: Path, texts: Sequence[Sequence[str]] = SINGLES, **options: Any) -> Search:
     return search_with(ScriptedLLM(texts), name, start=str(prompt_file(folder)), **options)
 
 
@@ -70,7 +71,7 @@ def test_a_step_asks_for_one_child_a_question_and_names_all_its_parents(name, tm
     assert [len(step) for step in steps_of(history)] == [3, 3, 3]
     for text, child in zip(asked(search), (entry for entry in history if entry.step), strict=True):
         shown = {entry.text for entry in history if entry.id < child.id and f": {entry.text}\n" in text}
-        assert shown == {history.entries[parent].text for parent in child.parents}
+        assert shown == {history.entries[parent].text for parent in child.parents or ()}
 
 
 @pytest.mark.parametrize("parents", ["wheel", "random", "tournament"])
@@ -175,8 +176,8 @@ def test_a_template_of_ones_own_replaces_the_strategys(name, tmp_path):
     run(replace(search, settings=settings))
     assert all(text.partition(":")[0] in ("2 of line", "3 of line", "4 of line") for text in asked(search))
     own.write_text("{{ parents }}")
-    strategy = StrategySettings(name=name, start=str(prompt_file(tmp_path)))
-    options = SearchOptions(search=SearchSettings(template=str(own)), strategy=strategy)
+    strategy = {"name": name, "start": str(prompt_file(tmp_path))}
+    options = SearchOptions.model_validate({"search": {"template": str(own)}, "strategy": strategy})
     with pytest.raises(ConfigError, match="unknown variable"):
         try_out(options, False, "ipo.j2", "line")
 
@@ -184,24 +185,24 @@ def test_a_template_of_ones_own_replaces_the_strategys(name, tmp_path):
 @pytest.mark.parametrize("name", STRATEGIES)
 def test_the_eighty_come_after_the_first_prompts_each_once(name):
     settings = SearchSettings(first_prompts=("a blob of a <CLASS>", "A photo of a <CLASS>"))
-    first = choose(StrategySettings(name=name)).first(settings)
+    first = chosen(name).first(settings)
     assert first[:2] == settings.first_prompts
     assert len(first) == 81, "`a photo of a` is one of the 80"
-    assert choose(StrategySettings(name=name, start=80)).first(settings) == first
+    assert chosen(name, start=80).first(settings) == first
 
 
 def test_prompts_to_start_from_that_cannot_be_used_are_refused_by_their_place(tmp_path):
     path = tmp_path / "own.txt"
     with pytest.raises(ConfigError, match="no such file"):
-        choose(StrategySettings(name="evoprompt-ga", start=str(path)))
+        chosen("evoprompt-ga", start=str(path))
     path.write_text("a <CLASS>.\na dog.\n")
     with pytest.raises(PromptError, match=r"own\.txt:2"):
-        choose(StrategySettings(name="evoprompt-ga", start=str(path)))
+        chosen("evoprompt-ga", start=str(path))
     path.write_text("a <CLASS>.\nA <CLASS>\na photo of a <CLASS>.\n")
     with pytest.raises(ConfigError, match="4 prompts at least, and 2 can be used"):
-        choose(StrategySettings(name="evoprompt-de", start=str(path))).first(SearchSettings())
+        chosen("evoprompt-de", start=str(path)).first(SearchSettings())
     with pytest.raises(ConfigError, match="population"):
-        choose(StrategySettings(name="evoprompt-de", population=3))
+        chosen("evoprompt-de", population=3)
 
 
 @pytest.mark.parametrize("name", STRATEGIES)

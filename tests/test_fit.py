@@ -8,6 +8,7 @@ import sys
 import tomllib
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -48,7 +49,7 @@ UNTIMED = {"seconds": 0, "evaluation_seconds": 0, "usage": 0}
 """What two equal runs may differ in."""
 
 
-def baseline(*arguments: object) -> dict:
+def baseline(*arguments: object) -> dict[str, Any]:
     result = CliRunner().invoke(app, ["baseline", *map(str, arguments), "--json"])
     if result.exception is not None:
         raise result.exception

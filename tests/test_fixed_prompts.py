@@ -1,9 +1,11 @@
 """`ipo verify`: agreement within half a point, and silence about what cannot be compared."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from torch import Tensor
 from typer.testing import CliRunner
 
 from ipo.cli.main import app
@@ -11,7 +13,9 @@ from ipo.config import DataSettings
 from ipo.data.benchmarks.catalogue import CATALOGUE
 from ipo.data.fewshot import class_half
 from ipo.data.load import load_dataset
+from ipo.data.types import Item
 from ipo.fixed_prompts import TOLERANCE, Verdict, not_comparable, published_figures, read_datasets, verify_dataset
+from ipo.task import FeatureStore
 from tests.data.builders import class_tree, picture, split_file
 from tests.fakes import FakeClip
 
@@ -19,13 +23,13 @@ NAMES = ("ant", "bee", "cow", "dog")
 MODEL = "ViT-B-16-quickgelu/openai"
 
 
-class Store:
+class Store(FeatureStore):
     """Features of an image are the text features of its true class name, or of the next class for each third image."""
 
     def __init__(self, clip: FakeClip) -> None:
         self.clip = clip
 
-    def load(self, items):
+    def load(self, items: Sequence[Item]) -> tuple[tuple[Item, ...], Tensor]:
         names = list(dict.fromkeys(item.path.parent.name for item in items))
         shown = [names[(item.label + (index % 3 == 0)) % len(names)] for index, item in enumerate(items)]
         return tuple(items), self.clip.encode_texts(shown)
@@ -54,7 +58,7 @@ def root(tmp_path: Path) -> Path:
 def test_each_published_figure_stands_beside_ours(root):
     clip, data = FakeClip(), DataSettings(root=root)
     dataset = load_dataset("food101", root)
-    verdicts = list(verify_dataset(*read_datasets(["food101"], data, seed=1), clip, Store(clip)))
+    verdicts = list(verify_dataset(read_datasets(["food101"], data, seed=1)[0], clip, Store(clip)))
     rows = published_figures()["food101"]
     assert [(v.prompt, v.half) for v in verdicts] == [(row["prompt"], half) for half in ("base", "new") for row in rows]
     assert [v.expected for v in verdicts] == [row[half] for half in ("base", "new") for row in rows]

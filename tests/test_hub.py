@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import shutil
 import sys
 import time
 from _thread import interrupt_main
@@ -262,7 +263,7 @@ def test_a_proxy_of_no_use_is_named_without_its_password(server, monkeypatch, va
 def test_a_full_disk_is_told_before_the_first_byte_and_at_any_later_one(server, monkeypatch, tmp_path) -> None:
     usage = namedtuple("usage", "total used free")
     with monkeypatch.context() as patch:
-        patch.setattr(hub.shutil, "disk_usage", lambda path: usage(0, 0, 1000))
+        patch.setattr(shutil, "disk_usage", lambda path: usage(0, 0, 1000))
         line = failing()
     assert "the disk is full" in line
     assert "HF_HOME" in line

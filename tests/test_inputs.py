@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,7 @@ from ipo.store import inputs
 from ipo.store.toml import read_toml
 from ipo_baselines.zero_shot import SelectOptions, ZeroShotOptions
 
-READERS = {
+READERS: dict[str, Callable[[Path], object]] = {
     "toml": read_toml,
     "class names": read_map,
     "split file": lambda path: read_split_file(path, path.parent),

@@ -11,6 +11,7 @@ def test_a_run_keeps_what_each_image_was_taken_for_and_some_thumbnails(shop, pic
     run = tmp_path / "run"
     result = search(settings(pictures), run)
     kept, correct = read_predictions(run), json.loads((run / "correct.json").read_text())
+    assert kept is not None
     for name in result["predictors"]:
         assert "".join("01"[hit] for hit in kept.correct(name, "base")) == correct[name]["base"]
     assert kept.before == "hand-crafted"

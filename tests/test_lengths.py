@@ -1,14 +1,17 @@
 """Whether texts fit CLIP with every class name that is tested, and that this is known before anything is paid for."""
 
 import json
+from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import Tensor
 
 from ipo import fixed_prompts
 from ipo import run as running
@@ -23,12 +26,14 @@ from ipo.runs.facts import listing_facts
 from ipo.runs.folder import RunFolder
 from ipo.runs.result import to_json
 from ipo.runs.resume import plan_resumption
+from ipo.scoring import PromptPredictor
 from ipo.task import load_task
 from ipo_baselines.contexts import encode_context, require_context_fits
 from tests.baselines.tiny import CLASSNAMES, NEW_NAMES, TinyClip, tiny_task
 from tests.clip.tiny_openclip import tiny_module, tiny_openclip
 from tests.fakes import FakeClip, ScriptedLLM
-from tests.test_run import SeeingClip, resume
+from tests.test_run import resume
+from tests.test_task import RecordingStore
 
 LONG = "great white shark of the south"
 FITS = "a photo of a <CLASS>."
@@ -37,18 +42,18 @@ LIMIT = 12
 """Tokens with start and end: room for `FITS` with `LONG`, and for `TOO_LONG` with any other name."""
 
 
-class StrictClip(SeeingClip):
+class StrictClip(FakeClip):
     """Reads twelve tokens, and says so as the real ones do."""
 
     def __init__(self) -> None:
         super().__init__()
         self.context_length = LIMIT
 
-    def encode_texts(self, texts):
+    def encode_texts(self, texts: Sequence[str], unit: bool = True) -> Tensor:
         for text in texts:
             if self.token_count(text) > self.context_length:
                 raise PromptError(f"text of {self.token_count(text)} tokens exceeds the {self.context_length}")
-        return super().encode_texts(texts)
+        return super().encode_texts(texts, unit)
 
 
 @pytest.fixture
@@ -86,7 +91,7 @@ def settings(pictures: Path, targets: tuple[str, ...] = (), **search: object) ->
     )
 
 
-def run(chosen: Settings, path: Path) -> dict:
+def run(chosen: Settings, path: Path) -> dict[str, Any]:
     job = running.prepare("ipo", chosen)
     with running.start(job, path) as folder:
         return to_json(running.run(job, folder))
@@ -149,7 +154,7 @@ def test_what_is_tested_for_sure_is_measured_before_the_llm_and_pictures(
 def test_names_are_measured_before_a_single_picture_is_read(tmp_path):
     pictures = make_pictures(tmp_path / "own", d=" ".join(["long"] * 11))
     with pytest.raises(DataError, match="class name is too long"):
-        load_task(read_listing(settings(pictures).data, seed=1), StrictClip(), store=None)
+        load_task(read_listing(settings(pictures).data, seed=1), StrictClip(), RecordingStore(StrictClip()))
 
 
 def test_controls_that_do_not_fit_are_left_out_and_refused_where_none_is_left(llm, tmp_path, capsys):
@@ -235,7 +240,9 @@ def test_methods_of_80_prompts_use_those_that_fit(tmp_path):
     for name in ("ensemble-7", "ensemble-80", "select-80"):
         method = find_method(name)
         fitted = method.fit(task, method.configure("tiny", 4), FitRun(report=told.append))
-        assert all(task.room.prompt_excess(prompt) is None for prompt in fitted.predictors[name].prompts)
+        predictor = fitted.predictors[name]
+        assert isinstance(predictor, PromptPredictor)
+        assert all(task.room.prompt_excess(prompt) is None for prompt in predictor.prompts)
         assert "prompts left out: too long with some class name" in told.pop(0)
         told.clear()
     clip.context_length = 3

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from ipo.errors import ConfigError
+from ipo.llm.base import ReplyForm
 from ipo.prompt import HistoryEntry, Score
 from ipo.search.meta_prompt import build_messages
 
@@ -19,7 +20,10 @@ HISTORY = [entry(0, "a photo of a <CLASS>.", 42 / 51, 1.23456), entry(1, "a draw
 
 
 def text_of(
-    template: str = "ipo.j2", history: list[HistoryEntry] = HISTORY, captions: list[str] = CAPTIONS, form: str = "sides"
+    template: str = "ipo.j2",
+    history: list[HistoryEntry] = HISTORY,
+    captions: list[str] = CAPTIONS,
+    form: ReplyForm = "sides",
 ) -> str:
     (message,) = build_messages(template, history, captions, form)
     assert message.role == "user"
@@ -65,7 +69,7 @@ def test_no_dataset_is_named() -> None:
     ("form", "there", "absent"),
     [("sides", '"before"', "<INS>"), ("free", "<INS>", "before"), ("line", "one line", "<INS>")],
 )
-def test_the_request_fits_the_form_of_the_reply(form: str, there: str, absent: str) -> None:
+def test_the_request_fits_the_form_of_the_reply(form: ReplyForm, there: str, absent: str) -> None:
     request = text_of(form=form).partition("Write one new prompt")[2]
     assert there in request
     assert absent not in request

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,12 +24,12 @@ from ipo.data.fewshot import class_half, draw_shots
 from ipo.data.load import load_dataset
 from ipo.data.types import Dataset, Item
 from ipo.errors import ConfigError, DataError, IpoError
-from ipo.prompt import HistoryEntry, Prompt
+from ipo.prompt import HistoryEntry, MapScore, Prompt
 from ipo.runs.result import read_result
 from ipo.scoring import ImageSet, PromptPredictor, evaluate_on, score_prompts
 from tests.data.builders import picture, text
 from tests.fakes import FakeClip
-from tests.test_run import SeeingClip, Shop
+from tests.test_run import Shop
 
 
 def table(folder: Path, *lines: str, head: str = "path,label") -> Path:
@@ -169,7 +170,7 @@ def test_classes_without_images_are_left_out_of_the_mean_and_named():
     found = evaluate_on(PromptPredictor(clip, (Prompt("<CLASS>"),)), images, ["a", "b", "c"])
     assert found.per_class[2] is None
     assert found.absent == ("c",)
-    assert found.value == pytest.approx(sum(found.per_class[:2]) / 2)
+    assert found.value == pytest.approx(sum(value or 0.0 for value in found.per_class[:2]) / 2)
     assert found.figures() == {"map": found.value, "low": found.low, "high": found.high, "n": 3, "absent": ["c"]}
     assert found.low <= found.value <= found.high
 
@@ -181,10 +182,11 @@ def test_a_score_is_the_mean_average_precision_and_of_single_labels_the_loss_is_
     score = score_prompts(clip, [Prompt("a <CLASS>")], ImageSet(items_with(*rows), features), names)[0]
     single = ImageSet(tuple(Item(Path(f"{n}.png"), row[0]) for n, row in enumerate(rows)), features)
     other = score_prompts(clip, [Prompt("a <CLASS>")], single, names)[0]
+    assert isinstance(score, MapScore)
     assert (score.metric, other.metric) == ("map", "accuracy")
     assert score.loss == pytest.approx(other.loss, abs=2e-6)
     logits = PromptPredictor(clip, (Prompt("a <CLASS>"),)).logits(single, names)
-    each = [brute_force(logits[:, c].tolist(), [row == (c,) for row in rows]) for c in range(3)]
+    each = [brute_force(logits[:, c].tolist(), [row == (c,) for row in rows]) or 0.0 for c in range(3)]
     assert score.map == pytest.approx(sum(each) / 3, abs=1e-6)
 
 
@@ -195,12 +197,12 @@ def test_labels_of_an_image_share_its_weight_in_the_loss():
 
 
 def test_a_score_is_read_back_as_it_was_written_and_another_one_is_damage():
-    row = {"id": 0, "step": 0, "text": "a <CLASS>", "score": {"map": 0.5, "loss": 1.0, "low": 0.4, "high": 0.6}}
-    row["score"]["classes"] = 3
+    score = {"map": 0.5, "loss": 1.0, "low": 0.4, "high": 0.6, "classes": 3}
+    row = {"id": 0, "step": 0, "text": "a <CLASS>", "score": score}
     assert HistoryEntry.from_json(row).to_json() == row
     for broken in ({"map": 0.7}, {"classes": 0}, {"loss": -1.0}, {"accuracy": 0.5}):
         with pytest.raises(ValueError, match=r"map|loss|score|mean"):
-            HistoryEntry.from_json(row | {"score": row["score"] | broken})
+            HistoryEntry.from_json(row | {"score": score | broken})
 
 
 @pytest.fixture
@@ -209,7 +211,7 @@ def shop(monkeypatch, tmp_path) -> Shop:
     monkeypatch.setenv("IPO_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr("ipo.run.load_llm", lambda settings, offline: shop)
     for place in ("ipo.run", "ipo.fixed_prompts"):
-        monkeypatch.setattr(f"{place}.load_clip", lambda settings, offline: SeeingClip())
+        monkeypatch.setattr(f"{place}.load_clip", lambda settings, offline: FakeClip())
     return shop
 
 
@@ -333,7 +335,7 @@ def test_a_class_that_no_test_image_has_is_named_under_the_table(shop, photos, t
 def test_what_cannot_do_with_several_labels_refuses_before_data_are_read(method, changes, words, photos, monkeypatch):
     monkeypatch.setattr("ipo.run.read_listing", lambda *_: pytest.fail("data are read"))
     monkeypatch.setattr("ipo.runs.check.require_there", lambda *_: None)
-    values: dict = {"data": {"dataset": f"csv:{photos}", "metric": "map"}}
+    values: dict[str, Any] = {"data": {"dataset": f"csv:{photos}", "metric": "map"}}
     for key, value in changes.items():
         section, _, name = key.partition(".")
         values.setdefault(section, {})[name] = value

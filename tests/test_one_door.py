@@ -71,9 +71,10 @@ def is_guarded(node: ast.AST, parents: Parents) -> bool:
             before = place.items[: place.items.index(child)] if isinstance(child, ast.withitem) else place.items
             if any(map(guards, before)):
                 return True
-        tried = isinstance(place, ast.Try) and child in place.body
-        if tried and any(names_in(handler.type) & CAUGHT for handler in place.handlers):
-            return True
+        if isinstance(place, ast.Try) and child in place.body:
+            caught = [names_in(handler.type) for handler in place.handlers if handler.type]
+            if any(names & CAUGHT for names in caught):
+                return True
         child, place = place, parents.get(place)
     return False
 
@@ -97,7 +98,7 @@ def unguarded(source: str) -> Iterator[str]:
     tree = ast.parse(source)
     parents = {child: parent for parent in ast.walk(tree) for child in ast.iter_child_nodes(parent)}
     calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and writes(node)]
-    left = [(node, node) for node in calls if not is_guarded(node, parents)]
+    left: list[tuple[ast.AST, ast.Call]] = [(node, node) for node in calls if not is_guarded(node, parents)]
     seen = set()
     while left:
         node, call = left.pop()

@@ -7,14 +7,14 @@ import pytest
 
 from ipo.clip.lengths import TextRoom
 from ipo.config import LLMSettings, SearchSettings
-from ipo.llm.base import Spent
+from ipo.llm.base import Spent, Usage
 from ipo.llm.prices import cost
 from ipo.metrics import accuracy
-from ipo.prompt import Prompt
+from ipo.prompt import HistoryEntry, Prompt, Score
 from ipo.scoring import PromptPredictor, score_prompts, text_features
 from ipo.search.ensemble import greedy_ensemble
 from ipo.search.loop import Search, optimize
-from ipo.search.record import Record, Usage
+from ipo.search.record import Record
 from ipo.search.stopping import total_cost
 from ipo.seeds import step_seed
 from tests.fakes import FakeClip, ScriptedLLM, image_set
@@ -27,7 +27,12 @@ SCRIPT = [
 ]
 
 
-def make_search(llm: ScriptedLLM, **settings) -> Search:
+def score_of(entry: HistoryEntry) -> Score:
+    assert isinstance(entry.score, Score)
+    return entry.score
+
+
+def make_search(llm: ScriptedLLM | None, **settings) -> Search:
     clip = FakeClip()
     return Search(
         settings=SearchSettings(steps=3, candidates=3, **settings),
@@ -49,8 +54,8 @@ def test_every_reply_becomes_one_entry_scored_or_with_a_reason():
     assert [entry.id for entry in record.history] == list(range(10))
     assert [entry.step for entry in record.history] == [0, 1, 1, 1, 2, 2, 2, 3, 3, 3]
     reasons = {entry.text: entry.reason for entry in record.history.rejects()}
-    assert reasons["a photo of a <CLASS>"].startswith("duplicate")
-    assert reasons["A DRAWING of a <CLASS>"].startswith("duplicate")
+    assert str(reasons["a photo of a <CLASS>"]).startswith("duplicate")
+    assert str(reasons["A DRAWING of a <CLASS>"]).startswith("duplicate")
     assert "no slot here" in reasons
     assert "a <CLASS> and a <CLASS>" in reasons
     assert all((entry.score is None) != (entry.reason is None) for entry in record.history)
@@ -61,7 +66,7 @@ def test_each_score_is_that_of_its_own_prompt_over_all_images():
     optimize(search, record)
     for entry in record.history.scored():
         logits = PromptPredictor(search.clip, (Prompt(entry.text),)).logits(search.images, CLASSNAMES)
-        assert entry.score.accuracy == pytest.approx(accuracy(logits, search.images.labels), abs=1e-6)
+        assert score_of(entry).accuracy == pytest.approx(accuracy(logits, search.images.labels), abs=1e-6)
 
 
 def test_scores_in_a_batch_equal_scores_one_by_one():
@@ -77,7 +82,7 @@ def test_the_meta_prompt_shows_the_best_prompts_and_the_parent_is_the_best_shown
     optimize(make_search(llm, history=1), record)
     for step in (1, 2, 3):
         before = [entry for entry in record.history.scored() if entry.step < step]
-        best = max(before, key=lambda e: (e.score.accuracy, -e.score.loss, -e.id))
+        best = max(before, key=lambda e: (score_of(e).accuracy, -score_of(e).loss, -e.id))
         content = llm.asked[step - 1][0][0].content
         assert best.text in content
         assert all(entry.text not in content for entry in before if entry.id != best.id)
@@ -178,7 +183,9 @@ def test_what_captions_took_counts_towards_the_limits_and_again_after_a_resume(t
 
 def test_the_cost_is_that_of_the_llm_and_of_the_captions():
     captions = Spent("openai:gpt-4o", 10**6, 10**6)
-    own, paid = cost("gpt-4o-mini", 10**6, 10**6), cost("gpt-4o", 10**6, 10**6)
+    own, paid = (cost(name, 10**6, 10**6) for name in ("gpt-4o-mini", "gpt-4o"))
+    assert own is not None
+    assert paid is not None
     usage = Usage(prompt_tokens=10**6, completion_tokens=10**6)
     assert total_cost("openai:gpt-4o-mini", usage) == own
     assert total_cost("openai:gpt-4o-mini", replace(usage, captions=captions)) == pytest.approx(own + paid)
@@ -224,9 +231,10 @@ def test_the_ensemble_starts_with_the_best_and_never_scores_worse():
     best = record.history.best()
     assert members[0] == best
     assert len({entry.id for entry in members}) == len(members) <= 3
-    assert record.history.rule(score) >= record.history.rule(best.score)
+    assert record.history.rule(score) >= record.history.rule(score_of(best))
     predictor = PromptPredictor(search.clip, tuple(Prompt(entry.text) for entry in members))
     logits = predictor.logits(search.images, CLASSNAMES)
+    assert isinstance(score, Score)
     assert score.accuracy == pytest.approx(accuracy(logits, search.images.labels), abs=1e-6)
 
 

@@ -20,8 +20,8 @@ def run_of(seed, images, correct):
 
 def interval(ours, theirs, images, seed=0):
     """The interval over several seeds; `images` are the test images of each, their rows are its verdicts."""
-    sides = [[run_of(index, own, side[index][own]) for index, own in enumerate(images)] for side in (ours, theirs)]
-    return paired_differences(*sides, seed=seed, resamples=300)["base"]
+    one, other = ([run_of(index, own, side[index][own]) for index, own in enumerate(images)] for side in (ours, theirs))
+    return paired_differences(one, other, seed=seed, resamples=300)["base"]
 
 
 def test_images_in_two_test_sets_have_one_weight():

@@ -2,23 +2,25 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from ipo.clip.lengths import TextRoom
 from ipo.config import SearchSettings
-from ipo.llm.base import Reply
+from ipo.llm.base import Reply, ReplyForm
 from ipo.prompt import Prompt
 from ipo.search.propose import Checks, Reject, accept, parse_reply
 from tests.fakes import FakeClip, ScriptedLLM
 
 
-def reply(text: str, form: str = "line", reason: str = "stop", error: str | None = None) -> Reply:
+def reply(text: str, form: ReplyForm = "line", reason: str = "stop", error: str | None = None) -> Reply:
     return Reply(text, form, reason, error=error)
 
 
-def checks(**changes: object) -> Checks:
-    return Checks(**({"room": TextRoom.of(FakeClip(), ["sea lion"])} | changes))
+def checks(**changes: Any) -> Checks:
+    return replace(Checks(TextRoom.of(FakeClip(), ["sea lion"])), **changes)
 
 
 def kinds(verdicts: Sequence[Prompt | Reject]) -> list[str]:
@@ -103,6 +105,7 @@ def test_unlikely_prompts_are_rejected_by_one_call_over_those_that_pass_the_rest
     texts = ["a photo of a <CLASS>.", "no slot.", "a <CLASS> of a."]
     verdicts = accept([reply(text) for text in texts], set(), checks(min_likelihood=-2.0, likelihood=likelihood))
     assert kinds(verdicts) == ["accepted", "no prompt", "unlikely"]
+    assert isinstance(verdicts[2], Reject)
     assert verdicts[2].reason == "unlikely: -3.00 nats a token, the bound is -2.0"
     assert asked == [[texts[0], texts[2]]]
 
@@ -200,12 +203,12 @@ def test_what_is_accepted_is_a_sentence_around_one_class_name(text: str, reason:
 )
 def test_quotation_marks_around_the_whole_are_no_part_of_a_prompt(written: str, read: str) -> None:
     sides = written.partition("<CLASS>")
-    for form, text in (
-        ("line", written),
-        ("free", f"<INS>{written}</INS>"),
-        ("sides", json.dumps({"before": sides[0], "after": sides[2]})),
+    for answer in (
+        reply(written),
+        reply(f"<INS>{written}</INS>", "free"),
+        reply(json.dumps({"before": sides[0], "after": sides[2]}), "sides"),
     ):
-        assert getattr(parse_reply(reply(text, form)), "text", None) == read
+        assert getattr(parse_reply(answer), "text", None) == read
 
 
 def test_shape_and_length_count_whatever_the_language() -> None:

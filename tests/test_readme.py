@@ -3,13 +3,12 @@
 import re
 from pathlib import Path
 
-import typer
-
 from ipo.cli.main import app
 from ipo.config import load_settings, parse_assignments
 from ipo.methods import find_method
 from ipo.registry import available_methods
 from ipo.search.strategy import available_strategies, find_strategy
+from tests.test_cli import commands_of
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -33,7 +32,7 @@ def test_every_module_is_in_the_tree():
 
 
 def test_the_examples_use_commands_and_options_that_exist():
-    commands = typer.main.get_command(app).commands
+    commands = commands_of(app)
     lines = re.findall(r"^ipo (\w+)(.*)$", README, flags=re.MULTILINE)
     assert len(lines) >= 8
     for name, rest in lines:
@@ -62,7 +61,7 @@ def test_what_the_page_of_methods_says_to_set_can_be_set():
     options |= {name for strategy in available_strategies() for name in find_strategy(strategy).options.model_fields}
     for name in re.findall(r"`(\w+)=[^`]+`", page):
         assert name in options, name
-    flags = {text for option in typer.main.get_command(app).commands["optimize"].params for text in option.opts}
+    flags = {text for option in commands_of(app)["optimize"].params for text in option.opts}
     for row in rows:
         assert set(re.findall(r"`(--[a-z]+)", row)) <= flags | {"--set"}, row
 

@@ -9,7 +9,7 @@ import os
 import re
 import sys
 from html.parser import HTMLParser
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
 from typer.testing import CliRunner
@@ -169,7 +169,11 @@ def test_pages_of_a_run_with_all_classes_speak_of_no_halves(tmp_path):
 
 def test_no_tag_link_or_control_character_of_a_reply_reaches_a_page(tmp_path):
     evil = [EVIL]
-    more = {"predictors": {EVIL: predictor(evil), "ipo": predictor(["b <CLASS>."])}, "targets": [EVIL], "dataset": EVIL}
+    more: dict[str, Any] = {
+        "predictors": {EVIL: predictor(evil), "ipo": predictor(["b <CLASS>."])},
+        "targets": [EVIL],
+        "dataset": EVIL,
+    }
     more |= {"per_class_gain": [{"class": EVIL, "first": 0.5, "best": 0.5, "gain": 0.0}], "stopped": EVIL}
     folder = write_run(tmp_path / f"run{EVIL[:5].replace('/', '')}\x1b", EVIL, EVIL, **more)
     page = write_reports(folder).read_text()
@@ -197,7 +201,7 @@ def test_a_report_of_old_runs_needs_no_entry_that_came_later(tmp_path):
 
 
 def test_a_curve_that_ends_in_no_number_is_drawn_as_far_as_it_goes():
-    rows = [{"epoch": 1, "loss": 2.0}, {"epoch": 2, "loss": 1.0}, {"epoch": 3, "loss": None}]
+    rows: list[dict[str, Any]] = [{"epoch": 1, "loss": 2.0}, {"epoch": 2, "loss": 1.0}, {"epoch": 3, "loss": None}]
     (chart,) = curve_charts(rows)
     assert len(chart.lines[0][1]) == 2
     assert curve_charts([{"epoch": 1, "loss": math.nan}]) == []

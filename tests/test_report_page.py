@@ -19,6 +19,7 @@ from ipo.report.lineage import word_changes
 from ipo.report.pages import page_values, write_reports
 from ipo.report.pictures import kinds, thumbnail
 from ipo.runs.predictions import Predictions, TestSet, read_predictions, spread
+from ipo.runs.result import read_result
 from ipo.search.history import History
 from tests.test_report import predictor, result, write_run
 
@@ -147,7 +148,7 @@ def test_only_the_script_of_the_page_may_run(tmp_path):
     import hashlib
 
     page = write_reports(full_run(tmp_path / "run")).read_text(encoding="utf-8")
-    allowed = re.search(r"script-src (?:'|&#39;)sha256-([^'&]+)", page)[1]
+    allowed = re.findall(r"script-src (?:'|&#39;)sha256-([^'&]+)", page)[0]
     (script,) = re.findall(r"<script>(.*?)</script>", page, re.DOTALL)
     assert base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() == allowed
     assert "innerHTML" not in script
@@ -196,7 +197,7 @@ def test_sixteen_thousand_candidates_fit_in_five_megabytes(tmp_path):
             file.write(json.dumps(asked) + "\n")
     page = write_reports(folder).read_text(encoding="utf-8")
     assert len(page.encode()) < 5_000_000
-    block = json.loads(re.search(r'id="rows">(.*?)</script>', page)[1])
+    block = json.loads(re.findall(r'id="rows">(.*?)</script>', page)[0])
     assert len(block) == 16_000
     assert page.count("<circle") <= 2 * (MOST_DOTS + 1) + 100
     assert page.count("<tr") < 3000
@@ -272,7 +273,7 @@ def test_pictures_take_turns_over_the_classes():
 
 def test_recall_and_confusions_are_those_of_the_predictions(tmp_path):
     folder = full_run(tmp_path / "run")
-    found = recalls(None, read_predictions(folder), "ipo")
+    found = recalls(read_result(folder), read_predictions(folder), "ipo")
     assert [(row.before, row.after) for row in found] == [(0.5, 1.0), (0.5, 0.0)]
     (pair,) = confusions(read_predictions(folder), "ipo")
     assert (pair.name, pair.taken_for, pair.after, pair.before) == ("b two", "b", 2, 1)

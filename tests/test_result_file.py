@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
@@ -14,7 +15,7 @@ from ipo.comparison.trials import read_trials
 from ipo.errors import RunError
 from tests.test_compare import write_run
 
-OTHERS = (None, True, 3, -1, 2.5, math.nan, math.inf, "text", "", [], ["x"], {}, {"x": 1}, 10**400)
+OTHERS: tuple[Any, ...] = (None, True, 3, -1, 2.5, math.nan, math.inf, "text", "", [], ["x"], {}, {"x": 1}, 10**400)
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +77,7 @@ def test_any_value_of_another_type_is_read_or_refused_in_one_line(run, tmp_path,
     folder = tmp_path / "run"
     shutil.copytree(run, folder)
     good = json.loads((run / name).read_text())
-    reasons = []
+    reasons: list[str] = []
     for at in places(good):
         for other in OTHERS:
             (folder / name).write_text(json.dumps(put(good, at, other)))
@@ -91,7 +92,7 @@ def test_any_key_that_is_missing_is_read_or_refused(run, tmp_path, name):
     folder = tmp_path / "run"
     shutil.copytree(run, folder)
     good = json.loads((run / name).read_text())
-    reasons = []
+    reasons: list[str] = []
     for at in places(good):
         if at and isinstance(at[-1], str):
             parent = good

@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -15,6 +16,7 @@ from ipo.config import load_settings
 from ipo.config.fields import setting_fields
 from ipo.errors import ConfigError, IpoError, RunError
 from ipo.llm.base import UNPAID
+from ipo.packages import installed_versions
 from ipo.runs import resume
 from ipo.runs.folder import read_settings
 from ipo.runs.readers import method_reader
@@ -27,9 +29,11 @@ __all__ = ["pictures", "shop"]
 MORE = [["one more <CLASS>.", "and another <CLASS>."], ["the last <CLASS>.", "the very last <CLASS>."]]
 
 
-def go_on(run: Path, *assigned: str, force: bool = False, flags: dict | None = None) -> dict:
+def go_on(run: Path, *assigned: str, force: bool = False, flags: dict[str, Any] | None = None) -> dict[str, Any]:
     chosen = resumed_settings(method_reader("ipo"), run, list(assigned), flags or {})
-    return to_json(command.resume_run(run, chosen, {}, force)[1])
+    _, result = command.resume_run(run, chosen, {}, force)
+    assert result is not None
+    return to_json(result)
 
 
 @pytest.fixture
@@ -44,7 +48,7 @@ def state(run: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in run.iterdir() if path.suffix in (".json", ".jsonl", ".toml")}
 
 
-def facts(run: Path) -> dict:
+def facts(run: Path) -> dict[str, Any]:
     return json.loads((run / "run.json").read_text())
 
 
@@ -175,7 +179,7 @@ def test_targets_may_move_and_must_be_the_same(shop, pictures, tmp_path):
     chosen = chosen.model_copy(update={"data": chosen.data.model_copy(update={"targets": (f"folder:{target}",)})})
     with pytest.raises(KeyboardInterrupt):
         search(chosen, tmp_path / "run", stop_after=1)
-    target = shutil.move(target, tmp_path / "moved")
+    target = Path(shutil.move(target, tmp_path / "moved"))
     (target / "test" / "red" / "0.png").rename(target / "test" / "red" / "9.png")
     flags = {"data": {"targets": [f"folder:{target}"]}}
     with pytest.raises(RunError, match="class names of a target are others"):
@@ -184,7 +188,7 @@ def test_targets_may_move_and_must_be_the_same(shop, pictures, tmp_path):
     assert go_on(tmp_path / "run", flags=flags)["targets"] == [f"folder:{target}"]
 
 
-def server_settings(pictures: Path, address: str) -> dict:
+def server_settings(pictures: Path, address: str) -> dict[str, Any]:
     values = settings(pictures).model_dump()
     return {**values, "llm": {"spec": "openai:m", "base_url": address}}
 
@@ -210,7 +214,7 @@ def test_a_server_may_have_another_address_but_not_another_model(shop, pictures,
 @pytest.fixture
 def versions(monkeypatch):
     """The versions that are installed, to be changed by a test."""
-    found = {**resume.installed_versions(), "torch": "2.14.1+cpu", "transformers": "5.24.0", "openai": "3.0.0"}
+    found = {**installed_versions(), "torch": "2.14.1+cpu", "transformers": "5.24.0", "openai": "3.0.0"}
     monkeypatch.setattr(resume, "installed_versions", lambda: found)
     monkeypatch.setattr("ipo.runs.folder.installed_versions", lambda: found)
     return found

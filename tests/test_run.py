@@ -3,13 +3,11 @@
 import json
 from html import escape
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
-from torch import Tensor
-from torch.nn.functional import normalize
 from typer.testing import CliRunner
 
 from ipo import run as running
@@ -24,23 +22,9 @@ from ipo.llm.prices import cost
 from ipo.runs.folder import RunFolder
 from ipo.runs.result import to_json
 from ipo.runs.resume import plan_resumption
-from tests.clip.picture_clip import thumbnail
 from tests.fakes import FakeClip, ScriptedLLM
 
 SCRIPT = [["a drawing of a <CLASS>.", "a `red|blue` <CLASS>"], ["a very old <CLASS>.", "no slot | here"]]
-
-
-class SeeingClip(FakeClip):
-    """Texts by their words, and pictures by a fixed projection of their pixels."""
-
-    preprocess = staticmethod(thumbnail)
-
-    def encode_images(self, pixels: Tensor) -> Tensor:
-        flat = pixels.flatten(1)
-        return normalize(flat @ torch.randn(flat.shape[1], self.dim, generator=torch.Generator().manual_seed(0)), dim=1)
-
-    def use_text_cache(self, path: Path) -> None:
-        """Nothing is kept."""
 
 
 class Shop(ScriptedLLM):
@@ -65,7 +49,7 @@ def shop(monkeypatch, tmp_path) -> Shop:
     monkeypatch.setenv("IPO_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr("ipo.run.load_llm", lambda *_, **__: shop)
     for place in ("ipo.run", "ipo.fixed_prompts"):
-        monkeypatch.setattr(f"{place}.load_clip", lambda settings, offline: SeeingClip())
+        monkeypatch.setattr(f"{place}.load_clip", lambda settings, offline: FakeClip())
     monkeypatch.setattr(
         "ipo.run.make_captioner",
         lambda settings, clip, offline: shop if settings.captioner != "none" else None,
@@ -96,7 +80,7 @@ def settings(pictures: Path, **search: object) -> Settings:
     return load_settings(None, values)
 
 
-def search(chosen: Settings, path: Path, stop_after: int | None = None) -> dict:
+def search(chosen: Settings, path: Path, stop_after: int | None = None) -> dict[str, Any]:
     """Start a run; with `stop_after` it is interrupted after so many steps."""
 
     def watch(record):
@@ -108,7 +92,7 @@ def search(chosen: Settings, path: Path, stop_after: int | None = None) -> dict:
         return to_json(running.run(job, folder, watch))
 
 
-def resume(path: Path) -> dict:
+def resume(path: Path) -> dict[str, Any]:
     with RunFolder.open(path) as folder:
         job, resumption = running.plan(plan_resumption(path))
         running.reopen(job, folder, resumption)
@@ -287,6 +271,7 @@ def test_a_place_for_the_run_is_looked_at_before_anything_is_asked(shop, picture
 def test_paths_are_printed_as_they_are(shop, pictures, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     path, result = command.start_run("ipo", settings(pictures), {}, Path("run[old]"))
+    assert result is not None
     print_result(result, path)
     shown = capsys.readouterr().out
     assert "run[old]/history.md" in shown

@@ -1,6 +1,7 @@
 """A setting that a command does not read is refused where it was asked for, and recorded nowhere."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,7 +17,13 @@ from ipo.search.strategy import choose
 from ipo.store.toml import parse_toml
 
 DEFAULTS = flat(Settings().model_dump(mode="json"))
-GIVEN = {"base_url": "http://h/v1", "template": "own.j2", "dataset": "photos", "names": "n.json", "root": "data"}
+GIVEN: dict[str, Any] = {
+    "base_url": "http://h/v1",
+    "template": "own.j2",
+    "dataset": "photos",
+    "names": "n.json",
+    "root": "data",
+}
 GIVEN |= {"targets": ["pacs"], "domains": ["photo"], "controls": True}
 """Values for settings that have none by default; a 1 does for the others."""
 
@@ -82,7 +89,7 @@ def test_what_another_setting_rules_out_is_refused(assigned, key, tmp_path):
     for text in assigned:
         name, _, value = text.partition("=")
         values[name] = parse_toml(f"v = {value}")["v"] if value[0] in "[-0123456789" else value
-    sections: dict = {}
+    sections: dict[str, dict[str, Any]] = {}
     for name, value in values.items():
         sections.setdefault(name.split(".")[0], {})[name.split(".")[1]] = value
     from ipo.store.toml import to_toml

@@ -1,11 +1,13 @@
 """The score of a prompt: each figure from the whole table of logits, however many rows are looked at together."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor
 from torch.nn.functional import normalize
 
 from ipo import metrics, scoring
@@ -19,6 +21,7 @@ from ipo.scoring import (
     ImageSet,
     PromptPredictor,
     class_text_classifier,
+    evaluate_on,
     score_candidates,
     score_classifier,
     score_prompts,
@@ -26,7 +29,6 @@ from ipo.scoring import (
 from ipo.search.history import History
 from ipo.search.loop import Search, optimize
 from ipo.search.record import Record
-from ipo.task import evaluate_on
 from tests.fakes import FakeClip, ScriptedLLM
 
 CLASSES, IMAGES = 11, 160
@@ -45,6 +47,7 @@ def test_a_score_does_not_depend_on_how_many_images_are_scored_at_once(images, r
     logits, labels = clip.logit_scale * images.features @ classifier.T, images.labels
     monkeypatch.setattr(scoring, "CHUNK_LOGITS", rows * CLASSES)
     score = score_classifier(clip, classifier, images)
+    assert isinstance(score, Score)
     accuracy, inside = metrics.accuracy(logits, labels), metrics.within_folds(logits, labels)
     fold_accuracy, fold_loss = metrics.accuracy(inside, labels), metrics.cross_entropy(inside, labels)
     assert 0 < accuracy < 1
@@ -59,7 +62,12 @@ def test_no_tensor_of_a_score_but_the_logits_has_a_row_for_every_image(images, m
     seen = []
     for name in ("cross_entropy", "margin", "within_folds"):
         original = getattr(metrics, name)
-        monkeypatch.setattr(metrics, name, lambda part, own, f=original: seen.append(len(part)) or f(part, own))
+
+        def noted(part: Tensor, own: Tensor, original=original) -> object:
+            seen.append(len(part))
+            return original(part, own)
+
+        monkeypatch.setattr(metrics, name, noted)
     monkeypatch.setattr(scoring, "CHUNK_LOGITS", 32 * CLASSES)
     score_classifier(FakeClip(), images.features[:CLASSES], images)
     assert max(seen) == 32
@@ -68,8 +76,8 @@ def test_no_tensor_of_a_score_but_the_logits_has_a_row_for_every_image(images, m
 class BlindClip(FakeClip):
     """Half precision that overflows: texts with the word `huge` have no feature."""
 
-    def encode_texts(self, texts):
-        features = super().encode_texts(texts)
+    def encode_texts(self, texts: Sequence[str], unit: bool = True) -> Tensor:
+        features = super().encode_texts(texts, unit)
         features[["huge" in text for text in texts]] = float("nan")
         return features
 
@@ -141,7 +149,7 @@ def test_score_mean_is_the_mean_of_the_cosines_with_each_text(images):
 def test_feature_mean_is_the_cosine_with_the_mean_direction_and_not_the_score_mean(images):
     clip = FakeClip()
     got = ClassTextPredictor(clip, lambda _: TEXTS, "feature_mean").logits(images, NAMES)
-    means = [sum(clip.encode_texts([text])[0] for text in own) / len(own) for own in TEXTS]
+    means = [torch.stack([clip.encode_texts([text])[0] for text in own]).mean(0) for own in TEXTS]
     rows = [torch.cosine_similarity(images.features, mean[None]) for mean in means]
     assert torch.allclose(got, clip.logit_scale * torch.stack(rows, dim=1), atol=1e-5)
     scores = ClassTextPredictor(clip, lambda _: TEXTS, "score_mean").logits(images, NAMES)

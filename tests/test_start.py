@@ -173,5 +173,5 @@ def test_a_fit_that_diverged_is_not_to_be_gone_on_with(monkeypatch, tmp_path, ca
     monkeypatch.setattr(run, "run", diverge)
     monkeypatch.setattr(running, "describe", lambda _: "a fit")
     with RunFolder.create(tmp_path / "run", load_settings(), {}) as folder, pytest.raises(DivergedError):
-        running.carry_out(SimpleNamespace(options=Section()), folder)
+        running.carry_out(SimpleNamespace(options=Section()), folder)  # type: ignore[arg-type]
     assert "--resume" not in capsys.readouterr().err

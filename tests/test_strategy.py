@@ -7,22 +7,22 @@ import re
 import shutil
 from collections.abc import Sequence
 from dataclasses import replace
-from importlib.metadata import EntryPoint
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from ipo.config import Section, StrategySettings
+from ipo.config import Section
 from ipo.errors import ConfigError, UnknownName
 from ipo.llm.base import Message
 from ipo.search import strategy as strategies
 from ipo.search.loop import optimize
 from ipo.search.record import Record
-from ipo.search.strategy import Ask, Chosen, Strategy, View, available_strategies, choose, find_strategy
+from ipo.search.strategy import Ask, Chosen, Strategy, View, available_strategies, find_strategy
 from ipo.seeds import step_seed
-from tests.fakes import ScriptedLLM
-from tests.test_optimize import make_search
+from tests.fakes import ScriptedLLM, chosen
+from tests.test_optimize import make_search, score_of
 
 SHIPPED = ("blackbox", "evoprompt-de", "evoprompt-ga", "ipo", "opro", "random", "reflect", "subset")
 FILES = ("history.jsonl", "replies.jsonl")
@@ -51,7 +51,7 @@ TWO = Strategy("two", "two questions a step", two_questions, TwoOptions)
 def two(monkeypatch) -> None:
     """The strategy of another package."""
     entry = EntryPoint("two", f"{__name__}:TWO", strategies.GROUP)
-    real = strategies.entry_points
+    real = entry_points
 
     def with_two(group: str, name: str | None = None) -> list[EntryPoint]:
         found = list(real(group=group, name=name) if name else real(group=group))
@@ -63,7 +63,7 @@ def two(monkeypatch) -> None:
 def search_with(llm: ScriptedLLM | None, name: str = "two", steps: int = 3, **options: object):
     built = make_search(llm)
     limits = built.settings.model_copy(update={"steps": steps})
-    return replace(built, settings=limits, chosen=choose(StrategySettings(name=name, **options)))
+    return replace(built, settings=limits, chosen=chosen(name, **options))
 
 
 def test_shipped_strategies_are_found_by_their_names_and_say_what_they_are():
@@ -79,9 +79,9 @@ def test_a_name_or_an_option_that_is_none_is_refused_with_those_that_are(two):
     with pytest.raises(UnknownName, match="Did you mean 'random'"):
         find_strategy("randon")
     with pytest.raises(ConfigError, match=r"unknown key 'question'.*It has: questions"):
-        choose(StrategySettings(name="two", question=1))
+        chosen("two", question=1)
     with pytest.raises(ConfigError, match="It has: none"):
-        choose(StrategySettings(name="ipo", exemplars=1))
+        chosen("ipo", exemplars=1)
 
 
 def test_a_strategy_of_another_package_asks_several_questions_a_step(two):
@@ -93,7 +93,7 @@ def test_a_strategy_of_another_package_asks_several_questions_a_step(two):
     assert record.usage().proposals == 12
     several = [entry for entry in record.history if entry.parents]
     assert several
-    assert all(entry.parents[0] == entry.parent for entry in several)
+    assert all((entry.parents or ())[0] == entry.parent for entry in several)
 
 
 def test_each_question_of_a_step_has_a_seed_of_its_own_and_the_first_has_the_steps():
@@ -102,7 +102,7 @@ def test_each_question_of_a_step_has_a_seed_of_its_own_and_the_first_has_the_ste
     assert len(set(seeds)) == 3
 
 
-RUNS = {
+RUNS: dict[str, dict[str, Any]] = {
     "two": {},
     "ipo": {},
     "blackbox": {"sample": 2, "resets": 2, "iterations": 1, "restarts": 2, "good": 2},
@@ -192,7 +192,7 @@ def test_a_strategy_sees_the_mistakes_of_a_prompt_on_the_training_images_alone(t
     count = len(search.images)
     record = Record("accuracy")
     optimize(replace(search, settings=search.settings.model_copy(update={"steps": 1})), record)
-    right = round(record.history.entries[0].score.accuracy * count)
+    right = round(score_of(record.history.entries[0]).accuracy * count)
     assert len(mistakes) == count - right
     for mistake in mistakes:
         assert search.classnames[search.images.items[mistake.image].label] == mistake.truth != mistake.taken_for
@@ -219,4 +219,4 @@ def test_the_strategy_of_the_docs_works():
     assert record.last_step == 3
     last = [entry for entry in record.history if entry.step == 3]
     before = [entry for entry in scored if entry.step < 3]
-    assert {entry.parent for entry in last} == {min(before, key=lambda entry: record.history.rule(entry.score)).id}
+    assert {entry.parent for entry in last} == {min(before, key=lambda entry: record.history.rule(score_of(entry))).id}

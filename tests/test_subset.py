@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from ipo.config import StrategySettings
+from ipo.config import SelectionRule
 from ipo.errors import RunError
 from ipo.llm.base import Reply
 from ipo.prompt import HistoryEntry, Prompt
@@ -21,8 +21,8 @@ from ipo.search.record import Record
 from ipo.search.replies import Answers
 from ipo.search.sets import read_sets
 from ipo.search.strategies.subset import best_sets, members_of
-from ipo.search.strategy import choose
-from tests.fakes import FakeClip, image_set
+from tests.fakes import FakeClip, chosen, image_set
+from tests.test_optimize import score_of
 from tests.test_strategy import search_with
 
 CLASSNAMES = ("ant", "bee", "elk", "fox", "owl")
@@ -38,7 +38,7 @@ def subset(texts: tuple[str, ...] = POOL, steps: int = 8, **options: object) -> 
     return replace(search, settings=settings, images=images, classnames=CLASSNAMES)
 
 
-def run(search: Search, rule: str = "loss") -> History:
+def run(search: Search, rule: SelectionRule = "loss") -> History:
     record = Record(rule)
     optimize(search, record)
     return record.history
@@ -50,9 +50,9 @@ def loss(entry: HistoryEntry) -> float:
 
 
 def test_no_llm_is_loaded_and_the_eighty_are_the_pool_by_default():
-    chosen = choose(StrategySettings(name="subset"))
-    assert not chosen.asks_llm
-    assert len(chosen.first(search_with(None, "subset").settings)) == 80
+    subsets = chosen("subset")
+    assert not subsets.asks_llm
+    assert len(subsets.first(search_with(None, "subset").settings)) == 80
 
 
 def test_the_score_of_a_set_is_that_of_the_mean_of_its_prompts_and_its_text_names_them():
@@ -66,7 +66,7 @@ def test_the_score_of_a_set_is_that_of_the_mean_of_its_prompts_and_its_text_name
         features = text_features(search.clip, prompts, CLASSNAMES)
         assert entry.score == score_classifier(search.clip, ensemble_classifier(features), search.images)
         predicted = PromptPredictor(search.clip, prompts).logits(search.images, CLASSNAMES).argmax(dim=-1)
-        assert entry.score.accuracy == pytest.approx(
+        assert score_of(entry).accuracy == pytest.approx(
             float((predicted == search.images.labels).float().mean()), abs=1e-6
         )
 
@@ -112,8 +112,8 @@ def test_each_operator_makes_what_it_says():
                     sizes = {"add": (1, 0), "remove": (0, 1), "replace": (1, 1)}[operator]
                     assert (len(made - parent), len(parent - made)) == sizes
     search = subset(operators=["mutate"], steps=3)
-    sizes = {(entry.step, len(members_of(entry))) for entry in run(search) if entry.step}
-    assert sizes == {(1, 3), (2, 4), (3, 5)}
+    grown = {(entry.step, len(members_of(entry))) for entry in run(search) if entry.step}
+    assert grown == {(1, 3), (2, 4), (3, 5)}
 
 
 def test_the_default_epoch_makes_a_hundred_and_twenty_sets_at_most():

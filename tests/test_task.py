@@ -9,24 +9,26 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from ipo.clip.base import ClipModel
 from ipo.config import DataSettings
 from ipo.data.listing import Listing, read_listing, read_target
 from ipo.data.types import Item
 from ipo.errors import DataError
 from ipo.metrics import harmonic_mean, wilson_interval
 from ipo.prompt import Prompt
-from ipo.scoring import ImageSet, PromptPredictor, evaluate_on
-from ipo.task import evaluate_base_to_new, load_target, load_task
+from ipo.scoring import ImageSet, Predictor, PromptPredictor, evaluate_on
+from ipo.task import FeatureStore, evaluate_base_to_new, load_target, load_task
 from tests.baselines.tiny import TinyClip
 
 NAMES = ("blue", "green", "grey", "red", "stone")
 
 
-class RecordingStore:
+class RecordingStore(FeatureStore):
     """Features of image files under a model, and a list of all files that were ever asked for."""
 
-    def __init__(self, clip: TinyClip, unreadable: Sequence[str] = ()) -> None:
-        self.clip, self.unreadable, self.asked = clip, unreadable, []
+    def __init__(self, clip: ClipModel, unreadable: Sequence[str] = ()) -> None:
+        self.clip, self.unreadable = clip, unreadable
+        self.asked: list[Path] = []
 
     def load(self, items: Sequence[Item]) -> tuple[tuple[Item, ...], Tensor]:
         self.asked += [item.path for item in items]
@@ -57,7 +59,7 @@ def test_fit_sees_training_and_validation_shots_and_test_images_are_read_at_the_
     clip = TinyClip()
     store = RecordingStore(clip)
     protocol = load_task(listing(pictures), clip, store)
-    test = {item.path for held_out in (protocol.base, protocol.new) for item in held_out.items}
+    test = {item.path for held_out in protocol.test_sets().values() for item in held_out.items}
     assert len(test) == 10
     assert len(protocol.task.train) == 2 * 3
     assert not test & set(store.asked)
@@ -72,6 +74,7 @@ def test_fit_sees_training_and_validation_shots_and_test_images_are_read_at_the_
 def test_base_and_new_partition_the_classes_and_are_labelled_from_0(pictures):
     clip = TinyClip()
     protocol = load_task(listing(pictures), clip, RecordingStore(clip))
+    assert protocol.new is not None
     assert protocol.base.classnames + protocol.new.classnames == NAMES
     assert protocol.task.classnames == protocol.base.classnames == NAMES[:3]
     for held_out in (protocol.base, protocol.new):
@@ -86,7 +89,7 @@ def test_own_data_has_all_classes_and_one_test_set_unless_asked_otherwise(pictur
     assert (protocol.classes, protocol.new, len(protocol.task.classnames)) == ("all", None, 5)
 
 
-class NamedPredictor:
+class NamedPredictor(Predictor):
     """Predicts the class in whose folder an image lies, if it is among the names, and records what it was asked."""
 
     def __init__(self) -> None:
@@ -102,7 +105,8 @@ def test_each_half_is_scored_against_its_own_names_only(pictures):
     clip, predictor = TinyClip(), NamedPredictor()
     result = evaluate_base_to_new(predictor, load_task(listing(pictures), clip, RecordingStore(clip)))
     assert predictor.asked == [NAMES[:3], NAMES[3:]]
-    assert result.base.accuracy == result.new.accuracy == result.harmonic_mean == 1.0
+    assert result.new is not None
+    assert result.base.value == result.new.value == result.harmonic_mean == 1.0
     assert (result.base.n, result.new.n) == (6, 4)
 
 
@@ -110,15 +114,16 @@ def test_evaluation_agrees_with_counting_image_by_image():
     labels = [0, 0, 1, 2, 2, 2]
     images = ImageSet(tuple(Item(Path(f"{i}.png"), label) for i, label in enumerate(labels)), torch.zeros(6, 2))
 
-    class Fixed:
-        def logits(self, images, classnames):
+    class Fixed(Predictor):
+        def logits(self, images: ImageSet, classnames: Sequence[str]) -> Tensor:
             return torch.nn.functional.one_hot(torch.tensor([0, 1, 1, 2, 2, 0]), 4).float()
 
     found = evaluate_on(Fixed(), images, ["a", "b", "c", "d"])
     assert found.correct == "101110"
-    assert found.accuracy == pytest.approx(4 / 6)
-    assert (found.low, found.high) == wilson_interval(found.accuracy, 6)
-    assert found.recall == (0.5, 1.0, pytest.approx(2 / 3), None)
+    assert found.value == pytest.approx(4 / 6)
+    assert (found.low, found.high) == wilson_interval(found.value, 6)
+    assert found.per_class[3] is None
+    assert found.per_class[:3] == pytest.approx((0.5, 1.0, 2 / 3))
 
 
 def test_result_has_h_and_the_figures_of_both_halves(pictures):

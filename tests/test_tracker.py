@@ -9,7 +9,7 @@ from ipo.search.loop import optimize
 from ipo.search.method import step_figures
 from ipo.search.record import Record
 from tests.fakes import ScriptedLLM
-from tests.test_optimize import SCRIPT, make_search
+from tests.test_optimize import SCRIPT, make_search, score_of
 
 
 def test_a_tracker_gets_one_row_a_step_and_is_closed(monkeypatch):
@@ -22,7 +22,7 @@ def test_a_tracker_gets_one_row_a_step_and_is_closed(monkeypatch):
     tracker.finish()
     assert [step for step, _ in rows] == [0, 1, 2, 3]
     assert rows[-1][1]["scored"] + rows[-1][1]["rejected"] == len(record.history)
-    assert rows[-1][1]["best_training_accuracy"] == record.history.best().score.accuracy
+    assert rows[-1][1]["best_training_accuracy"] == score_of(record.history.best()).accuracy
     assert closed == [True]
 
 

@@ -1,6 +1,8 @@
 """A language model that proposes nothing of use ends the search with a reason, and what it said is shown."""
 
 import json
+from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 from html import escape
 from pathlib import Path
 
@@ -8,7 +10,7 @@ import pytest
 
 from ipo.api import start as command
 from ipo.errors import LLMError
-from ipo.llm.base import Reply
+from ipo.llm.base import Message, Reply
 from ipo.runs.result import read_result
 from ipo.search.loop import optimize
 from ipo.search.record import Record
@@ -59,7 +61,9 @@ def test_what_was_said_is_one_example_a_kind_of_the_last_steps_alone() -> None:
     record = Record("accuracy")
     optimize(make_search(ScriptedLLM([SCRIPT[0], BAD, BAD])), record)
     assert unusable(record.history, give_up=3) is None, "a search that found something and did not give up"
-    assert unusable(record.history, give_up=2)["of"] == 3
+    said = unusable(record.history, give_up=2)
+    assert said is not None
+    assert said["of"] == 3
 
 
 class Useless(ScriptedLLM):
@@ -69,7 +73,16 @@ class Useless(ScriptedLLM):
         super().__init__([])
         self.text = text
 
-    def generate(self, messages, n, temperature, max_tokens, seed, known=frozenset()) -> list[Reply]:
+    def generate(
+        self,
+        messages: Sequence[Message],
+        n: int,
+        temperature: float,
+        max_tokens: int,
+        seed: int,
+        known: AbstractSet[str] = frozenset(),
+        unnamed: Sequence[str] = (),
+    ) -> list[Reply]:
         return [Reply(self.text, "sides", "stop", 10, 5, 0.1)] * n
 
 
@@ -86,6 +99,7 @@ def test_a_search_that_gave_up_is_a_whole_result_that_says_so(useless, pictures,
     assert result["best"]["text"] == "a photo of a <CLASS>."
     assert json.loads((tmp_path / "run" / "run.json").read_text())["status"] == "done"
     parsed = read_result(tmp_path / "run")
+    assert parsed.unusable is not None
     assert parsed.unusable.replies[0].text == useless.text
     page, notes = ((tmp_path / "run" / name).read_text() for name in ("report.html", "history.md"))
     assert "No proposal of the last 2 steps could be used" in page

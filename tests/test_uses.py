@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from importlib.metadata import entry_points
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -18,10 +19,10 @@ from ipo.comparison.formats import FORMATS
 from ipo.comparison.rows import compare
 from ipo.comparison.tables import columns, notes
 from ipo.comparison.trials import read_trials
-from ipo.config import SearchOptions, SearchSettings, StrategySettings
+from ipo.config import SearchOptions, SearchSettings, Section, StrategySettings
 from ipo.data.benchmarks.catalogue import CATALOGUE
 from ipo.data.types import Item, UnlabelledItem
-from ipo.data.uses import USES, in_order, in_words, letters
+from ipo.data.uses import USES, Use, in_order, in_words, letters
 from ipo.errors import ConfigError
 from ipo.methods import FitRun, Fitted, Means, Method, find_method
 from ipo.registry import GROUPS, SEARCH, opens_llm
@@ -30,11 +31,13 @@ from ipo.search.method import METHOD
 from ipo.search.strategy import NoOptions, available_strategies
 from ipo.task import BaseToNew, FewShotTask, HeldOut
 from tests.baselines.tiny import CLASSNAMES, NEW_NAMES, tiny_task
+from tests.data.builders import toy_dataset
 from tests.fakes import FakeClip, ScriptedLLM, image_set
 from tests.llm.test_local import tiny_llm
 from tests.test_compare import trial, write_run
 from tests.test_fit import baseline, common, own_cache  # noqa: F401
 from tests.test_strategies import history_of, search_of, view_of
+from tests.test_task import RecordingStore
 
 OURS = sorted(
     entry.name
@@ -49,7 +52,7 @@ DESCRIPTIONS = Path(__file__).parent / "baselines/descriptions.json"
 """Texts about the classes of the tiny task, for those methods that read some."""
 
 PROMPTS = "a red <CLASS>.\nthe <CLASS>\n"
-CASES: dict[str, list[Callable[[Path], dict]]] = {
+CASES: dict[str, list[Callable[[Path], dict[str, Any]]]] = {
     "zero-shot": [lambda folder: {"prompts": _file(folder, PROMPTS)}],
     "ensemble-7": [lambda _: {"hand_crafted": False}],
     "select-80": [lambda folder: {"prompts": _file(folder, PROMPTS)}],
@@ -123,7 +126,7 @@ def recorded() -> Iterator[set[str]]:
     READ.discard("images")
 
 
-def looks_at(method: Method, task: FewShotTask, options: object, means: Means) -> list[str]:
+def looks_at(method: Method[Any], task: FewShotTask, options: Section, means: Means) -> list[Use]:
     """What a fit and its predictions read, and whether a prediction depends on other test images."""
     test = replace(task.val, items=task.train.unlabelled().items, features=task.train.features)
     watched = watched_task(task)
@@ -138,10 +141,11 @@ def looks_at(method: Method, task: FewShotTask, options: object, means: Means) -
             ]
             if not torch.allclose(together[:4], torch.cat(alone), atol=1e-4):
                 read.add("unlabelled_test")
-    return in_order(read)
+    assert read <= set(USES)
+    return in_order(use for use in USES if use in read)
 
 
-def configured(method: Method, given: dict) -> object:
+def configured(method: Method[Any], given: dict[str, Any]) -> Section:
     fields = method.options.model_fields
     shared = {**SHORT, "descriptions": DESCRIPTIONS}
     short = {key: value for key, value in shared.items() if key in fields and key not in method.options.only_with}
@@ -159,7 +163,7 @@ def test_a_method_sees_what_it_says_and_says_what_it_sees(name, tmp_path):
     task = tiny_task(tmp_path)
     for case in [lambda _: {}, *CASES.get(name, [])]:
         options = configured(method, case(tmp_path))
-        declared = method.uses_of(options, means, "tiny", 4)
+        declared = method.uses_of(options, means, "tiny", 4) or []
         assert looks_at(method, task, options, means) == [use for use in declared if use != "llm_saw_class_names"]
 
 
@@ -168,21 +172,21 @@ def test_what_is_not_declared_is_withheld_and_not_missed(name, tmp_path):
     """The fit is the same where labels, validation images and new names that it does not declare are out of reach."""
     method, task = find_method(name), tiny_task(tmp_path)
     options = configured(method, {})
-    uses = frozenset(method.uses_of(options, Means(), "tiny", 4))
-    held_out = HeldOut("tiny", NEW_NAMES, (), tmp_path, None)
-    protocol = BaseToNew(task, replace(held_out, classnames=CLASSNAMES), held_out, None)
+    uses = frozenset(method.uses_of(options, Means(), "tiny", 4) or [])
+    held_out = HeldOut("tiny", NEW_NAMES, (), tmp_path, RecordingStore(task.clip))
+    protocol = BaseToNew(task, replace(held_out, classnames=CLASSNAMES), held_out, toy_dataset([0]))
     quiet = FitRun(report=lambda _: None, means=means_of(name))
     logits = [
         (fitted := method.fit(some, options, quiet)).predictors[fitted.headline].logits(task.train, CLASSNAMES)
         for some in (task, protocol.shown(uses))
     ]
-    assert torch.equal(*logits)
+    assert torch.equal(logits[0], logits[1])
 
 
 def test_who_reads_what_it_does_not_declare_is_stopped(tmp_path):
     task = tiny_task(tmp_path)
-    held_out = HeldOut("tiny", NEW_NAMES, (), tmp_path, None)
-    protocol = BaseToNew(task, replace(held_out, classnames=CLASSNAMES), held_out, None)
+    held_out = HeldOut("tiny", NEW_NAMES, (), tmp_path, RecordingStore(task.clip))
+    protocol = BaseToNew(task, replace(held_out, classnames=CLASSNAMES), held_out, toy_dataset([0]))
     bare = protocol.shown(frozenset())
     assert (len(bare.train), bare.new_classnames) == (len(task.train), ())
     assert bare.train.items[0].path == task.train.items[0].path
@@ -221,13 +225,15 @@ def test_published_settings_of_a_dataset_are_told_and_those_of_all_are_not(name)
     for dataset in CATALOGUE:
         options = method.configure(dataset, 16, given)
         own = [key for key in method.published(dataset, 16) if getattr(options, key) != getattr(common_options, key)]
-        told = set(method.uses_of(options, Means(), dataset, 16)) - method.uses(options, Means())
+        assert method.uses is not None
+        told = set(method.uses_of(options, Means(), dataset, 16) or []) - method.uses(options, Means())
         assert told == ({"per_dataset_settings"} if own else set())
     imagenet = method.configure("imagenet", 16, given)
-    assert "per_dataset_settings" in method.uses_of(imagenet, Means(), "imagenet", 16) or imagenet == common_options
+    uses = method.uses_of(imagenet, Means(), "imagenet", 16) or []
+    assert "per_dataset_settings" in uses or imagenet == common_options
 
 
-STRATEGY_CASES = {
+STRATEGY_CASES: dict[str, list[dict[str, Any]]] = {
     "opro": [{}, {"exemplars": 0}],
     "random": [{}, {"source": "llm"}],
 }

@@ -44,7 +44,9 @@ def wheel(tmp_path_factory) -> Path:
         for member in filter(tarfile.TarInfo.isfile, archive):  # extractall warns or not, as the Python is
             place = folder / "sdist" / member.name
             place.parent.mkdir(parents=True, exist_ok=True)
-            place.write_bytes(archive.extractfile(member).read())
+            content = archive.extractfile(member)
+            assert content is not None
+            place.write_bytes(content.read())
     (unpacked,) = (folder / "sdist").iterdir()
     return build(unpacked, "wheel", folder)
 

@@ -1,5 +1,7 @@
 """A random image-and-text model of a few kilobytes, saved as a folder that transformers loads like any other."""
 
+from typing import Any
+
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import (
@@ -18,7 +20,7 @@ CHAT_TEMPLATE = (
     "{% if part['type'] == 'image' %}<image>{% else %}{{ part['text'] }}{% endif %}"
     "{% endfor %}{% endfor %}"
 )
-SIZES = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+SIZES: dict[str, Any] = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
 
 
 def save_tiny_llava(folder):
@@ -39,6 +41,6 @@ def save_tiny_llava(folder):
     vision = CLIPVisionConfig(image_size=16, patch_size=8, **SIZES)
     logging.disable_progress_bar()
     torch.manual_seed(0)
-    model = LlavaForConditionalGeneration(LlavaConfig(vision_config=vision, text_config=text, image_token_id=3))
+    model = LlavaForConditionalGeneration(LlavaConfig(vision_config=vision, text_config=text, image_token_index=3))
     model.save_pretrained(folder)
     processor.save_pretrained(folder)

@@ -31,8 +31,10 @@ MAX_ANSWER = 20_000
 """Most characters of an answer that are looked at; a caption takes a fiftieth."""
 
 _JPEG_QUALITY = 90
-_TIMEOUT = 60.0
-_RETRIES = 2
+TIMEOUT = 60.0
+"""Seconds until a request for a caption is given up."""
+RETRIES = 2
+"""Repeats of such a request after a transport error."""
 _CONCURRENCY = 8
 
 
@@ -50,7 +52,7 @@ class ApiDescriber:
 
     def __init__(self, model: str, base_url: str | None) -> None:
         self._server = Server(
-            f"captioner openai:{model}", base_url, "captions.base_url", timeout=_TIMEOUT, retries=_RETRIES
+            f"captioner openai:{model}", base_url, "captions.base_url", timeout=TIMEOUT, retries=RETRIES
         )
         self._model, self._question = model, render(TEMPLATE)
         self.name = f"openai:{model} at {self._server.address}, question {short_hash(self._question)}"

@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from ipo.captions.base import short_hash
 from ipo.captions.looks import read_looks
+from ipo.clip.base import ClipModel
 from ipo.clip.load import resolve_device
-from ipo.clip.mini import Mini, load_mini
+from ipo.clip.mini import load_mini
 from ipo.clip.pictures import decode
 from ipo.config import OFFLINE_CLIP, ClipSettings
 from ipo.errors import DataError
@@ -24,6 +26,13 @@ LABELS = 3
 _BATCH = 8
 
 
+class LabelModel(ClipModel, Protocol):
+    """A CLIP that also knows ImageNet's labels, as `mini` does."""
+
+    def top_labels(self, pixels: Tensor, count: int) -> list[list[tuple[str, float]]]:
+        """For each image of pixels (B, 3, H, W) its `count` likeliest labels with their probabilities."""
+
+
 class OfflineDescriber:
     """Names the ImageNet labels that an image most resembles, with probabilities, and its look where that is plain.
 
@@ -32,7 +41,7 @@ class OfflineDescriber:
 
     spent = UNPAID
 
-    def __init__(self, mini: Mini, workers: int) -> None:
+    def __init__(self, mini: LabelModel, workers: int) -> None:
         self._mini, self._workers, self._looks = mini, workers, read_looks()
         labels = [{"name": str(n), "percent": 100 - n} for n in range(LABELS)]
         wording = render(TEMPLATE, labels=labels, look=None) + self._looks.model_dump_json()

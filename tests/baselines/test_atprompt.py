@@ -74,7 +74,7 @@ def test_gradients_reach_the_vectors_and_not_the_words(task):
 
 
 @BOTH
-def test_a_fit_trains_all_vectors_and_reads_back_from_its_checkpoint(task, tmp_path, name, plain):
+def test_a_fit_trains_all_vectors_and_reads_back_from_its_checkpoint(task, tmp_path, monkeypatch, name, plain):
     options = {"attributes": "grey stone, red", "warmup_epochs": 0}
     whole = fit(name, task, epochs=4, **options)
     start = atprompt.first_lead(task.clip, find_method(name).configure("tiny", 4, options), task.seed)
@@ -89,7 +89,7 @@ def test_a_fit_trains_all_vectors_and_reads_back_from_its_checkpoint(task, tmp_p
 
         return save
 
-    run.save = stop(2)
+    monkeypatch.setattr(run, "save", stop(2))
     with pytest.raises(KeyboardInterrupt):
         fit(name, task, run, epochs=4, **options)
     resumed = fit(name, task, FitRun(tmp_path, report=lambda _: None), epochs=4, **options)

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from torch import Tensor
 from torch.distributions import Normal, kl_divergence
 from torch.nn.functional import log_softmax
 
@@ -110,8 +111,14 @@ def test_fewer_texts_at_once_take_less_memory(task):
         residual = Residual(task.clip).double()
         context = task.clip.embed_words("a photo of a")[None].clone().requires_grad_()
         model = BayesianPredictor(task.clip, context, residual, torch.zeros(1), texts_at_once=size)
-        noise, sizes = torch.randn(40, task.clip.width, dtype=torch.double), []
-        with torch.autograd.graph.saved_tensors_hooks(lambda t, sizes=sizes: sizes.append(t.numel()) or t, lambda t: t):
+        noise = torch.randn(40, task.clip.width, dtype=torch.double)
+        sizes: list[int] = []
+
+        def noted(tensor: Tensor, sizes: list[int] = sizes) -> Tensor:
+            sizes.append(tensor.numel())
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(noted, lambda tensor: tensor):
             model.log_probabilities(task.train.features, CLASSNAMES, noise)
         kept[size] = sum(sizes)
     assert kept[3] < kept[1000] / 2

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from typing import Any
 
 import pytest
 import torch
@@ -58,7 +59,7 @@ def test_a_description_is_hung_on_the_name_by_its_first_word(text, expected):
 
 
 def test_without_a_description_dclip_is_the_name_alone(task, tmp_path):
-    told = []
+    told: list[str] = []
     fitted = fit("dclip", task, tmp_path, {name: [] for name in DESCRIPTIONS}, told.append)
     rows = task.clip.encode_texts(CLASSNAMES)
     assert torch.allclose(logits(fitted, task, "dclip"), task.clip.logit_scale * task.train.features @ rows.T)
@@ -156,7 +157,8 @@ def test_new_classes_are_looked_for_before_an_image_is(task, tmp_path):
 
 
 def test_texts_that_clip_cannot_read_are_left_out_and_a_class_of_none_else_is_named(tmp_path):
-    clip, told = TinyClip(), []
+    clip = TinyClip()
+    told: list[str] = []
     clip.context_length = 10
     task = tiny_task(tmp_path, clip)
     long = " ".join(["red"] * 9)
@@ -189,6 +191,6 @@ def test_without_a_file_or_with_a_wrong_one_the_fit_is_not_begun(task, tmp_path)
 
 
 def test_the_room_shows_names_only_to_a_check_of_them():
-    seen = []
+    seen: list[Any] = []
     TextRoom.of(TinyClip(), CLASSNAMES, NEW_NAMES).require_of_names(seen.extend)
     assert set(seen) == {*CLASSNAMES, *NEW_NAMES}

@@ -47,15 +47,15 @@ def test_a_fit_that_diverges_ends_with_an_error_and_no_checkpoint(task, tmp_path
     assert not (tmp_path / "checkpoint.safetensors").exists()
 
 
-def test_a_curve_row_is_never_within_a_checkpoint(task, tmp_path):
+def test_a_curve_row_is_never_within_a_checkpoint(task, monkeypatch):
     options = finetune.FT.configure("tiny", 4, {**FAST, "steps": 150})
     model = first_classifier(task)
     tuning = Tuning(task, options, model, regularisers.no_penalty(task, model, 0.0))
     seen = []
     tuning._update = lambda step, chunks: torch.ones(4)
     run = FitRun(report=lambda _: None)
-    run.log = lambda row: seen.append(("row", row["step"]))
-    run.save = lambda tensors, done: seen.append(("checkpoint", done))
+    monkeypatch.setattr(run, "log", lambda row: seen.append(("row", row["step"])))
+    monkeypatch.setattr(run, "save", lambda tensors, done: seen.append(("checkpoint", done)))
     tuning.run(run)
     rows = {step for kind, step in seen if kind == "row"}
     saved = [step for kind, step in seen if kind == "checkpoint"]

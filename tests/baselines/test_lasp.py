@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -73,7 +74,7 @@ def test_two_equal_groups_with_every_prompt_twice_are_one_group(task):
         assert torch.allclose(grouped_loss(learned.expand(2, -1, -1), twice, 20.0, direction), one, atol=1e-12)
     context = first_context(task.clip, options(), 1).detach()
     logits = [GroupPredictor(task.clip, context.repeat(g, 1, 1)).logits(task.train, NEW_NAMES) for g in (1, 2)]
-    assert torch.allclose(*logits, atol=1e-12)
+    assert torch.allclose(logits[0], logits[1], atol=1e-12)
 
 
 def test_prompts_are_dealt_to_the_groups_in_turn():
@@ -139,8 +140,12 @@ def test_names_without_images_take_part_in_the_text_loss_only(task, tmp_path):
 
 
 def test_whether_new_names_are_read_is_declared(task):
-    uses = {key: METHOD.uses(options(**values), Means()) for key, values in {
-        "plain": {}, "seen": {"virtual": "dataset"}, "unread": {"virtual": "dataset", "alpha": 0}}.items()}  # fmt: skip
+    cases: dict[str, dict[str, Any]] = {
+        "plain": {},
+        "seen": {"virtual": "dataset"},
+        "unread": {"virtual": "dataset", "alpha": 0},
+    }
+    uses = {key: METHOD.uses(options(**values), Means()) for key, values in cases.items()}
     assert uses == {"plain": {"labels"}, "seen": {"labels", "new_names"}, "unread": {"labels"}}
 
 

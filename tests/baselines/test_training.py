@@ -108,7 +108,7 @@ def test_a_fit_that_diverges_ends_with_an_error_and_keeps_the_last_sound_checkpo
 def test_the_time_is_estimated_before_the_first_update():
     target = torch.zeros(8, 3, dtype=torch.double)
     parameter, step = quadratic(target)
-    lines = []
+    lines: list[str] = []
 
     def watched(indices, generator):
         if not lines:

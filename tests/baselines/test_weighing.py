@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 import torch
 
+from ipo.config import Section
 from ipo.errors import ConfigError
-from ipo.methods import FitRun, find_method
+from ipo.methods import FitRun, Means, find_method
 from ipo.metrics import centred_top_logit, top_logit_of_classes
 from ipo.prompt import Prompt
 from ipo.scoring import ImageSet, PromptPredictor, text_features
@@ -76,21 +77,23 @@ def test_the_order_of_the_images_plays_no_part(task, rule):
 @pytest.mark.parametrize("name", RULES)
 def test_labels_play_no_part_whether_permuted_or_hidden(task, name):
     permuted = tuple(replace(item, label=(item.label + 1) % 3) for item in task.train.items)
-    tasks = (task, replace(task, train=ImageSet(permuted, task.train.features)))
-    tasks += (replace(task, train=task.train.unlabelled(), val=None),)
+    hidden = replace(task, train=task.train.unlabelled(), val=None)
+    tasks = (task, replace(task, train=ImageSet(permuted, task.train.features)), hidden)
     fits = [fit(name, one) for one in tasks]
     logits = [predictor.logits(task.train, CLASSNAMES) for _, predictor in fits]
     assert torch.equal(logits[0], logits[1])
     assert torch.equal(logits[0], logits[2])
     assert fits[0][0].figures == fits[1][0].figures == fits[2][0].figures
-    assert find_method(name).uses(None, None) == {"unlabelled_images"}
+    uses = find_method(name).uses
+    assert uses is not None
+    assert uses(Section(), Means()) == {"unlabelled_images"}
 
 
 def test_carprt_is_the_mean_of_the_largest_logits_of_a_class_image_by_image(task):
     text = text_features(task.clip, PROMPTS, CLASSNAMES).numpy()
     confidence = np.zeros((len(PROMPTS), len(CLASSNAMES)))
     for p in range(len(PROMPTS)):
-        own = {c: [] for c in range(len(CLASSNAMES))}
+        own: dict[int, list[float]] = {c: [] for c in range(len(CLASSNAMES))}
         for image in task.train.features.numpy():
             logits = [20.0 * float(image @ vector) for vector in text[p]]
             own[int(np.argmax(logits))].append(max(logits))

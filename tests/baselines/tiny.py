@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from ipo.clip.base import Fingerprint
+from ipo.clip.base import ClipModel, Fingerprint
 from ipo.clip.lengths import TextRoom
 from ipo.clip.patches import PatchFeatures
 from ipo.data.types import Item
@@ -39,7 +39,7 @@ class TinyTower(nn.Module):
         self.layers = nn.Sequential(nn.Flatten(), nn.Linear(48, 16), nn.Tanh(), nn.Linear(16, dim))
 
     def forward(self, pixels: Tensor) -> Tensor:
-        return normalize(self.layers(pixels.to(self.layers[1].weight.dtype)), dim=-1)
+        return normalize(self.layers(pixels.to(next(self.parameters()).dtype)), dim=-1)
 
 
 class TinyClip:
@@ -115,22 +115,33 @@ class TinyClip:
 
     def encode_images(self, pixels: Tensor) -> Tensor:
         with torch.no_grad():
-            return self.tower(pixels)
+            features: Tensor = self.tower(pixels)
+            return features
+
+    def use_text_cache(self, path: Path | None) -> None:
+        """Nothing is kept."""
+
+    @property
+    def patch_count(self) -> int:
+        return 0
+
+    def encode_patches(self, pixels: Tensor) -> Tensor:
+        raise AssertionError("a model without patches is not asked for them")
 
     def image_tower(self) -> nn.Module:
         return copy.deepcopy(self.tower).requires_grad_(True)
 
 
-def tiny_task(folder: Path, clip: TinyClip | None = None, shots: int = 4, seed: int = 1) -> FewShotTask:
+def tiny_task(folder: Path, clip: ClipModel | None = None, shots: int = 4, seed: int = 1) -> FewShotTask:
     """Noisy one-coloured pictures of three classes."""
-    clip = clip or TinyClip()
-    train = picture_set(folder, clip, shots, seed)
-    val, room = picture_set(folder, clip, 1, 99), TextRoom.of(clip, CLASSNAMES, NEW_NAMES)
-    texts = ("tiny", CLASSNAMES, shots, seed, clip, "a photo of a <CLASS>.", room)
-    return FewShotTask(*texts, train, val, patches=TinyPatches(clip))
+    model = TinyClip() if clip is None else clip
+    train = picture_set(folder, model, shots, seed)
+    val, room = picture_set(folder, model, 1, 99), TextRoom.of(model, CLASSNAMES, NEW_NAMES)
+    prompt = "a photo of a <CLASS>."
+    return FewShotTask("tiny", CLASSNAMES, shots, seed, model, prompt, room, train, val, patches=TinyPatches(model))
 
 
-def picture_set(folder: Path, clip: TinyClip, each: int, seed: int) -> ImageSet:
+def picture_set(folder: Path, clip: ClipModel, each: int, seed: int) -> ImageSet:
     random = np.random.default_rng(seed)
     items = []
     for label, name in enumerate(CLASSNAMES):
@@ -141,8 +152,8 @@ def picture_set(folder: Path, clip: TinyClip, each: int, seed: int) -> ImageSet:
             Image.fromarray(pixels).save(whole, "PNG")
             write_atomic(path, whole.getvalue())  # another process may read it meanwhile
             items.append(Item(path, label))
-    pixels = torch.stack([clip.preprocess(Image.open(item.path)) for item in items])
-    return ImageSet(tuple(items), clip.encode_images(pixels))
+    shown = torch.stack([clip.preprocess(Image.open(item.path)) for item in items])
+    return ImageSet(tuple(items), clip.encode_images(shown))
 
 
 def save_openclip(folder: Path) -> str:
@@ -159,7 +170,7 @@ def save_openclip(folder: Path) -> str:
 class TinyPatches:
     """Where patch features of tiny pictures come from: raw ones of the whole and its quarters, as doubles."""
 
-    def __init__(self, clip: TinyClip, quarters: bool = True) -> None:
+    def __init__(self, clip: ClipModel, quarters: bool = True) -> None:
         self.clip, self.quarters = clip, quarters
 
     def load(self, items: Sequence[Item]) -> PatchFeatures:

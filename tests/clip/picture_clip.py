@@ -1,38 +1,36 @@
 """A CLIP whose image side is a fixed projection of 8 x 8 thumbnails, and pictures to go with it."""
 
+from pathlib import Path
+
 import torch
 from PIL import Image
-from torch.nn.functional import normalize
+from torch import Tensor
 
 from ipo.clip.base import Fingerprint
 from ipo.data.types import Item
+from tests.fakes import FakeClip, ThumbnailTower, thumbnail
+
+__all__ = ["PictureClip", "draw_pictures", "thumbnail"]
 
 
-def thumbnail(image):
-    """Pixels (3, 8, 8); a function of the module, so that worker processes can find it."""
-    return torch.tensor(list(image.resize((8, 8)).tobytes()), dtype=torch.float32).view(8, 8, 3).permute(2, 0, 1) / 255
+class PictureClip(FakeClip):
+    """Keeps the shape of every batch of images, and breaks off after `batches` of them."""
 
-
-class PictureClip:
-    """Encodes images only; keeps the shape of every batch, and breaks off after `batches` of them."""
-
-    dim = 16
-    device = torch.device("cpu")
-
-    def __init__(self, weights="0", batches=10**6):
+    def __init__(self, weights: str = "0", batches: int = 10**6) -> None:
+        super().__init__()
         self.fingerprint = Fingerprint("pictures", weights, "thumbnail")
-        self.preprocess = thumbnail
-        self.batches, self.shapes = batches, []
-        self.projection = torch.randn(3 * 8 * 8, self.dim, generator=torch.Generator().manual_seed(len(weights)))
+        self.batches = batches
+        self.shapes: list[tuple[int, ...]] = []
+        self.tower = ThumbnailTower(self.dim, seed=len(weights))
 
-    def encode_images(self, pixels):
+    def encode_images(self, pixels: Tensor) -> Tensor:
         if len(self.shapes) == self.batches:
             raise KeyboardInterrupt
         self.shapes.append(tuple(pixels.shape))
-        return normalize(pixels.flatten(1) @ self.projection, dim=-1)
+        return super().encode_images(pixels)
 
 
-def draw_pictures(folder, count, seed=0):
+def draw_pictures(folder: Path, count: int, seed: int = 0) -> list[Item]:
     """`count` noisy pictures as items, labelled by their number."""
     folder.mkdir(parents=True, exist_ok=True)
     generator = torch.Generator().manual_seed(seed)

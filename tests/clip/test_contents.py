@@ -1,5 +1,6 @@
 """Content hashes: no change of a file goes unnoticed, and a known file is not read again."""
 
+import hashlib
 import os
 import shutil
 import threading
@@ -91,7 +92,7 @@ def test_a_known_file_is_not_read(tmp_path, monkeypatch):
     path = write(tmp_path / "1.png", OLD)
     memory = ContentHashes(tmp_path / "memory.json")
     memory.of([path])
-    monkeypatch.setattr(contents.hashlib, "file_digest", lambda *_: pytest.fail("read"))
+    monkeypatch.setattr(hashlib, "file_digest", lambda *_: pytest.fail("read"))
     assert memory.of([path])[0] == {path: contents.digest_of(OLD)}
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from ipo.clip import features as features_module
 from ipo.clip import hashes as contents
@@ -16,6 +17,7 @@ from ipo.clip.features import ImageFeatureStore
 from ipo.clip.hashes import ContentHashes
 from ipo.clip.pictures import Pictures, decode
 from ipo.data.images import load_image
+from ipo.data.types import Item
 from ipo.errors import DataError, ModelError
 from tests.clip.picture_clip import PictureClip, draw_pictures, thumbnail
 from tests.processes import run_process
@@ -60,11 +62,11 @@ def test_content_counts_and_not_the_name(tmp_path):
     items = draw_pictures(tmp_path / "pictures", 4)
     store(PictureClip(), tmp_path).load(items)
     moved = [item.path.rename(item.path.with_stem(f"moved{item.label}")) for item in items]
-    moved = [type(items[0])(path, item.label) for path, item in zip(moved, items, strict=True)]
+    moved_items = [Item(path, item.label) for path, item in zip(moved, items, strict=True)]
     clip = PictureClip()
-    _, features = store(clip, tmp_path).load(moved)
+    _, features = store(clip, tmp_path).load(moved_items)
     assert clip.shapes == []
-    torch.testing.assert_close(features, one_by_one(moved), atol=1e-6, rtol=0)
+    torch.testing.assert_close(features, one_by_one(moved_items), atol=1e-6, rtol=0)
 
 
 def test_a_changed_picture_is_encoded_again(tmp_path):
@@ -156,7 +158,7 @@ def test_nothing_readable_gives_no_features(tmp_path):
     items[0].path.write_bytes(b"")
     kept, features = store(PictureClip(), tmp_path, skip_unreadable=True).load(items)
     assert kept == ()
-    assert features.shape == (0, PictureClip.dim)
+    assert features.shape == (0, PictureClip().dim)
 
 
 def test_an_interrupted_extraction_keeps_what_it_finished(tmp_path, monkeypatch):
@@ -196,7 +198,7 @@ class BrokenClip(PictureClip):
 
     value = float("nan")
 
-    def encode_images(self, pixels):
+    def encode_images(self, pixels: Tensor) -> Tensor:
         features = super().encode_images(pixels)
         features[2, 3] = self.value
         return features
@@ -247,7 +249,10 @@ def test_worker_processes_decode_the_same(tmp_path):
     items[3].path.write_bytes(b"no picture")
     paths = [item.path for item in items]
     for alone, helped in zip(decode(paths, thumbnail, 0), decode(paths, thumbnail, 2), strict=True):
-        assert alone == helped if isinstance(alone, str) else torch.equal(alone, helped)
+        if isinstance(alone, str) or isinstance(helped, str):
+            assert alone == helped
+        else:
+            assert torch.equal(alone, helped)
 
 
 def test_workers_are_sent_paths_and_the_transform_alone(tmp_path):

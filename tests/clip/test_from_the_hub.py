@@ -101,7 +101,12 @@ def test_a_tokenizer_of_hugging_face_comes_with_it_and_is_asked_for_once(server:
 
 
 def test_the_settings_of_a_hugging_face_tower_are_fetched_once(server: Hub, tmp_path: Path) -> None:
-    sizes = {"hidden_size": 32, "num_attention_heads": 2, "num_hidden_layers": 1, "intermediate_size": 64}
+    sizes: dict[str, Any] = {
+        "hidden_size": 32,
+        "num_attention_heads": 2,
+        "num_hidden_layers": 1,
+        "intermediate_size": 64,
+    }
     RobertaConfig(vocab_size=10, pad_token_id=0, max_position_embeddings=514, **sizes).save_pretrained(
         server.root / "org/tower"
     )

@@ -44,7 +44,12 @@ def test_hugging_face_tokenizers_count_without_truncation_and_pad_as_open_clip_d
 
 def test_a_hugging_face_tower_reads_what_its_tokenizer_fills(tmp_path: Path) -> None:
     tokenizer = hugging_face_tokenizer(tmp_path)
-    sizes = {"hidden_size": 32, "num_attention_heads": 2, "num_hidden_layers": 1, "intermediate_size": 64}
+    sizes: dict[str, Any] = {
+        "hidden_size": 32,
+        "num_attention_heads": 2,
+        "num_hidden_layers": 1,
+        "intermediate_size": 64,
+    }
     config = RobertaConfig(vocab_size=10, pad_token_id=0, max_position_embeddings=514, **sizes)
     module = tiny_module(CustomTextCLIP)
     module.text = HFTextEncoder("", DIM, config=config, pooler_type="mean_pooler", proj_type="linear")

@@ -16,7 +16,8 @@ from torch.nn.functional import normalize
 from transformers import BertConfig, BertModel
 
 from ipo.clip.base import Fingerprint
-from ipo.clip.mini import TEMPERATURE, TOP_LABELS, Mini, fold_batch_norms, load_mini
+from ipo.clip.conse import TEMPERATURE, TOP_LABELS
+from ipo.clip.mini import Mini, fold_batch_norms, load_mini
 from ipo.clip.minilm import CONTEXT_LENGTH, MiniLM
 from ipo.errors import ModelError, PromptError
 
@@ -219,6 +220,8 @@ def test_folded_batch_norms_compute_the_same():
     network = timm.create_model("tf_efficientnet_lite0", pretrained=False).eval()
     for layer in network.modules():
         if isinstance(layer, nn.BatchNorm2d):
+            assert layer.running_mean is not None
+            assert layer.running_var is not None
             layer.running_mean.normal_(std=0.1)
             layer.running_var.uniform_(0.5, 1.5)
             layer.bias.data.normal_(std=0.1)
@@ -291,7 +294,9 @@ def test_real_pictures_are_recognised_far_above_chance(real):
     with tarfile.open(folder / "101_ObjectCategories.tar.gz", "r|gz") as archive:
         for member in archive:
             if member.name in wanted and wanted[member.name] not in labels:
-                pixels.append(real.preprocess(Image.open(archive.extractfile(member)).convert("RGB")))
+                content = archive.extractfile(member)
+                assert content is not None
+                pixels.append(real.preprocess(Image.open(content).convert("RGB")))
                 labels.append(wanted[member.name])
     classifier = real.encode_texts([f"a photo of a {names[label]}." for label in range(100)])
     predicted = (real.encode_images(torch.stack(pixels)) @ classifier.T).argmax(dim=-1)

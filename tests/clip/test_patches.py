@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
+
 import pytest
 import timm
 import torch
 from open_clip.coca_model import CoCa
 from open_clip.model import CLIP, CustomTextCLIP
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from ipo.clip import patches as patches_module
@@ -20,6 +22,7 @@ from ipo.errors import ModelError, RunError
 from tests.clip.picture_clip import draw_pictures, thumbnail
 from tests.clip.test_mini import CPU, LABELS, tiny_text
 from tests.clip.tiny_openclip import DIM, TEXT, tiny_module, tiny_openclip
+from tests.fakes import FakeClip
 
 PIXELS = torch.rand(3, 3, 32, 32, generator=torch.Generator().manual_seed(0))
 VISION = {"image_size": 32, "layers": 2, "width": 32, "patch_size": 8, "head_width": 16}
@@ -107,20 +110,21 @@ def test_the_stand_in_reads_the_places_of_its_last_map_by_the_same_head(mini):
     )
 
 
-class PatchClip:
+class PatchClip(FakeClip):
     """A model for 8 x 8 thumbnails with four patches; counts what it encodes."""
 
-    dim, patch_count, device = 16, 4, torch.device("cpu")
+    patch_count = 4
 
-    def __init__(self):
-        self.fingerprint, self.preprocess = Fingerprint("patches", "0", "thumbnail"), thumbnail
+    def __init__(self) -> None:
+        super().__init__()
+        self.fingerprint = Fingerprint("patches", "0", "thumbnail")
         self.count = 0
         self.projection = torch.randn(5, 3 * 8 * 8, self.dim, generator=torch.Generator().manual_seed(0))
 
-    def encode_images(self, pixels):
+    def encode_images(self, pixels: Tensor) -> Tensor:
         return normalize(self.encode_patches(pixels)[:, 0], dim=-1)
 
-    def encode_patches(self, pixels):
+    def encode_patches(self, pixels: Tensor) -> Tensor:
         self.count += len(pixels)
         return torch.einsum("bi,pid->bpd", pixels.flatten(1), self.projection)
 
@@ -156,7 +160,7 @@ def test_what_they_will_take_is_said_before_they_are_made(tmp_path, monkeypatch)
     store = PatchStore(clip, tmp_path / "store", workers=0)
     assert store.announce(items) == f"patch features of 9 images take 2 MB in {tmp_path / 'cache'}"
     assert clip.count == 0
-    monkeypatch.setattr(patches_module.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 1_000_000}))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: type("Usage", (), {"free": 1_000_000}))
     with pytest.raises(RunError, match=r"9 images take 2 MB, and 1 MB are free.*IPO_CACHE"):
         store.announce(items)
     small = PatchStore(PatchClip(), tmp_path / "store", workers=0)

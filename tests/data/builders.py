@@ -5,7 +5,9 @@ import io
 import json
 import tarfile
 import zipfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any, Literal
 
 from PIL import Image
 
@@ -46,7 +48,9 @@ def split_file(path: Path, **parts: list[tuple[str, int, str]]) -> Path:
     return text(path, json.dumps(rows, ensure_ascii=False))
 
 
-def pack_tar(path: Path, members: dict[str, bytes | tarfile.TarInfo], mode: str = "w:gz") -> Path:
+def pack_tar(
+    path: Path, members: Mapping[str, bytes | tarfile.TarInfo], mode: Literal["w", "w:gz", "w:xz", "w:bz2"] = "w:gz"
+) -> Path:
     """A tar file; a member is its content, or a ready header for a link or a device."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with tarfile.open(path, mode) as tar:
@@ -68,16 +72,19 @@ def pack_zip(path: Path, members: dict[str, bytes]) -> Path:
     return path
 
 
-def toy_dataset(train: list[int], val: list[int] = (), test: list[int] = (), classes: int = 0) -> Dataset:
+def toy_dataset(train: Sequence[int], val: Sequence[int] = (), test: Sequence[int] = (), classes: int = 0) -> Dataset:
     """A dataset that exists on paper: one item for each label given, in this order."""
     root = Path("/toy")
-    parts = [
-        tuple(Item(root / f"{split}-{index}.jpg", label) for index, label in enumerate(labels))
+    parts: dict[str, Any] = {
+        split: tuple(Item(root / f"{split}-{index}.jpg", label) for index, label in enumerate(labels))
         for split, labels in (("train", train), ("val", val), ("test", test))
-    ]
+    }
     count = classes or max([*train, *val, *test]) + 1
     names = tuple(f"class {label}" for label in range(count))
-    return Dataset("toy", root, names, *parts, "a photo of a <CLASS>.", "folders", "0")
+    return Dataset(
+        name="toy", root=root, classnames=names, **parts, hand_crafted_prompt="a photo of a <CLASS>.",
+        split_source="folders", split_hash="0",
+    )  # fmt: skip
 
 
 def everything(folder: Path) -> dict[str, bytes]:

@@ -1,6 +1,7 @@
 """What is fetched beside or without a checksum: it has to be what it claims, and is fetched where images lie too."""
 
 import hashlib
+from typing import Any
 
 import pytest
 
@@ -17,7 +18,13 @@ ROWS = [("cat/000.jpg", 0, "cat"), ("dog/000.jpg", 1, "dog")]
 
 def entry(layout="wnids", *archives: Archive, **changes) -> CatalogueEntry:
     """A dataset in the folder `toy` with two classes and two images."""
-    fields = {"images": "images", "classes": 2, "sizes": (0, 0, 2), "homepage": "https://example.org", "licence": "-"}
+    fields: dict[str, Any] = {
+        "images": "images",
+        "classes": 2,
+        "sizes": (0, 0, 2),
+        "homepage": "https://example.org",
+        "licence": "-",
+    }
     return CatalogueEntry(name="toy", folder="toy", layout=layout, archives=archives, **(fields | changes))
 
 
@@ -100,7 +107,7 @@ def test_the_split_file_is_fetched_where_the_images_are_there(way, serve, tmp_pa
     seeded = prepare_entry(toy, tmp_path / "root")
     assert seeded.split_source == "seeded (1)"
     assert "Get split_toy.json" in split_advice(toy, seeded)
-    source = str(tmp_path / "shelf")
+    source: str | None = str(tmp_path / "shelf")
     if way == "download":
         monkeypatch.setattr(
             "ipo.data.benchmarks.prepare.DRIVE_URL", serve("ID", published.read_bytes()).removesuffix("ID")

@@ -5,6 +5,7 @@ import io
 import tarfile
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -69,7 +70,9 @@ def test_a_good_archive_is_unpacked_as_the_standard_library_would(pack, tmp_path
     unpack(archive, tmp_path / "ours")
     if pack is pack_tar:
         with tarfile.open(archive) as tar:
-            safely = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}  # older patch releases lack it
+            safely: dict[str, Any] = (
+                {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
+            )  # older patch releases lack it
             tar.extractall(tmp_path / "theirs", **safely)
     else:
         with zipfile.ZipFile(archive) as packed:
@@ -179,10 +182,11 @@ def test_a_checksum_is_compared_with_the_files(kind, tmp_path):
 
 
 def test_members_are_streamed_and_not_held_in_memory(tmp_path):
-    class Endless(io.RawIOBase):
+    class Endless(io.BytesIO):
         served = 0
 
-        def read(self, size: int = -1) -> bytes:
+        def read(self, size: int | None = -1) -> bytes:
+            assert size is not None
             assert 0 < size <= 1 << 20
             self.served += size
             return bytes(size)

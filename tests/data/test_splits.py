@@ -107,7 +107,7 @@ def test_a_missing_or_binary_split_file_is_named(tmp_path):
 
 def test_the_hash_names_a_split_and_not_its_place():
     def digest(root, label=0, split=0):
-        parts = [[], [], []]
+        parts: list[list[Item]] = [[], [], []]
         parts[split] = [Item(root / "a.jpg", label)]
         return split_hash(root, parts)
 

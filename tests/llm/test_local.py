@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
+from typing import Any
 
 import pytest
 import torch
@@ -41,7 +42,7 @@ def tiny_tokenizer() -> PreTrainedTokenizerFast:
     return tokenizer
 
 
-TINY: dict[str, int] = {
+TINY: dict[str, Any] = {
     "vocab_size": 300,
     "hidden_size": 32,
     "intermediate_size": 48,
@@ -126,7 +127,9 @@ def test_greedy_sampling_equals_a_full_forward_pass_at_each_token(make: Callable
         if mask.advance([token]) == [True]:
             break
     reply = llm.generate(ASK, 3, 0.0, 64, seed=0)[2]
-    assert reply.text == llm.tokenizer.decode(ids[start:]).strip()
+    text = llm.tokenizer.decode(ids[start:])
+    assert isinstance(text, str)
+    assert reply.text == text.strip()
 
 
 def test_tokens_of_the_shared_prefix_are_counted_once() -> None:

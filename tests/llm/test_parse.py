@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ipo.errors import PromptError
+from ipo.llm.base import ReplyForm
 from ipo.llm.parse import read_prompt
 
 GOOD = [
@@ -59,12 +60,12 @@ BAD = [
 
 
 @pytest.mark.parametrize(("form", "text", "prompt"), GOOD)
-def test_prompts_are_read(form: str, text: str, prompt: str) -> None:
+def test_prompts_are_read(form: ReplyForm, text: str, prompt: str) -> None:
     assert read_prompt(text, form).text == prompt
 
 
 @pytest.mark.parametrize(("form", "text", "reason"), BAD)
-def test_what_is_not_in_the_form_is_an_error(form: str, text: str, reason: str) -> None:
+def test_what_is_not_in_the_form_is_an_error(form: ReplyForm, text: str, reason: str) -> None:
     with pytest.raises(PromptError, match=reason):
         read_prompt(text, form)
 

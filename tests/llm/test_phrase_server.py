@@ -27,7 +27,7 @@ def no_own_words(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 def phrase_llm(server: FakeServer, **settings: Any) -> OpenAILLM:
     terms = {"spec": "openai:m", "base_url": server.url, "grammar": "phrase", "retries": 0, "timeout": 5.0}
-    llm = load_llm(LLMSettings(**terms | settings), offline=False)
+    llm = load_llm(LLMSettings.model_validate(terms | settings), offline=False)
     assert isinstance(llm, OpenAILLM)
     return llm
 

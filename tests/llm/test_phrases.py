@@ -11,14 +11,14 @@ from llguidance import LLMatcher
 
 from ipo.config import LLMSettings
 from ipo.errors import ConfigError
-from ipo.llm.base import Message, Reply, Style
+from ipo.llm.base import Message, Reply, ReplyForm, Style
 from ipo.llm.load import grammar_of, require_llm
 from ipo.llm.local.huggingface import HuggingFaceLLM
 from ipo.llm.phrases import WordLists, content_key, grammar, pattern, with_article, word_lists
 from ipo.llm.presets import presets
 from ipo.llm.random_phrases import random_phrases
 from ipo.prompt import Prompt, text_key
-from ipo.search.propose import MOST_CHARACTERS, accept
+from ipo.search.propose import MOST_CHARACTERS, Reject, accept
 from ipo.search.words import odd_signs, unfit_words, unknown_words
 from tests.llm.test_local import CONTINUE, tiny_llm
 from tests.test_propose import checks
@@ -302,10 +302,12 @@ def test_no_phrase_names_a_class() -> None:
 
 def test_a_phrase_that_says_what_was_said_is_a_reject_and_free_words_are_not() -> None:
     texts = ["a photo of a <CLASS>.", "the photo of the <CLASS>."]
-    for form, kinds in (("phrase", ["duplicate"]), ("line", [])):
+    expected: list[tuple[ReplyForm, list[str]]] = [("phrase", ["duplicate"]), ("line", [])]
+    for form, kinds in expected:
         verdicts = accept([Reply(text, form, "stop") for text in texts], set(), checks())
         assert [verdict.kind for verdict in verdicts if not isinstance(verdict, Prompt)] == kinds
     (verdict,) = accept([Reply(texts[1], "phrase", "stop")], {text_key(texts[0])}, checks())
+    assert isinstance(verdict, Reject)
     assert verdict.reason.startswith("duplicate: the words of an earlier one")
 
 

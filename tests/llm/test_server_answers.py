@@ -165,8 +165,9 @@ def test_no_part_of_a_key_is_shown_wherever_it_stands(monkeypatch: pytest.Monkey
     monkeypatch.setenv("OPENAI_API_KEY", "a-key-of-some-length")
     words = f"{'x' * place}a-key-of-some-length"
     for body in (json.dumps({"error": words}), words, f"<title>{words}</title>", f"data: {words}"):
+        answer = [head() + body.encode()]
         with (
-            raw_serving(lambda _, body=body: [head() + body.encode()]) as server,
+            raw_serving(lambda _, answer=answer: answer) as server,  # type: ignore[misc]
             client(server.url) as llm,
             pytest.raises(LLMError) as caught,
         ):
@@ -303,7 +304,7 @@ def test_a_cut_is_known_by_every_name(reason: str) -> None:
 def test_captions_are_told_from_thoughts(tmp_path: Path) -> None:
     paths = [item.path for item in draw_pictures(tmp_path, 3)]
     texts = ["<think>What is it?</think>A cat.", "<think>What is", ""]
-    answers = [{"content": text} for text in texts]
+    answers: list[dict[str, Any]] = [{"content": text} for text in texts]
     answers[2] = {"content": None, "reasoning": "What is it?"}
     with raw_serving(lambda number: [head() + with_message(answers[number])]) as server:
         describer = ApiDescriber("lmm", server.url)

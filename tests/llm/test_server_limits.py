@@ -194,8 +194,8 @@ def test_a_model_whose_name_cannot_be_written_is_none(name: str) -> None:
 
 @pytest.mark.parametrize("answer", [endless, drip_body])
 def test_captions_have_the_same_bounds(answer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ipo.captions.api._TIMEOUT", 0.4)
-    monkeypatch.setattr("ipo.captions.api._RETRIES", 0)
+    monkeypatch.setattr("ipo.captions.api.TIMEOUT", 0.4)
+    monkeypatch.setattr("ipo.captions.api.RETRIES", 0)
     paths = [item.path for item in draw_pictures(tmp_path, 2)]
     with raw_serving(answer) as server, pytest.raises(LLMError, match=r"0\.4 seconds|longer than 4 MB"):
         list(ApiDescriber("lmm", server.url).describe(paths))

@@ -6,6 +6,7 @@ import time
 import pytest
 
 from ipo.errors import PromptError
+from ipo.llm.base import ReplyForm
 from ipo.llm.parse import MAX_ANSWER, read_prompt
 from ipo.llm.thoughts import answer_of
 
@@ -124,7 +125,7 @@ HARD = {
 
 @pytest.mark.parametrize("form", ["line", "sides", "free"])
 @pytest.mark.parametrize("name", HARD)
-def test_no_reply_takes_long_to_read(name: str, form: str) -> None:
+def test_no_reply_takes_long_to_read(name: str, form: ReplyForm) -> None:
     started = time.process_time()
     with pytest.raises(PromptError):
         read_prompt(HARD[name], form)

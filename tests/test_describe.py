@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 from pathlib import Path
 
 import pytest
@@ -16,7 +18,7 @@ from ipo.descriptions.answers import Answers
 from ipo.descriptions.ask import Describing, describe, estimate
 from ipo.descriptions.kinds import kinds
 from ipo.errors import IpoError, LLMError, RunError
-from ipo.llm.base import Reply
+from ipo.llm.base import Message, Reply, ReplyForm
 from ipo.llm.load import load_llm
 from ipo.llm.parse import read_texts
 from ipo.llm.server.chat import OpenAILLM
@@ -29,21 +31,32 @@ NAMES = ("red thing", "owl", "green")
 class Writer:
     """Says something of its own about every question and seed, and remembers what it was asked; may break off."""
 
-    name, template, form, caption_tokens = "writer", "ipo.j2", "lines", 300
+    name, template, caption_tokens = "writer", "ipo.j2", 300
+    form: ReplyForm = "lines"
 
     def __init__(
         self, stop_after: int | None = None, say=lambda asked, seed, row: f"- has {seed + row}\n- same"
     ) -> None:
-        self.stop_after, self.say, self.asked = stop_after, say, []
+        self.stop_after, self.say = stop_after, say
+        self.asked: list[str] = []
 
-    def generate(self, messages, n, temperature, max_tokens, seed, known=frozenset(), unnamed=()):
+    def generate(
+        self,
+        messages: Sequence[Message],
+        n: int,
+        temperature: float,
+        max_tokens: int,
+        seed: int,
+        known: AbstractSet[str] = frozenset(),
+        unnamed: Sequence[str] = (),
+    ) -> list[Reply]:
         if self.stop_after is not None and len(self.asked) >= self.stop_after:
             raise KeyboardInterrupt
         (message,) = messages
         self.asked.append(message.content)
         return [Reply(self.say(message.content, seed, row), self.form, "stop", 10, 5, 0.1) for row in range(n)]
 
-    def token_count(self, text):
+    def token_count(self, text: str) -> int:
         return len(text.split())
 
 

@@ -173,15 +173,16 @@ def _load_local(preset: Preset, settings: LLMSettings, offline: bool, text: Text
     _require_no_server(settings)
     source, label = _source(preset.spec, offline)
     if source.endswith(".gguf"):
-        if _has_llama_cpp() and not opened:
-            return _load_llama_cpp(Path(source), label, preset, settings, text)
+        if has_llama_cpp() and not opened:
+            return load_llama_cpp(Path(source), label, preset, settings, text)
         from ipo.llm.local.dequantise import converted
 
         source = str(converted(Path(source)))
-    return _load_transformers(source, label, preset, settings, text)
+    return load_transformers(source, label, preset, settings, text)
 
 
-def _has_llama_cpp() -> bool:
+def has_llama_cpp() -> bool:
+    """Whether llama-cpp-python is installed, which reads `.gguf` files as they are."""
     return importlib.util.find_spec("llama_cpp") is not None
 
 
@@ -210,7 +211,8 @@ def _package_file(place: str) -> tuple[str, str]:
     return str(Path(found.origin).parent / file), f"{file} from the package {package} {version}"
 
 
-def _load_transformers(source: str, label: str, preset: Preset, settings: LLMSettings, text: TextForm | None) -> LLM:
+def load_transformers(source: str, label: str, preset: Preset, settings: LLMSettings, text: TextForm | None) -> LLM:
+    """A model on this machine through transformers, from a folder, a file or the hub's name."""
     import torch
     import transformers
 
@@ -227,7 +229,8 @@ def _load_transformers(source: str, label: str, preset: Preset, settings: LLMSet
     return HuggingFaceLLM(model, tokenizer, name, style)
 
 
-def _load_llama_cpp(path: Path, label: str, preset: Preset, settings: LLMSettings, text: TextForm | None) -> LLM:
+def load_llama_cpp(path: Path, label: str, preset: Preset, settings: LLMSettings, text: TextForm | None) -> LLM:
+    """A `.gguf` file through llama.cpp."""
     from ipo.llm.local.llama_file import LlamaFile
     from ipo.llm.local.llamacpp import LlamaCppLLM
 

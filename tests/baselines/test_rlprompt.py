@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import copy
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ipo.errors import ConfigError, DataError
 from ipo.methods import FitRun, Means
-from ipo.prompt import Prompt
+from ipo.prompt import Prompt, Score
 from ipo.scoring import PromptPredictor, evaluate_on, score_prompts
 from ipo_baselines.prompt_rewards import UNREADABLE, Judge, image_rewards, shaped
 from ipo_baselines.rlprompt import METHOD, Learner, RLPromptOptions, fit
@@ -134,6 +135,7 @@ def test_a_policy_of_one_token_writes_one_prompt_and_is_worth_what_it_is_worth(t
     text = Prompt.from_sides(tiny_llm().decode([70] * 3) + " ", ".").text
     assert [learner.decode().text, *judge.known] == [text, text]
     (score,) = score_prompts(task.clip, [Prompt(text)], task.train, CLASSNAMES)
+    assert isinstance(score, Score)
     assert judge.known[text].accuracy == pytest.approx(score.accuracy, abs=1e-6)
     assert judge.known[text].loss == pytest.approx(score.loss, abs=1e-5)
 
@@ -185,22 +187,24 @@ def test_a_prompt_is_encoded_once(tmp_path):
     class Counting(TinyClip):
         texts = 0
 
-        def encode_texts(self, texts, unit=True):
+        def encode_texts(self, texts: Sequence[str], unit: bool = True) -> Tensor:
             self.texts += len(texts)
             return super().encode_texts(texts, unit)
 
-    task = tiny_task(tmp_path, Counting())
+    clip = Counting()
+    task = tiny_task(tmp_path, clip)
     judge = Judge(task, task.train)
     for text in ("a <CLASS>.", "the <CLASS>.", "a <CLASS>."):
         judge(Prompt(text))
-    assert task.clip.texts == 2 * len(CLASSNAMES)
+    assert clip.texts == 2 * len(CLASSNAMES)
 
 
 def test_a_prompt_that_is_too_long_for_clip_is_worth_the_least_and_is_never_the_result(tmp_path):
-    task = tiny_task(tmp_path)
+    clip = TinyClip()
+    task = tiny_task(tmp_path, clip)
     judge = Judge(task, task.train)
     assert judge(Prompt("a " * 40 + "<CLASS>.")) is UNREADABLE
-    task.clip.context_length = 3
+    clip.context_length = 3
     with pytest.raises(ConfigError, match="fewer tokens"):
         fit(task, RLPromptOptions(**SHORT), quiet())
 

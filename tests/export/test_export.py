@@ -288,6 +288,7 @@ def test_what_was_learned_goes_into_tensors_and_nowhere_else(place, clip, featur
     options = method.configure("pictures", 2, exported.result.options)
     learned, _ = load_tensors(place / name / "learned.safetensors")
     items = tuple(Item(Path(str(index)), 0) for index in range(len(features)))
+    assert method.restore is not None
     predictor = method.restore(clip, exported.classnames, options, learned)[name]
     wanted = predictor.logits(ImageSet(items, features), exported.classnames).softmax(dim=-1)
     got = (classifier.logit_scale * features @ classifier.matrix).softmax(dim=-1)
@@ -400,6 +401,7 @@ def test_a_predictor_made_anew_from_what_was_learned_is_that_of_the_fit(name, tm
     method, task = find_method(name), tiny_task(tmp_path)
     options = method.configure("tiny", task.shots, {"epochs": 1})
     fitted = method.fit(task, options, FitRun(report=lambda _: None))
+    assert method.restore is not None
     restored = method.restore(task.clip, task.classnames, options, fitted.learned)
     assert restored.keys() == fitted.predictors.keys()
     for predictor, other in zip(fitted.predictors.values(), restored.values()):

@@ -8,6 +8,7 @@ from safetensors.torch import load_file, save_file
 from ipo.config import LLMSettings
 from ipo.errors import ConfigError, ModelError, UnknownName
 from ipo.llm import load
+from ipo.llm.base import LLM
 from ipo.llm.load import load_llm, require_local
 from ipo.llm.local import dequantise as gguf
 from ipo.llm.presets import presets
@@ -172,12 +173,18 @@ def test_a_method_that_works_with_the_weights_is_not_given_a_server():
 
 
 def test_a_gguf_file_that_is_opened_is_one_of_transformers_though_llama_cpp_is_there(monkeypatch, tmp_path):
-    opened = []
-    monkeypatch.setattr(load, "_has_llama_cpp", lambda: True)
-    monkeypatch.setattr(load, "_load_llama_cpp", lambda *_: "llama.cpp")
-    monkeypatch.setattr(load, "_load_transformers", lambda source, *_: opened.append(source) or "transformers")
+    opened: list[str] = []
+    ours, theirs = tiny_llm(), tiny_llm(chat=True)
+
+    def transformers(source: str, *_: object) -> LLM:
+        opened.append(source)
+        return theirs
+
+    monkeypatch.setattr(load, "has_llama_cpp", lambda: True)
+    monkeypatch.setattr(load, "load_llama_cpp", lambda *_: ours)
+    monkeypatch.setattr(load, "load_transformers", transformers)
     monkeypatch.setattr("ipo.llm.local.dequantise.converted", lambda path: path.with_suffix(""))
     settings = LLMSettings(spec=str(tmp_path / "m.gguf"))
-    assert load_llm(settings, offline=True) == "llama.cpp"
-    assert load_llm(settings, offline=True, opened=True) == "transformers"
+    assert load_llm(settings, offline=True) is ours
+    assert load_llm(settings, offline=True, opened=True) is theirs
     assert opened == [str(tmp_path / "m")]

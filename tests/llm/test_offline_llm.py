@@ -26,7 +26,7 @@ def llm(request: pytest.FixtureRequest) -> LocalLLM:
     if request.param != "transformers" and importlib.util.find_spec("llama_cpp") is None:
         pytest.skip("llama-cpp-python is not installed")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(load, "_has_llama_cpp", lambda: request.param != "transformers")
+        patch.setattr(load, "has_llama_cpp", lambda: request.param != "transformers")
         model = load.load_llm(LLMSettings(device="cpu", grammar="free"), offline=True)
     assert isinstance(model, LocalLLM)
     assert request.param in model.name

@@ -209,7 +209,7 @@ def test_a_score_is_read_back_as_it_was_written_and_another_one_is_damage():
 def shop(monkeypatch, tmp_path) -> Shop:
     shop = Shop()
     monkeypatch.setenv("IPO_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr("ipo.run.load_llm", lambda settings, offline: shop)
+    monkeypatch.setattr("ipo.run.load_llm", lambda *_, **__: shop)
     for place in ("ipo.run", "ipo.fixed_prompts"):
         monkeypatch.setattr(f"{place}.load_clip", lambda settings, offline: FakeClip())
     return shop

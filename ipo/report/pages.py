@@ -54,6 +54,8 @@ _LEGEND = (
     ("hand-crafted", "hand-crafted prompt: the one that papers use for this dataset."),
     ("ensemble", "ensemble: several prompts, averaged."),
     ("select-80", "80 prompts: those that OpenAI wrote for CLIP; the best one by the training images, or their mean."),
+    ("swapped", "swapped: each class has the descriptions of another one."),
+    ("scrambled", "scrambled: the words of each class's descriptions are in disorder."),
     ("waffle", "random words: texts with the same random words and letters for all classes, as WaffleCLIP has them."),
     ("draws", "draws: of what was drawn at random, the mean over all draws and the middle 95% of them."),
 )
@@ -142,7 +144,7 @@ def legend(result: Result) -> list[str]:
     """A line for each word of a results table that needs one."""
     words = {*result_columns(result), *result.predictors}
     words |= {"draws"} if result.draws else set()
-    words |= {"ensemble"} if any(name.endswith("-ensemble") for name in result.predictors) else set()
+    words |= {name.rpartition("-")[2] for name in result.predictors}
     return [line for word, line in _LEGEND if word in words] + absent_classes(result)
 
 

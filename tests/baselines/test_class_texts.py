@@ -14,6 +14,8 @@ from ipo.descriptions import Descriptions
 from ipo.descriptions.clauses import clause
 from ipo.errors import ConfigError, DataError
 from ipo.methods import FitRun, find_method
+from ipo.report.pages import legend
+from ipo.runs.result import Result
 from ipo.scoring import PromptPredictor
 from ipo_baselines.class_texts import TextSource, cupl_texts, dclip_texts, scrambled, swapped
 from tests.baselines.tiny import CLASSNAMES, NEW_NAMES, TinyClip, tiny_task
@@ -144,6 +146,14 @@ def test_the_controls_stand_beside_the_method_and_can_be_left_out(task, tmp_path
     again = fit(method, task, tmp_path)
     assert all(torch.equal(logits(again, task, name), logits(fitted, task, name)) for name in fitted.predictors)
     assert list(fit(method, task, tmp_path, controls=False).predictors) == [method]
+
+
+def test_a_table_says_what_the_controls_are():
+    names = ("dclip", "dclip-swapped", "dclip-scrambled", "waffle")
+    figures = {"base": {"accuracy": 0.5, "low": 0.4, "high": 0.6, "n": 4}}
+    facts = {"method": "dclip", "dataset": "d", "classes": "all", "shots": 1, "seed": 1, "model": "m", "seconds": 0.0}
+    result = Result.model_validate(facts | {"cost": 0.0, "predictors": dict.fromkeys(names, figures)})
+    assert [line.partition(":")[0] for line in legend(result)] == ["swapped", "scrambled", "random words"]
 
 
 def test_new_classes_are_looked_for_before_an_image_is(task, tmp_path):

@@ -8,10 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ipo.config import STAND_INS, Settings
-from ipo.data.fewshot import class_half
-from ipo.data.listing import named_dataset
 from ipo.errors import ConfigError, ModelError, RunError, UnknownName
-from ipo.runs.facts import text_hash
 from ipo.runs.folder import read_run, read_settings
 from ipo.runs.result import Result, read_result
 
@@ -54,6 +51,14 @@ class Exported:
         recorded = self.run.get("classnames")
         if isinstance(recorded, list) and recorded:
             return tuple(map(str, recorded))
+        return self._classnames_of_dataset()
+
+    def _classnames_of_dataset(self) -> tuple[str, ...]:
+        """For a run of an earlier version, which recorded no names."""
+        from ipo.data.fewshot import class_half  # reading data takes libraries that texts need not wait for
+        from ipo.data.listing import named_dataset
+        from ipo.runs.facts import text_hash
+
         dataset = named_dataset(self.settings.data, self.settings.seed)
         if self.result.class_names and text_hash(dataset.classnames) != self.result.class_names:
             remedy = "Put the dataset back as it was, or make the run anew"

@@ -38,6 +38,7 @@ from ipo.store.tensors import load_tensors
 from tests.baselines.tiny import tiny_task
 from tests.export.twins import save_twins
 from tests.fakes import ScriptedLLM
+from tests.processes import run_process
 
 CLASSES = ("blue cup", "pen", "écharpe")
 SCRIPT = [["a drawing of a <CLASS>.", "the “<CLASS>” of O'Neil"], ["my 100% <CLASS>, naïve", 'a "red" <CLASS>']]
@@ -436,3 +437,25 @@ def test_a_run_records_how_prompts_are_put_together_where_it_is_not_the_usual_wa
         running.run(job, folder)
     assert read_exported(place / "waffle").aggregate == "score_mean"
     assert read_exported(place / "ipo").aggregate == "feature_mean"
+
+
+def test_a_run_without_class_names_has_those_of_its_dataset_while_it_is_the_same(place, tmp_path):
+    run = with_prompts(place, tmp_path / "run", "a <CLASS>")
+    facts = json.loads((run / "run.json").read_text(encoding="utf-8"))
+    facts.pop("classnames", None)
+    (run / "run.json").write_text(json.dumps(facts), encoding="utf-8")
+    assert read_exported(run).classnames == tuple(sorted(CLASSES))
+    result = json.loads((run / "result.json").read_text(encoding="utf-8"))
+    (run / "result.json").write_text(json.dumps(result | {"class_names": "others"}), encoding="utf-8")
+    with pytest.raises(IpoError, match="other class names than the run"):
+        export(run, "--to", "open_clip")
+
+
+def test_texts_are_exported_without_a_heavy_library(place):
+    code = (
+        "import sys; from pathlib import Path; from ipo.export.source import read_exported\n"
+        "from ipo.export.texts import TEXTS\n"
+        f"exported = read_exported(Path({str(place / 'zero-shot')!r}))\n"
+        "print([bool(make(exported)) for make in TEXTS.values()], {'torch', 'open_clip'} & {*sys.modules})"
+    )
+    assert run_process([sys.executable, "-c", code], check=True).stdout.split()[-1] == "set()"

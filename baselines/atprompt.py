@@ -18,6 +18,7 @@ from torch import Tensor
 from ipo.clip.base import ClipModel
 from ipo.errors import ConfigError
 from ipo.methods import FitRun, Fitted, Method
+from ipo.scoring import Predictor
 from ipo.task import FewShotTask, TaskTexts
 
 from . import cocoop, coop
@@ -132,6 +133,17 @@ def _named(fitted: Fitted, options: AttributeOptions) -> Fitted:
     return replace(fitted, figures={**fitted.figures, "attributes": list(options.words)})
 
 
+def restore(
+    clip: ClipModel, classnames: tuple[str, ...], options: CoOpOptions, learned: Mapping[str, Tensor]
+) -> Mapping[str, Predictor]:
+    """The predictor of a fit on CoOp by what it learned."""
+    own = {name: value.to(clip.device) for name, value in learned.items()}
+    words = tuple(embedded(clip, attribute) for attribute in options.words)
+    lead = Lead(tuple(own[f"attribute.{index}"] for index in range(len(words))), words)
+    names = classnames if options.class_specific else None
+    return {"atprompt": coop.ContextPredictor(clip, own["context"], options.position, names, lead)}
+
+
 def published(dataset: str, _shots: int) -> Mapping[str, Any]:
     """The attributes that were found for a dataset."""
     return {"attributes": SEARCHED[dataset]} if dataset in SEARCHED else {}
@@ -146,6 +158,7 @@ ON_COOP = Method(
     paper=PAPER,
     published=published,
     check=check_on_coop,
+    restore=restore,
     uses=lambda *_: {"labels"},
 )
 ON_COCOOP = Method(

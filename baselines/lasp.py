@@ -103,8 +103,7 @@ class LASPOptions(ContextOptions):
 
 
 def _readable(path: str, read: Any) -> str:
-    place = Path(path).expanduser().absolute()
-    read(place)
+    read(place := Path(path).expanduser().absolute())
     return str(place)
 
 

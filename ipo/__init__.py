@@ -6,13 +6,15 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ipo.api.comparison import compare
     from ipo.api.functions import evaluate, fit, optimize, resume
     from ipo.api.loaded import Run, load
 
 __version__ = "0.1.0"
-__all__ = ["Run", "evaluate", "fit", "load", "optimize", "resume"]
+__all__ = ["Run", "compare", "evaluate", "fit", "load", "optimize", "resume"]
 
 _PLACES = {
+    "compare": "ipo.api.comparison",
     **dict.fromkeys(("evaluate", "fit", "optimize", "resume"), "ipo.api.functions"),
     **dict.fromkeys(("Run", "load"), "ipo.api.loaded"),
 }

@@ -1,7 +1,10 @@
 """What `import ipo` offers does what the commands do, says nothing, and reads runs back."""
 
+import csv
+import io
 import json
 import sys
+import time
 import warnings
 
 import pytest
@@ -159,3 +162,86 @@ def test_a_name_that_is_not_there_is_no_attribute():
         from ipo import run
 
         assert callable(run.prepare)
+
+
+def test_finished_runs_compare_as_the_command_compares_them(found, shop, pictures, tmp_path, monkeypatch):  # noqa: F811
+    from typer.testing import CliRunner
+
+    from ipo.cli.main import app
+
+    ipo.fit("zero-shot", dataset=pictures, shots=2, settings={"clip.workers": 0}, out=tmp_path / "zero")
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "run.json").write_text("{}")
+    table = ipo.compare([found, tmp_path / "zero", tmp_path / "broken"])
+    assert "zero-shot" in repr(table)
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    assert "\x1b" not in repr(table)
+    assert "<pre>" in table._repr_html_()
+    assert len(table.left_out) == 1
+    assert "broken" in table.left_out[0]
+    done = CliRunner().invoke(app, ["compare", str(found.path), str(tmp_path / "zero"), "--format", "csv"])
+    lines = list(csv.DictReader(io.StringIO(done.stdout)))
+    told = [{name: "" if value is None else str(value) for name, value in row.items()} for row in table.to_records()]
+    assert told == lines
+    assert [row.method for row in ipo.compare(tmp_path)] == [row.method for row in table]
+    with pytest.raises(ConfigError, match=r"no finished run in .*broken"):
+        ipo.compare(tmp_path / "broken")
+
+
+def test_a_long_history_is_read_in_a_moment(found):
+    lines = (found.path / "history.jsonl").read_text().splitlines()
+    scored = next(json.loads(line) for line in lines if "score" in json.loads(line))
+    rows = [{**scored, "id": place, "step": place // 8, "text": f"a <CLASS> {place}"} for place in range(16_000)]
+    (found.path / "history.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    run = ipo.load(found.path)
+    began = time.process_time()
+    assert len(run.history) == 16_000
+    assert time.process_time() - began < 1
+
+
+class _Shown(list):
+    """Stands in for IPython: what was shown below a cell, the last in the place of those before."""
+
+    kernel = None
+
+    def get_ipython(self):
+        return self
+
+    def display(self, data, **_):
+        self.append(data)
+        return self
+
+    def update(self, data, **_):
+        self.append(data)
+
+
+def test_progress_in_a_notebook_is_a_line_below_the_cell(shop, pictures, tmp_path, monkeypatch, capsys):  # noqa: F811
+    shown = _Shown()
+    monkeypatch.setitem(sys.modules, "IPython", shown)
+    monkeypatch.setitem(sys.modules, "IPython.display", shown)
+    common = {"dataset": pictures, "shots": 2, "steps": 2, "settings": SMALL}
+    ipo.optimize(**common, out=tmp_path / "run", progress=True)
+    texts = [data["text/plain"] for data in shown]
+    assert any(text.startswith("step 2/2") for text in texts)
+    assert any("image features" in text for text in texts)
+    assert "step 2/2" not in capsys.readouterr().err
+    shown.clear()
+    shop.asked.clear()
+    ipo.optimize(**common, out=tmp_path / "silent")
+    assert shown == []
+
+
+def test_a_data_frame_has_the_columns_of_the_records(monkeypatch):
+    from ipo.api.table import Table
+
+    class Frame:
+        @staticmethod
+        def from_records(records):
+            return records
+
+    table = Table([{"a": 1}, {"a": 2}], lambda row: row)
+    monkeypatch.setitem(sys.modules, "pandas", type("Pandas", (), {"DataFrame": Frame}))
+    assert table.to_pandas() == [{"a": 1}, {"a": 2}]
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    with pytest.raises(ConfigError, match="pip install pandas"):
+        table.to_pandas()

@@ -5,6 +5,7 @@ They check what the commands check, with the same messages, and say nothing unle
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Unpack
@@ -128,7 +129,8 @@ def _run(work: Callable[[], tuple[Path, Result | None]], progress: bool) -> Run:
     if not is_first_process():
         remedy = "Use the command there, such as: torchrun --nproc-per-node 2 -m ipo baseline METHOD"
         raise RunError("the Python API is for one process, and this is one of several", remedy=remedy)
-    with silence(not progress):
+    with silence(not progress), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="IProgress not found")  # a bar of others; ours need no widgets
         path, result = work()
         assert result is not None  # this is the first process
         start.complain(result, path)

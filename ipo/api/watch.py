@@ -11,6 +11,7 @@ from rich.console import Console, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.text import Text
 
+from ipo.progress import notebook_line
 from ipo.screen import is_silent, printable, say
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ class Watch:
 
     def __init__(self, steps: int) -> None:
         self.steps = steps
-        console = Console(stderr=True)
+        console = Console(stderr=True, force_jupyter=False)
         self.live = console.is_terminal and not is_silent()
         columns = (
             TextColumn("step"),
@@ -51,6 +52,7 @@ class Watch:
         self.bar = _Bar(*columns, console=console, disable=not self.live)
         self.task = self.bar.add_task("scoring the first prompts", total=self.steps)
         self.started = time.monotonic()
+        self.notebook = notebook_line()
 
     def __enter__(self) -> Watch:
         self.bar.start()
@@ -76,7 +78,10 @@ class Watch:
         self.bar.update(self.task, completed=record.last_step, description=text)
         tried = [entry for entry in history.ranked() if entry.step == record.last_step]
         self._show(f"  {_value(entry)}  {entry.text}" for entry in tried)
-        if not self.live:
+        if self.notebook is not None:
+            took = f"{time.monotonic() - self.started:.0f} s"
+            self.notebook(f"step {record.last_step}/{self.steps}  {text}  {took}\n" + "\n".join(self.bar.below))
+        elif not self.live:
             took = f"{time.monotonic() - self.started:.0f} s"
             found = f"  tried: {_value(tried[0])} {printable(tried[0].text)}" if tried else ""
             say(f"step {record.last_step}/{self.steps}  {text}  {took}{found}")

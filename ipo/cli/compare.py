@@ -6,18 +6,14 @@ import math
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import typer
 
 from ipo.cli import options
 from ipo.cli.console import screen_width
-from ipo.errors import ConfigError, LLMError, RunError
+from ipo.errors import ConfigError, LLMError
 from ipo.screen import say
-
-if TYPE_CHECKING:
-    from ipo.comparison.rows import Row
-    from ipo.comparison.trials import Trial
 
 
 def compare(
@@ -61,20 +57,17 @@ def compare(
         raise ConfigError("--fluency goes with --words")
     if words and form == "csv":
         raise ConfigError("--words is no part of a CSV table", remedy="Its column `sentences` has them; leave it out")
+    from ipo.api.comparison import compared, read_runs
     from ipo.comparison.formats import FORMATS, as_text, with_words
-    from ipo.comparison.names import label_notes
-    from ipo.comparison.rows import choose_reference
-    from ipo.comparison.rows import compare as compare_trials
-    from ipo.comparison.tables import notes, sentences
+    from ipo.comparison.tables import sentences
     from ipo.store.files import require_place, write_atomic
 
     if out is not None:
         require_place(out)
     trials, left_out = read_runs(runs, controls)
-    rows = compare_trials(trials, reference)
-    if published:
-        rows = with_published(rows, trials)
-    lines = [*notes(rows, choose_reference(trials, reference)), *label_notes(trials)]
+    for reason in left_out:
+        say(f"left out: {reason}")
+    rows, lines = compared(trials, reference, published)
     to_screen = out is None and form == "text"
     shape = (screen_width(), sys.stdout.encoding or "utf-8")
     table = as_text(rows, lines, *shape) if to_screen else FORMATS[form](rows, lines)
@@ -86,62 +79,6 @@ def compare(
         write_atomic(out, table + "\n")
     if left_out:
         raise typer.Exit(1)
-
-
-def read_runs(paths: list[Path], controls: bool) -> tuple[list[Trial], int]:
-    """The trials of all finished runs, and how many folders were left out; each is named with the reason.
-
-    Raises `ConfigError` where there is no finished run at all.
-    """
-    from ipo.comparison.trials import merge_twins, read_trials
-
-    trials: list[Trial] = []
-    left_out = 0
-    for folder in find_runs(paths):
-        try:
-            trials += read_trials(folder, controls)
-        except RunError as error:
-            say(f"left out: {error}")
-            left_out += 1
-    if not trials:
-        names = ", ".join(f"'{path}'" for path in paths)
-        raise ConfigError(f"no finished run in {names}", remedy="Give folders that hold result.json")
-    return merge_twins(trials), left_out
-
-
-def find_runs(paths: list[Path]) -> list[Path]:
-    """The folders that were named, or the runs one level below them where they are none, each once, by name."""
-    found: dict[Path, Path] = {}
-    for path in paths:
-        inside = [path] if is_run(path) else sorted(folder for folder in path.glob("*") if is_run(folder))
-        for folder in inside or [path]:
-            found.setdefault(folder.resolve(), folder)
-    return list(found.values())
-
-
-def is_run(folder: Path) -> bool:
-    """Whether this is the folder of a run, finished or not, or what is left of one."""
-    try:
-        return any((folder / name).exists() for name in ("result.json", "run.json"))
-    except OSError:
-        return False
-
-
-def with_published(rows: list[Row], trials: list[Trial]) -> list[Row]:
-    """The rows and the published ones of their datasets; averages only over the same datasets."""
-    from ipo.comparison.names import AVERAGE
-    from ipo.comparison.rows import catalogue_places, published_rows
-
-    places = catalogue_places(trials)
-    extra = published_rows(places, [trial.facts["shots"] for trial in trials])
-    datasets = {row.dataset for row in rows if row.dataset != AVERAGE}
-    return in_dataset_order([*rows, *(row for row in extra if row.dataset != AVERAGE or set(places) == datasets)])
-
-
-def in_dataset_order(rows: list[Row]) -> list[Row]:
-    """Rows with those of one dataset together, datasets in order of appearance."""
-    order = list(dict.fromkeys(row.dataset for row in rows))
-    return sorted(rows, key=lambda row: order.index(row.dataset))
 
 
 def load_perplexity(spec: str, offline: bool) -> Callable[[list[str]], list[float]]:

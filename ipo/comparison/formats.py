@@ -6,7 +6,7 @@ import csv
 import io
 import textwrap
 from collections.abc import Callable, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 from rich import box
 from rich.cells import cell_len
@@ -102,7 +102,9 @@ def _text_table(panel: Sequence[Sized], datasets: Sequence[str], ascii_only: boo
         table.add_row(*line, end_section=after is not None and datasets[index] != datasets[after])
     file = io.StringIO()
     needed = sum(size + _BAR for _, size in panel)
-    Console(file=file, width=needed, markup=False, highlight=False, emoji=False, no_color=True).print(table)
+    # In a notebook, and where FORCE_COLOR is set, rich would show the table itself, or colour it.
+    options: dict[str, Any] = {"force_terminal": False, "force_jupyter": False, "color_system": None}
+    Console(file=file, width=needed, markup=False, highlight=False, emoji=False, **options).print(table)
     return "\n".join(line.rstrip() for line in file.getvalue().splitlines())
 
 
@@ -152,24 +154,34 @@ def as_latex(rows: Sequence[Row], notes: Sequence[str]) -> str:
 
 def as_csv(rows: Sequence[Row]) -> str:
     """All figures as fractions, unrounded, a column each."""
-    targets = list(dict.fromkeys(spec for row in rows for spec in row.targets))
-    heads = ["dataset", "method", "source", "classes", "seeds", "uses", "base", "base_std", "new", "new_std", "H"]
-    for name in ("base", "new", "H", *targets):
-        heads += [f"difference_{name}", f"difference_{name}_low", f"difference_{name}_high", f"difference_{name}_std"]
-    heads += [column for spec in targets for column in (spec, f"{spec}_std")]
+    found = records(rows)
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
-    writer.writerow([*heads, "seconds", "cost", "sentences"])
-    for row in rows:
-        values: list[object] = [row.dataset, row.method, row.source or "measured", row.classes]
-        values += [" ".join(map(str, row.seeds)), None if row.uses is None else " ".join(row.uses) or NOTHING]
-        values += [*row.base, *(row.new or (None, None)), row.harmonic_mean]
-        for name in ("base", "new", "H", *targets):
-            found = row.differences.get(name)
-            values += [found.value, found.low, found.high, found.spread] if found else [None] * 4
-        values += [value for spec in targets for value in row.targets.get(spec, (None, None))]
-        writer.writerow([*values, row.seconds, row.cost, " | ".join(row.sentences)])
+    writer.writerow(found[0] if found else [])
+    writer.writerows(row.values() for row in found)
     return file.getvalue().rstrip("\n")
+
+
+def records(rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """Each row as a mapping of column names to its figures; all have the same columns."""
+    targets = list(dict.fromkeys(spec for row in rows for spec in row.targets))
+    return [_record(row, targets) for row in rows]
+
+
+def _record(row: Row, targets: Sequence[str]) -> dict[str, Any]:
+    found: dict[str, Any] = {"dataset": row.dataset, "method": row.method, "source": row.source or "measured"}
+    found |= {"classes": row.classes, "seeds": " ".join(map(str, row.seeds))}
+    found["uses"] = None if row.uses is None else " ".join(row.uses) or NOTHING
+    for name, value in (("base", row.base), ("new", row.new or (None, None))):
+        found |= {name: value[0], f"{name}_std": value[1]}
+    found["H"] = row.harmonic_mean
+    for name in ("base", "new", "H", *targets):
+        one = row.differences.get(name)
+        figures = (one.value, one.low, one.high, one.spread) if one else (None,) * 4
+        found |= dict(zip((f"difference_{name}{end}" for end in ("", "_low", "_high", "_std")), figures, strict=True))
+    for spec in targets:
+        found[spec], found[f"{spec}_std"] = row.targets.get(spec, (None, None))
+    return found | {"seconds": row.seconds, "cost": row.cost, "sentences": " | ".join(row.sentences)}
 
 
 FORMATS: dict[str, Callable[[Sequence[Row], Sequence[str]], str]] = {

@@ -199,7 +199,7 @@ def test_a_long_history_is_read_in_a_moment(found):
     assert time.process_time() - began < 1
 
 
-class _Shown(list):
+class _Shown(list[dict[str, str]]):
     """Stands in for IPython: what was shown below a cell, the last in the place of those before."""
 
     kernel = None

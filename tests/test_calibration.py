@@ -1,6 +1,7 @@
 """A temperature and thresholds that a second way finds too, and that do what they promise."""
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ def one_hot(labels, classes):
 
 def shots(labels):
     return ImageSet(
-        tuple(Item(f"{place}.png", label) for place, label in enumerate(labels)), torch.zeros(len(labels), 1)
+        tuple(Item(Path(f"{place}.png"), label) for place, label in enumerate(labels)), torch.zeros(len(labels), 1)
     )
 
 
@@ -117,7 +118,7 @@ def test_what_is_caught_is_what_removing_each_class_by_hand_catches():
 def test_one_class_and_several_labels_an_image():
     alone = calibrate(torch.ones(3, 1), shots([0, 0, 0]))
     assert (alone.kept, alone.caught) == (1, None)
-    items = (Item("a.png", 0, labels=(0, 1)), Item("b.png", 1, labels=(1,)))
+    items = (Item(Path("a.png"), 0, labels=(0, 1)), Item(Path("b.png"), 1, labels=(1,)))
     both = calibrate(torch.tensor([[5.0, 5, 0], [0, 5, 0]]), ImageSet(items, torch.zeros(2, 1)))
     assert both.temperature > 0
     assert len(both.thresholds) == 3

@@ -4,6 +4,7 @@ import ast
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -24,7 +25,7 @@ for source in json.load(sys.stdin):
 """What a kernel does with cells: it runs them in one place, and shows the value of a last expression."""
 
 
-def cells() -> list[dict]:
+def cells() -> list[dict[str, Any]]:
     return [cell for cell in json.loads(BOOK.read_text(encoding="utf-8"))["cells"] if cell["cell_type"] == "code"]
 
 

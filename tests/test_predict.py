@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from typer.testing import CliRunner
 import ipo
 from ipo.cli.main import app
 from ipo.errors import ConfigError, DataError, IpoError, RunError
+from ipo.runs.result import Calibrated
 from tests.export.twins import save_twins
 from tests.fakes import ScriptedLLM
 
@@ -54,6 +56,12 @@ def place(tmp_path_factory):
         for method, options in METHODS.items():
             ipo.fit(method, **common, options=options, settings=small, out=place / method)
     return place
+
+
+def calibration(run: Path) -> Calibrated:
+    found = ipo.load(run).result.calibration
+    assert found is not None
+    return found
 
 
 def now_and_then(place, run):
@@ -108,8 +116,8 @@ def test_what_cannot_be_read_has_a_row_that_says_why(place, tmp_path):
     good = place / "pictures/test/pen/0.png"
     rows = ipo.load(place / "ipo").predict([tmp_path / "bad.png", good, tmp_path / "missing.jpg"])
     assert [row.error is None for row in rows] == [False, True, False]
-    assert "no known image format" in rows[0].error
-    assert "no such file" in rows[2].error
+    assert "no known image format" in (rows[0].error or "")
+    assert "no such file" in (rows[2].error or "")
     assert (rows[0].classname, rows[0].confidence, rows[0].top(3)) == (None, None, [])
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="no picture in the folder"):
@@ -117,7 +125,7 @@ def test_what_cannot_be_read_has_a_row_that_says_why(place, tmp_path):
 
 
 def test_the_calibration_is_stored_with_the_shots_that_it_is_from(place):
-    search, coop = (ipo.load(place / name).result.calibration for name in ("ipo", "coop"))
+    search, coop = (calibration(place / name) for name in ("ipo", "coop"))
     assert (search.shots, coop.shots) == ("training", "validation")
     assert len(search.thresholds) == 3
     assert 0 <= search.kept <= 1
@@ -126,15 +134,17 @@ def test_the_calibration_is_stored_with_the_shots_that_it_is_from(place):
 
 def test_none_of_these_is_said_below_the_threshold_of_the_class_and_nowhere_else(place):
     run = ipo.load(place / "ipo")
-    rows, limits = run.predict(place / "pictures/train"), run.result.calibration.thresholds
+    rows, limits = run.predict(place / "pictures/train"), calibration(run.path).thresholds
     with_none = run.predict(place / "pictures/train", none=True)
     names = list(run.classnames)
     for row, other in zip(rows, with_none, strict=True):
+        assert row.classname is not None
+        assert row.confidence is not None
         below = row.confidence < limits[names.index(row.classname)]
         assert other.classname == (None if below else row.classname)
         assert other.confidence == row.confidence
     share = sum(row.classname is not None for row in with_none) / len(with_none)
-    assert share == pytest.approx(run.result.calibration.kept)
+    assert share == pytest.approx(calibration(run.path).kept)
 
 
 def test_other_class_names_compete_where_the_method_knows_others(place):
@@ -159,7 +169,7 @@ def test_a_run_that_cannot_predict_says_so(place, tmp_path):
     (old / "result.json").write_text(json.dumps(content))
     with pytest.raises(RunError, match=r"kept no confidences here.*--resume"):
         ipo.load(old).predict(place / "pictures/test/pen")
-    content["calibration"] = ipo.load(place / "ipo").result.calibration.model_dump()
+    content["calibration"] = calibration(place / "ipo").model_dump()
     content["clip"]["weights"] = "others"
     (old / "result.json").write_text(json.dumps(content))
     with pytest.raises(RunError, match="weights was 'others'"):

@@ -242,6 +242,7 @@ def test_a_search_ends_where_a_stop_is_asked_for_and_goes_on_when_it_is_resumed(
     with running.start(job, tmp_path / "run") as folder:
         result = running.run(job, folder, lambda record: ask_to_stop(folder.path) if record.last_step == 1 else None)
     assert result.stopped == "a stop was asked for"
+    assert result.usage is not None
     assert result.usage.steps == 1
     RunFolder.open(tmp_path / "run").close()
     assert not (tmp_path / "run" / STOP_FILE).exists()
@@ -256,11 +257,10 @@ def test_a_sentence_of_a_person_is_marked_and_the_search_goes_on_with_it(shop, p
     with pytest.raises(KeyboardInterrupt):
         search(settings(pictures), tmp_path / "run", stop_after=1)
     served = client(tmp_path, write=True)
-    import ipo.serve.bench as bench
-    from tests.test_run import SeeingClip
+    from tests.fakes import FakeClip
 
-    original, bench.load_clip = bench.load_clip, lambda settings, offline: SeeingClip()
-    try:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("ipo.serve.bench.load_clip", lambda settings, offline: FakeClip())
         sentence = '{"text": "my own <CLASS>."}'
         tried = served.post("/api/try?run=run", headers=JSON, content=sentence).json()
         assert set(tried) == {"text", "loss", "value", "low", "high", "ahead"}
@@ -271,8 +271,6 @@ def test_a_sentence_of_a_person_is_marked_and_the_search_goes_on_with_it(shop, p
         assert "already" in again.json()["error"]
         for wrong in ("no slot", "a <CLASS> and <CLASS>"):
             assert served.post("/api/try?run=run", headers=JSON, content=json.dumps({"text": wrong})).status_code == 409
-    finally:
-        bench.load_clip = original
     rows = [json.loads(line) for line in (tmp_path / "run" / "history.jsonl").read_text().splitlines()]
     assert [row["text"] for row in rows if row.get("by") == "human"] == ["my own <CLASS>."]
     resume(tmp_path / "run")

@@ -41,9 +41,10 @@ def test_every_cell_runs_and_says_nothing_else(tmp_path, monkeypatch):
     assert len(shown) == len(sources)
     for cell, value in zip(cells(), shown, strict=True):
         assert (value is None) == (not cell["outputs"]), "".join(cell["source"])
-    [predicted] = [ast.literal_eval(value) for value in shown if value and value.startswith("[('")]
+    predicted, likeliest = [ast.literal_eval(value) for value in shown if value and value.startswith("[('")]
     assert {name for name, _ in predicted} <= {"balloon", "envelope", "tree"}
     assert all(0 <= confidence <= 1 for _, confidence in predicted)
+    assert sum(share for _, share in likeliest) == pytest.approx(1)
 
 
 def test_its_outputs_are_those_of_a_run_without_an_error():

@@ -351,3 +351,12 @@ def test_a_strategy_of_somebody_else_that_asks_for_mistakes_is_told(shop, photos
     object.__setattr__(search, "images", ImageSet(items_with((0, 1)), torch.ones(1, 16)))
     with pytest.raises(ConfigError, match="looks at mistakes"):
         search.mistakes("a <CLASS>")
+
+
+def test_a_table_of_several_labels_can_be_checked_as_such(photos):
+    lines = printed("datasets", "check", f"csv:{photos}", "--metric", "map")
+    assert "3 classes" in lines
+    assert "no problems" in lines
+    command = ["datasets", "check", f"folder:{photos.parent}", "--metric", "map"]
+    with pytest.raises(ConfigError, match="several labels a picture"):
+        CliRunner().invoke(app, command, catch_exceptions=False)

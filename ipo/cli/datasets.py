@@ -120,7 +120,7 @@ def prepare(
 
 
 @app.command()
-def check(name: Name, data_root: options.DataRoot = None) -> None:
+def check(name: Name, data_root: options.DataRoot = None, metric: options.Metric = None) -> None:
     """Check a dataset: every listed image exists and opens, no picture is in two splits or classes, counts are right.
 
     What was passed over is noted. Problems are listed, and the exit status is 1.
@@ -130,11 +130,15 @@ def check(name: Name, data_root: options.DataRoot = None) -> None:
       ipo datasets check caltech101
 
       ipo datasets check folder:photos/
+
+      ipo datasets check csv:photos.csv --metric map
     """
+    from ipo.config import load_settings
     from ipo.data.check import problems
     from ipo.data.load import read_dataset
 
-    dataset = read_dataset(name, data_root)
+    data = load_settings(None, {"data": {"metric": metric}} if metric else {}).data
+    dataset = read_dataset(name, data_root, multi_label=data.metric == "map")
     print(printable(summary(dataset)))
     for note in dataset.notes:
         print(f"note: {printable(note)}")

@@ -106,6 +106,7 @@ def _shared(key: str) -> Any:
 
 
 DataRoot = Annotated[Path | None, _shared("data.root")]
+Metric = Annotated[str | None, _shared("data.metric")]
 Domains = Annotated[str | None, _shared("data.domains")]
 Offline = Annotated[bool, _shared("offline")]
 Strategies = Annotated[bool, typer.Option("--strategies", help="Show the strategies with their options.")]

@@ -130,7 +130,7 @@ def test_settings_that_may_change_are_settings():
         ("max_proposals", 90),
         ("max_minutes", 99.5),
         ("give_up", 0),
-        ("controls", True),
+        ("controls", False),
     ],
 )
 def test_limits_and_controls_may_change(shop, run, name, value):

@@ -200,6 +200,7 @@ def test_a_whole_run_without_labels_has_its_own_controls_and_goes_on_to_the_same
     page = (tmp_path / "run" / "history.md").read_text()
     assert "| confidence, % | loss |" in page
     assert "their labels hidden" in page
+    assert "confidence, without labels" in (tmp_path / "run" / "report.html").read_text()
     again = baseline("--resume", tmp_path / "run", "--set", "search.steps=3")
     whole = baseline("ipo", *options, "--set", "search.steps=3", "--out", tmp_path / "whole")
     assert {**again, **UNTIMED} == {**whole, **UNTIMED}

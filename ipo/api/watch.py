@@ -74,7 +74,8 @@ class Watch:
         proposed = len([entry for entry in history if entry.step > 0])
         accepted = len([entry for entry in history.scored() if entry.step > 0])
         share = f"{100 * accepted / proposed:.0f}%" if proposed else "-"
-        text = f"best {_value(best)}  accepted {share}  tokens {usage.tokens:,}"
+        word = "best confidence" if best.score and best.score.metric == "confidence" else "best"
+        text = f"{word} {_value(best)}  accepted {share}  tokens {usage.tokens:,}"
         self.bar.update(self.task, completed=record.last_step, description=text)
         tried = [entry for entry in history.ranked() if entry.step == record.last_step]
         self._show(f"  {_value(entry)}  {entry.text}" for entry in tried)

@@ -151,7 +151,7 @@ def stand_in(patch: pytest.MonkeyPatch) -> None:
             load_clip(chosen, **offline) if chosen.model.startswith("local-dir:") else RememberingClip()
         ),
     )
-    patch.setattr("ipo.captions.made.make_captioner", lambda *_, **__: SeededLLM())
+    patch.setattr("ipo.run.make_captioner", lambda *_, **__: SeededLLM())
 
 
 def settings_of(pictures: Path, steps: int = 2) -> Settings:

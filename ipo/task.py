@@ -57,6 +57,8 @@ class TaskTexts:
     """What texts must fit: the names of all classes that the result is tested with, of which it tells lengths alone."""
     new_classnames: tuple[str, ...] = field(default=(), kw_only=True)
     """Names of the dataset's other classes; none but for a method that declares `new_names` among its uses."""
+    split_hash: str = field(default="", kw_only=True)
+    """What tells the images of the dataset and their split from others, as `run.json` records it."""
 
 
 @dataclass(frozen=True)
@@ -219,6 +221,7 @@ def task_texts(listing: Listing, clip: ClipModel, uses: AbstractSet[Use] = froze
         hand_crafted_prompt=listing.dataset.hand_crafted_prompt,
         room=room,
         new_classnames=new if "new_names" in uses else (),
+        split_hash=listing.dataset.split_hash,
     )
 
 

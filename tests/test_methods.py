@@ -12,7 +12,7 @@ from ipo.registry import available_methods
 from ipo.store.tensors import load_tensors, save_tensors
 
 NAMES = {"zero-shot", "ensemble-7", "ensemble-80", "select-80", "coop", "cocoop", "bayesian"}
-NAMES |= {"dclip", "cupl", "waffle", "random-k", "rlprompt"}
+NAMES |= {"dclip", "cupl", "waffle", "random-k", "rlprompt", "qpo"}
 NAMES |= {"ft", "l2-sp", "kd", "car-ft", "wise-ft", "lipsum-ft"}
 
 

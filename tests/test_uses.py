@@ -51,6 +51,9 @@ SHORT = {"epochs": 1, "steps": 2, "workers": 0, "samples": 2}
 DESCRIPTIONS = Path(__file__).parent / "baselines/descriptions.json"
 """Texts about the classes of the tiny task, for those methods that read some."""
 
+FINISHED = Path(__file__).parent / "baselines/finished_search"
+"""A search, for those methods that learn from some."""
+
 PROMPTS = "a red <CLASS>.\nthe <CLASS>\n"
 CASES: dict[str, list[Callable[[Path], dict[str, Any]]]] = {
     "zero-shot": [lambda folder: {"prompts": _file(folder, PROMPTS)}],
@@ -61,6 +64,7 @@ CASES: dict[str, list[Callable[[Path], dict[str, Any]]]] = {
     "tip-adapter": [lambda _: {"tune": True}, lambda _: {"fine_tune": True, "epochs": 1}],
     "lasp": [lambda _: {"virtual": "dataset"}, lambda _: {"alpha": 0, "virtual": "dataset"}],
     "sap": [lambda _: {"fusion": True}],
+    "qpo": [lambda _: {"policy": "generator"}],
     "rlprompt": [lambda _: {"validation": True}],
     "coop": [lambda _: {"augment": "cached", "crops": 2}, lambda _: {"class_specific": True}],
 }
@@ -147,7 +151,7 @@ def looks_at(method: Method[Any], task: FewShotTask, options: Section, means: Me
 
 def configured(method: Method[Any], given: dict[str, Any]) -> Section:
     fields = method.options.model_fields
-    shared = {**SHORT, "descriptions": DESCRIPTIONS}
+    shared = {**SHORT, "descriptions": DESCRIPTIONS, "runs": str(FINISHED)}
     short = {key: value for key, value in shared.items() if key in fields and key not in method.options.only_with}
     return method.configure("tiny", 4, short | given)
 

@@ -86,7 +86,8 @@ def check(task: TaskTexts, options: QPOOptions) -> None:
 
 def uses(options: QPOOptions, _means: Means) -> set[Use]:
     """Labels, and what the searches saw."""
-    return {"labels"}.union(*map(seen_by, options.folders))
+    seen: set[Use] = {"labels"}
+    return seen.union(*map(seen_by, options.folders))
 
 
 def descent(options: QPOOptions, parameters: Sequence[Tensor]) -> Descent:
@@ -144,7 +145,7 @@ def fit_router(task: FewShotTask, data: OfflineData, options: QPOOptions, run: F
         "other_folds": apart,
         "chosen": [{"text": prompt.text, "images": images} for prompt, images in zip(prompts, chosen, strict=True)],
     }
-    predictors = {
+    predictors: dict[str, Predictor] = {
         "qpo": routed(task.clip, router, prompts),
         "best-single": PromptPredictor(task.clip, prompts[:1]),
         "qpo-shuffled": routed(task.clip, control, prompts),

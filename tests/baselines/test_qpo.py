@@ -12,11 +12,11 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy, normalize
 
-from ipo.data.types import Item
 from ipo.errors import ConfigError, RunError
 from ipo.methods import FitRun, Means
-from ipo.prompt import Prompt
+from ipo.prompt import Prompt, Score
 from ipo.scoring import ImageSet, PromptPredictor, evaluate_on, score_prompts
+from ipo.task import WithheldImages
 from ipo_baselines.offline_data import Lesson, OfflineData, history_prompts, rescaled
 from ipo_baselines.prompt_generator import END, Generator, GPTOptions, Vocabulary, combined, readable
 from ipo_baselines.qpo import METHOD, QPOOptions, fit, fold_figures, learn_generator, learn_router
@@ -71,6 +71,7 @@ def test_what_a_prompt_is_worth_on_each_image_adds_up_to_its_score(tmp_path):
     data = OfflineData.of(PROMPTS, task)
     assert data.correct.shape == data.losses.shape == (12, 5)
     for place, score in enumerate(score_prompts(task.clip, data.prompts, task.train, CLASSNAMES)):
+        assert isinstance(score, Score)
         assert float(data.correct[:, place].double().mean()) == pytest.approx(score.accuracy, abs=1e-6)
         assert float(data.losses[:, place].mean()) == pytest.approx(score.loss, abs=1e-5)
     keys = [(-int(hits), float(loss)) for hits, loss in zip(data.correct.sum(0), data.losses.mean(0))]
@@ -302,7 +303,7 @@ def test_other_training_images_of_a_search_are_told(tmp_path):
 
 def test_nothing_but_training_images_is_read(tmp_path):
     task = tiny_task(tmp_path)
-    fit(replace(task, val=ImageSet((Item(Path("none"), 0),), None)), options(), quiet())
+    fit(replace(task, val=WithheldImages()), options(), quiet())
 
 
 def test_rows_of_the_control_and_the_best_single_prompt_stand_beside_it(tmp_path):

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,7 +20,7 @@ from ipo.data.uses import Use
 from ipo.errors import RunError
 from ipo.methods import FitRun
 from ipo.prompt import Prompt, text_key
-from ipo.runs.folder import RunFacts, read_run
+from ipo.runs.folder import read_run
 from ipo.runs.result import read_result
 from ipo.scoring import require_finite, text_features
 from ipo.screen import counted
@@ -32,13 +33,15 @@ HISTORY = "history.jsonl"
 PROMPTS_AT_ONCE = 8
 
 
-def require_run_of(folder: Path, task: TaskTexts) -> RunFacts:
+def require_run_of(folder: Path, task: TaskTexts) -> dict[str, Any]:
     """What a run recorded of itself. Raises `RunError` where its data, split or classes are not those of the task."""
-    facts = RunFacts.model_validate(read_run(folder))
+    facts = read_run(folder)
     ours = {"split_hash": task.split_hash, "class_count": len(task.classnames)}
-    others = [name for name, value in ours.items() if getattr(facts, name) != value]
+    others = [name for name, value in ours.items() if facts.get(name) != value]
     if others:
-        what = f"the run is of other data: {facts.dataset}, where {' and '.join(others)} differ from {task.dataset}"
+        what = (
+            f"the run is of other data: {facts.get('dataset')}, where {' and '.join(others)} differ from {task.dataset}"
+        )
         raise RunError(what, where=str(folder), remedy="Give runs of this dataset, split, domains and classes")
     return facts
 
@@ -161,9 +164,9 @@ def read_offline(folders: Sequence[Path], task: FewShotTask, run: FitRun) -> Off
     """
     for folder in folders:
         facts = require_run_of(folder, task)
-        if (facts.seed, facts.training_images) != (task.seed, len(task.train)):
-            images = counted(facts.training_images, "training image")
-            run.report(f"{folder}: the search was shown others, {images} of seed {facts.seed}")
+        seed, images = facts.get("seed", 0), facts.get("training_images", 0)
+        if (seed, images) != (task.seed, len(task.train)):
+            run.report(f"{folder}: the search was shown others, {counted(images, 'training image')} of seed {seed}")
     prompts = history_prompts(folders)
     fitting = task.room.fitting(prompts)
     if not fitting:

@@ -133,7 +133,7 @@ def test_all_parts_of_a_page_are_there_and_in_order(tmp_path):
     assert "<ins>" in page
     assert "<del>" in page
     assert page.count("data:image/jpeg;base64,") == 4  # one of each kind, and the captioned one
-    assert "ipo evaluate --dataset folder:PHOTOS --prompt &#39;b of a &lt;CLASS&gt;.&#39;" in page
+    assert "ipo evaluate --dataset folder:PHOTOS --clip mini --prompt &#39;b of a &lt;CLASS&gt;.&#39;" in page
     for address in re.findall(r"(?:https?:)?//[\w.]+", page):
         assert not address, "a page needs no network"
 

@@ -8,12 +8,14 @@ import os
 import re
 
 import pytest
+import torch
 from filelock import FileLock
 from starlette.testclient import TestClient
 from typer.testing import CliRunner
 
 from ipo.cli.main import app
 from ipo.errors import ConfigError, RunError
+from ipo.methods import FitRun
 from ipo.prompt import HistoryEntry, Prompt, Score
 from ipo.runs.folder import RunFolder
 from ipo.search.human import add_sentence
@@ -295,6 +297,15 @@ def test_no_sentence_is_added_in_the_midst_of_a_step(tmp_path):
     assert stop_reason(settings_of_a_search(), record, "") is None
     ask_to_stop(tmp_path)
     assert stop_reason(settings_of_a_search(), record, "") == "a stop was asked for"
+
+
+def test_a_fit_by_gradients_stops_after_its_checkpoint(tmp_path):
+    fit = FitRun(tmp_path)
+    fit.save({"context": torch.zeros(1)}, 1)
+    ask_to_stop(tmp_path)
+    with pytest.raises(RunError, match="asked to stop"):
+        fit.save({"context": torch.ones(1)}, 2)
+    assert FitRun(tmp_path).restore()[1] == 2
 
 
 def settings_of_a_search():

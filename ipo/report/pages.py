@@ -191,6 +191,21 @@ def write_reports(folder: Path) -> Path:
     return write_report(folder / REPORT_PAGE, values)
 
 
+def test_command(prompt: str, run: Mapping[str, Any]) -> str:
+    """The command that tests a prompt on pictures in folders by class, with the model of its run."""
+    offline = ["--offline"] if run.get("offline") else []
+    words = [
+        "ipo",
+        "evaluate",
+        "--dataset",
+        "folder:PHOTOS",
+        "--clip",
+        str(run.get("clip", {}).get("name", "auto")),
+        *offline,
+    ]
+    return shlex.join([*words, "--prompt", prompt])
+
+
 def write_report(place: Path, values: Mapping[str, Any]) -> Path:
     """Write the report page at some `place`."""
     write_atomic(place, render("report.html.j2", **values) + "\n")
@@ -224,7 +239,7 @@ def page_values(folder: Path, pictures: bool = True) -> dict[str, Any]:
         "config": "\n".join(map(printable, read_text(folder / CONFIG_FILE).split("\n"))),
         "history": history,
         "best": best,
-        "quoted": shlex.quote(best.text) if best else "",
+        "command": test_command(best.text, run) if best else "",
         "untestable": result.untestable if result else [],
         "reasons": rejects_in_words(reject_counts(history.rejects())) if history else [],
     }

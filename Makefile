@@ -6,7 +6,7 @@ SETUP := sh requirements/venv.sh
 LIST_WARNINGS := -W always
 WRONG = $(shell $(SETUP) check "$(PYTHON)")
 
-.PHONY: demo test lint format newest lowest lock python venv clean
+.PHONY: demo test lint docs format newest lowest lock python venv clean
 
 demo: venv
 	$(BIN)/python -m ipo datasets prepare looks
@@ -26,6 +26,10 @@ lint: venv
 	$(BIN)/python -m ruff format --check .
 	$(BIN)/python -m mypy
 
+# The site of the pages in docs/, into build/site. It asks no other host for anything.
+docs: venv
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --strict -f docs/site/mkdocs.yml
+
 format: venv
 	$(BIN)/python -m ruff check --fix .
 	$(BIN)/python -m ruff format .
@@ -42,7 +46,7 @@ lowest: python
 
 # Renew the lock: the newest versions that the ranges of pyproject.toml and requirements/hold.txt allow.
 lock: venv
-	$(BIN)/uv pip compile --quiet --system-certs --upgrade --universal --python-version 3.11 --generate-hashes --extra dev \
+	$(BIN)/uv pip compile --quiet --system-certs --upgrade --universal --python-version 3.11 --generate-hashes --extra dev --extra docs \
 		--constraint requirements/hold.txt --custom-compile-command "make lock" \
 		--output-file requirements/lock.txt pyproject.toml
 
@@ -53,4 +57,4 @@ python:
 	@: $(if $(WRONG),$(error $(WRONG)))
 
 clean:
-	rm -rf .venv .venv-newest .venv-lowest runs .mypy_cache .ruff_cache .pytest_cache
+	rm -rf .venv .venv-newest .venv-lowest build/site runs .mypy_cache .ruff_cache .pytest_cache

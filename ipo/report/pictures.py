@@ -24,6 +24,7 @@ from ipo.runs.path import CAPTIONS_FILE
 from ipo.runs.predictions import Predictions, spread
 from ipo.runs.result import Part, checked_content
 from ipo.screen import printable, safe_line
+from ipo.store.disk import writing
 from ipo.store.files import json_text, parse_rows
 
 PICTURES_FILE = "pictures.json"
@@ -113,7 +114,8 @@ def write_thumbnails(folder: RunFolder, root: Path, predictions: Predictions, af
     An image that cannot be read is left out with a warning: the results are worth more.
     """
     if not most:
-        (folder.path / PICTURES_FILE).unlink(missing_ok=True)
+        with writing(folder.path / PICTURES_FILE):
+            (folder.path / PICTURES_FILE).unlink(missing_ok=True)
         return
     wanted = [picture.path for kind in kinds(predictions, after, most) for picture in kind.pictures]
     wanted += [picture.path for picture in captioned(folder.path)]

@@ -129,9 +129,9 @@ class BaseToNew:
         return halves | {target.dataset: target for target in self.targets}
 
     def read_items(self) -> tuple[Item, ...]:
-        """All images that a fit and its tests read, validation images apart."""
+        """All images that a fit, its calibration and its tests read."""
         test = (item for held_out in self.test_sets().values() for item in held_out.items)
-        return (*self.task.train.items, *test)
+        return (*self.task.train.items, *self.task.val.items, *test)
 
     def shown(self, uses: AbstractSet[Use] | None) -> FewShotTask:
         """The task as a method is handed it that declares these uses: the rest is withheld.

@@ -19,10 +19,10 @@ def test_patch_features_are_told_stored_and_found_again(common, tmp_path, monkey
     monkeypatch.setattr("ipo.run.say", said.append)
     first = baseline("plot", *common, "--set", "epochs=2", "--set", "n_ctx=2", "--out", tmp_path / "run")
     [folder] = (tmp_path / "cache" / "features").glob("*-patches")
-    # Two base classes of two training and two test images, and as many test images of new ones.
-    assert said == [f"patch features of 12 images take 1 MB in {tmp_path / 'cache'}"]
+    # Two base classes of two training, one validation and two test images, and as many test images of new ones.
+    assert said == [f"patch features of 14 images take 1 MB in {tmp_path / 'cache'}"]
     shards = [load_file(path)["features"] for path in folder.glob("*.safetensors")]
-    assert sum(map(len, shards)) == 12
+    assert sum(map(len, shards)) == 14
     assert {(*shard.shape[1:], str(shard.dtype)) for shard in shards} == {(5, DIM, "torch.float16")}
     assert first["uses"] == ["labels"]
 

@@ -132,7 +132,7 @@ class Score:
             raise ValueError("a loss of a score is negative")
 
     def __post_init__(self) -> None:
-        _require_finite(asdict(self))
+        _require_finite(vars(self))
 
 
 @dataclass(frozen=True)
@@ -166,7 +166,7 @@ class MapScore:
             raise ValueError("a loss of a score is negative")
 
     def __post_init__(self) -> None:
-        _require_finite(asdict(self))
+        _require_finite(vars(self))
 
 
 @dataclass(frozen=True)
@@ -198,7 +198,7 @@ class ConfidenceScore:
             raise ValueError("a confidence of a score is none, or its loss is negative")
 
     def __post_init__(self) -> None:
-        _require_finite(asdict(self))
+        _require_finite(vars(self))
 
 
 METRIC_WORDS: Mapping[ScoreName, str] = {"accuracy": "accuracy", "map": "mAP", "confidence": "confidence"}

@@ -166,8 +166,8 @@ def try_all(run: Path, go_on: Callable[[Path], object], expected: Any, also: lis
 
 
 def listed(run: Path) -> None:
-    history(run, "score", None, False, False)
-    history(run, "step", 3, True, True)
+    history([run], "score", None, False, None, False, False)
+    history([run], "step", 3, True, None, False, True)
 
 
 def test_a_finished_search(pictures, tmp_path, capsys):

@@ -53,7 +53,7 @@ def test_commands_and_options_exist(page):
     assert {line: wrong for line in lines if (wrong := what_is_wrong(line))} == {}
 
 
-@pytest.mark.parametrize("line", ["optimise", "optimize --steeps 3", "datasets fetch", "history RUN --csv | less"])
+@pytest.mark.parametrize("line", ["optimise", "optimize --steeps 3", "datasets fetch", "history RUN --tsv | less"])
 def test_a_command_or_option_that_is_not_there_is_noticed(line):
     assert what_is_wrong(line)
 

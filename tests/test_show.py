@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import itertools
 import json
 
 import pytest
+from rich.cells import cell_len
 from typer.testing import CliRunner
 
+from ipo.cli.columns import columns
 from ipo.cli.main import app
 from ipo.cli.show import changes, lineage, read_history
 from ipo.errors import ConfigError, RunError
@@ -98,3 +102,26 @@ def test_a_run_that_has_scored_nothing_yet_says_so(run):
         call("show", run, 0)
     with pytest.raises(RunError, match="no prompt of this run has a score"):
         call("tree", run)
+
+
+def test_the_history_of_several_runs_names_their_strategy_and_is_filtered_and_written_as_csv(run):
+    shown = call("history", run, run, "--by", "strategy", "--grep", "DRAWING")
+    assert shown.splitlines()[0].split() == ["accuracy,", "%", "95%", "interval", "loss", "step", "strategy", "prompt"]
+    assert shown.count("ipo       a drawing of a <CLASS>.") == 2
+    assert "a photo of" not in shown
+    rows = list(csv.DictReader(io.StringIO(call("history", run, "--csv"))))
+    scores = [(entry.text, entry.score.value) for entry in read_history(run) if entry.score is not None]
+    assert {(row["text"], float(row["value"])) for row in rows} == {*scores}
+
+
+def test_a_pattern_that_is_none_is_told(run):
+    with pytest.raises(ConfigError, match="no regular expression"):
+        call("history", run, "--grep", "(")
+
+
+def test_columns_fold_the_last_and_keep_to_the_width(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "60")
+    lines = list(columns(["step", "prompt"], [["3", "word " * 40], ["12", "語" * 50]]))
+    assert all(cell_len(line) <= 60 for line in lines)
+    assert "".join(lines[1:]).count("word") == 40
+    assert "".join(lines[1:]).count("語") == 50

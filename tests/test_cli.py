@@ -116,9 +116,12 @@ def test_rejects_are_shown_with_their_whole_reason_and_reply(tmp_path, monkeypat
     monkeypatch.setenv("COLUMNS", columns)
     done = CliRunner().invoke(app, ["history", str(tmp_path / "run"), "--rejects"])
     assert done.exception is None, done.exception
-    shown = "".join(done.stdout.split())
-    assert reason.replace(" ", "") in shown
-    assert "whatcame[/back]here" in shown
+    heading, *table = done.stdout.splitlines()[:-1]
+    assert max(map(len, [heading, *table])) <= int(columns)
+    starts = [heading.index(word) for word in ("reason", "reply")]
+    parts = [(line[starts[0] : starts[1]], line[starts[1] :]) for line in table]
+    shown = ["".join("".join(column).split()) for column in zip(*parts, strict=True)]
+    assert shown == [reason.replace(" ", ""), "whatcame[/back]here"]
 
 
 @pytest.fixture

@@ -13,8 +13,9 @@ from typer.testing import CliRunner
 
 from ipo.cli.columns import columns
 from ipo.cli.main import app
-from ipo.cli.show import changes, lineage, read_history
+from ipo.cli.show import changes, read_history
 from ipo.errors import ConfigError, RunError
+from ipo.report.lineage import lineage
 from tests.test_run import pictures, search, settings, shop
 
 __all__ = ["pictures", "shop"]
@@ -121,7 +122,7 @@ def test_a_pattern_that_is_none_is_told(run):
 
 def test_columns_fold_the_last_and_keep_to_the_width(monkeypatch):
     monkeypatch.setenv("COLUMNS", "60")
-    lines = list(columns(["step", "prompt"], [["3", "word " * 40], ["12", "語" * 50]]))
+    lines = list(columns(["step", "prompt"], [["3", "word " * 40], ["12", "語" * 50], ["4", " " * 99]], ["prompt"]))
     assert all(cell_len(line) <= 60 for line in lines)
     assert "".join(lines[1:]).count("word") == 40
     assert "".join(lines[1:]).count("語") == 50

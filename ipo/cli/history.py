@@ -93,6 +93,8 @@ def history(
         print_table(rows, rejects, len(tried) > 1)
         for one in tried:
             print_count(one, len(tried) > 1)
+        if not rejects:
+            print(WORDS)
 
 
 def read(run: Path) -> Tried:
@@ -138,19 +140,21 @@ def print_table(rows: list[Row], rejects: bool, several: bool) -> None:
     from ipo.prompt import METRIC_WORDS
 
     metrics = [row.entry.score.metric for row in rows if row.entry.score] or ["accuracy"]
-    figures = ("reason",) if rejects else (f"{METRIC_WORDS[metrics[0]]}, %", "95% interval", "loss")
     whose = ("strategy",) if several else ()
-    cells = []
-    for row in rows:
-        entry, score = row.entry, row.entry.score
-        told = (
-            (entry.reason or "",)
-            if score is None
-            else (f"{100 * score.value:.2f}", f"{100 * score.low:.1f} - {100 * score.high:.1f}", f"{score.loss:.4f}")
-        )
-        cells.append([*told, str(entry.step), *([row.strategy] if several else []), entry.text])
-    headings = [*figures, "step", *whose, "reply" if rejects else "prompt"]
-    print("\n".join(columns(headings, cells, ("reason", "strategy"))))
+    told = ("reason", "reply") if rejects else (f"{METRIC_WORDS[metrics[0]]}, %", "95% interval", "loss")
+    headings = ("step", *whose, *told) if rejects else (*told, "step", *whose, "prompt")
+    cells = [table_row(row, several) for row in rows]
+    print("\n".join(columns(headings, cells, texts=("strategy", "reason", "reply", "prompt"))))
+
+
+def table_row(row: Row, several: bool) -> list[str]:
+    """One candidate as cells: its figures, step and text, or step, reason and text of a reject."""
+    entry, score = row.entry, row.entry.score
+    place = [str(entry.step), *([row.strategy] if several else [])]
+    if score is None:
+        return [*place, entry.reason or "", entry.text]
+    interval = f"{100 * score.low:.1f} - {100 * score.high:.1f}"
+    return [f"{100 * score.value:.2f}", interval, f"{score.loss:.4f}", *place, entry.text]
 
 
 def print_csv(rows: list[Row]) -> None:
@@ -178,4 +182,4 @@ def print_count(tried: Tried, several: bool) -> None:
     where = f"{printable(str(tried.run))}: " if several else ""
     model = f" by {printable(tried.model)}" if tried.model else ""
     scored, rejected = len(tried.history.scored()), len(tried.history.rejects())
-    print(f"{where}{scored} scored{model}, {rejected} rejected. {'' if several else WORDS}".rstrip())
+    print(f"{where}{scored} scored{model}, {rejected} rejected")

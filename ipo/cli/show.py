@@ -77,6 +77,8 @@ def tree(
 
       ipo tree RUN --id 17
     """
+    from ipo.report.lineage import lineage
+
     history = read_history(run)
     if entry is not None and entry >= len(history):
         raise ConfigError(f"there is no candidate {entry}", where=str(run), remedy=f"The last is {len(history) - 1}")
@@ -110,15 +112,6 @@ def read_asks(run: Path, step: int) -> list[Question]:
     return [asked for asked in parse_rows(run / REPLIES_FILE, Question.from_json) if asked.answers.step == step]
 
 
-def lineage(history: list[HistoryEntry], start: int) -> list[HistoryEntry]:
-    """A candidate and those that it descends from by its nearest parent, the first of them first."""
-    found, place = [history[start]], history[start].parent
-    while place is not None:
-        found.append(history[place])
-        place = history[place].parent
-    return found[::-1]
-
-
 def outcome(entry: HistoryEntry) -> str:
     """One candidate in a line: its figures, or why it has none."""
     text = printable(" ".join(entry.text.split()))
@@ -129,7 +122,9 @@ def outcome(entry: HistoryEntry) -> str:
 
 def changes(before: str, after: str) -> str:
     """`  +ink -photo`: the words that one text has and the other has not, in their order."""
-    old, new = before.rstrip(".").split(), after.rstrip(".").split()
-    more = [f"+{printable(word)}" for word in new if word not in old]
-    less = [f"-{printable(word)}" for word in old if word not in new]
+    from ipo.report.lineage import word_changes
+
+    told = [(kind, word) for kind, part in word_changes(before, after) for word in part.split() if word != "."]
+    more = [f"+{printable(word)}" for kind, word in told if kind == "added"]
+    less = [f"-{printable(word)}" for kind, word in told if kind == "left out"]
     return "  " + " ".join([*more, *less]) if more or less else ""

@@ -182,7 +182,7 @@ class Tuning:
             for step, chunks in enumerate(self.steps(done), done):
                 if step == done:
                     self._report_estimate(run, step, chunks)
-                sums += self._update(step, chunks)
+                sums += self.update(step, chunks)
                 bar.advance(task)
                 steps_a_row = math.ceil(self.options.steps / CURVE_ROWS)
                 if self._is_due(step + 1, steps_a_row):
@@ -194,7 +194,8 @@ class Tuning:
                 if self._is_due(step + 1, steps_a_row * ROWS_A_CHECKPOINT):
                     run.save(self.state(), step + 1)
 
-    def _update(self, step: int, chunks: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
+    def update(self, step: int, chunks: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
+        """One step of the optimiser; the sums that `gradient` returns."""
         for group in self.optimizer.param_groups:
             group["lr"] = tuning_rate(self.options, step)
         sums = self.gradient(step, chunks)

@@ -182,7 +182,7 @@ def test_a_sentence_is_tried_and_added(page, served, monkeypatch):
     home, runs = served
     facts = json.loads((runs / "one" / "history.jsonl").read_text().splitlines()[0])
     score = Score(**{**facts["score"], "accuracy": 0.75})
-    monkeypatch.setattr(Bench, "_tried", lambda bench, folder, prompt: Tried(prompt.text, score, 25.0))
+    monkeypatch.setattr(Bench, "tried", lambda bench, folder, prompt: Tried(prompt.text, score, 25.0))
     answered = runs / "one" / "replies.jsonl"
     first = json.loads(answered.read_text())
     replies = [{**first["replies"][0], "text": "x"}]

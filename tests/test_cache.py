@@ -13,7 +13,6 @@ from ipo.captions.base import Captioner
 from ipo.cli.doctor import cache_state
 from ipo.data.benchmarks.locate import data_root
 from ipo.errors import ConfigError, RunError
-from ipo.store import cache
 from ipo.store.cache import cache_folder, cache_place, cached_files, scratch_folder, write_cache
 from ipo.store.folders import made_once
 from ipo.store.table import Table
@@ -25,7 +24,6 @@ from tests.test_captions import ScriptedDescriber
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("IPO_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(cache, "_warned", set())
 
 
 @pytest.fixture

@@ -405,7 +405,7 @@ def test_a_local_model_looks_at_each_picture_and_answers_alike_twice(paths, tmp_
     save_tiny_llava(tmp_path / "lmm")
     describer = load_local_describer(str(tmp_path / "lmm"), "cpu", offline=True)
     seen = []
-    describer._model.model.vision_tower.register_forward_hook(lambda *_: seen.append(1))
+    describer.model.model.vision_tower.register_forward_hook(lambda *_: seen.append(1))
     first = list(describer.describe(paths[:2]))
     assert len(seen) == 2
     assert all(first)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from ipo.data.own.classnames import read_map
-from ipo.data.own.shards import _label
+from ipo.data.own.shards import sample_label
 from ipo.data.own.tables import in_label_order, read_csv
 from ipo.data.splits import read_split_file
 from ipo.errors import ConfigError, DataError, IpoError
@@ -97,7 +97,7 @@ def test_a_label_of_thousands_of_digits_is_a_text() -> None:
 def test_the_label_of_a_sample_in_a_shard_that_cannot_be_read_is_none(content: bytes) -> None:
     import io
 
-    assert _label(lambda: io.BytesIO(content), ".json") == ""
+    assert sample_label(lambda: io.BytesIO(content), ".json") == ""
 
 
 @pytest.mark.parametrize("place", ["gone.toml", "."])

@@ -4,7 +4,7 @@ import io
 
 from rich.console import Console
 
-from ipo.api.watch import Watch, _Bar
+from ipo.api.watch import Watch
 from ipo.prompt import HistoryEntry, Score
 from ipo.search.history import History
 from ipo.search.record import Record
@@ -25,7 +25,7 @@ def record(tmp_path):
 def live_watch():
     watch = Watch(8)
     console = Console(file=io.StringIO(), force_terminal=True, width=60)
-    watch.bar = _Bar(console=console)
+    watch.bar = type(watch.bar)(console=console)
     watch.task = watch.bar.add_task("", total=8)
     return watch
 

@@ -52,14 +52,11 @@ def test_harmless_words_that_begin_like_unfit_ones() -> None:
 
 
 @pytest.mark.parametrize("content", ["", "# nothing\n\n", None, "caf\xe9"])
-def test_a_word_list_that_is_empty_or_missing_is_an_error_since_all_would_pass(tmp_path, monkeypatch, content):
-    words._read.cache_clear()
-    monkeypatch.setattr(words, "_LISTS", tmp_path)
+def test_a_word_list_that_is_empty_or_missing_is_an_error_since_all_would_pass(tmp_path, content):
     if content is not None:
         (tmp_path / "unfit.txt").write_bytes(content.encode("latin-1"))
     with pytest.raises(ConfigError, match="word list"):
-        words.unfit_words("a photo of a murder")
-    words._read.cache_clear()
+        words.read_list("unfit.txt", tmp_path)
 
 
 def test_odd_signs_are_neither_letters_nor_those_of_a_sentence():

@@ -31,7 +31,7 @@ class LocalDescriber:
     spent = UNPAID
 
     def __init__(self, model: Any, processor: Any, name: str) -> None:
-        self._model, self._processor, self._question = model, processor, render(TEMPLATE)
+        self.model, self._processor, self._question = model, processor, render(TEMPLATE)
         self.name = f"{name}, question {short_hash(self._question)}"
 
     @torch.no_grad()
@@ -45,8 +45,8 @@ class LocalDescriber:
                 tokenize=True,
                 return_dict=True,
                 return_tensors="pt",
-            ).to(self._model.device, dtype=self._model.dtype)
-            output = self._model.generate(**inputs, do_sample=False, max_new_tokens=MAX_TOKENS)
+            ).to(self.model.device, dtype=self.model.dtype)
+            output = self.model.generate(**inputs, do_sample=False, max_new_tokens=MAX_TOKENS)
             answer = self._processor.decode(output[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
             yield path, answer_of(str(answer)) or ""
 

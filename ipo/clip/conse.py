@@ -28,21 +28,21 @@ class ConseTower(nn.Module):
     def forward(self, pixels: Tensor) -> Tensor:
         """ConSE's feature, and what the adapter makes of it, differentiable in the weights."""
         if self.adapter is None:
-            return self._conse(self.classifier(pixels).float())
+            return self.conse(self.classifier(pixels).float())
         logits, pooled, style = (found.float() for found in see(self.classifier, pixels))
-        return self.adapter.image(pooled, style, self._conse(logits))
+        return self.adapter.image(pooled, style, self.conse(logits))
 
     def with_patches(self, pixels: Tensor) -> Tensor:
         """Features (B, 1 + P, D) of unit length of whole images and of the places of the last map."""
         logits, places, style = (found.float() for found in see_places(self.classifier, pixels))
         count = places.shape[1]
-        conse = self._conse(logits.flatten(0, 1))
+        conse = self.conse(logits.flatten(0, 1))
         if self.adapter is not None:
             # How an image looks is a matter of the whole of it: its places share its style.
             conse = self.adapter.image(places.flatten(0, 1), style.repeat_interleave(count, dim=0), conse)
         return conse.view(len(pixels), count, -1)
 
-    def _conse(self, logits: Tensor) -> Tensor:
+    def conse(self, logits: Tensor) -> Tensor:
         """Probability-weighted mean of the features of the most probable labels of logits (B, K)."""
         top = (logits / TEMPERATURE).softmax(dim=-1).topk(min(TOP_LABELS, logits.shape[-1]), dim=-1)
         features = self.get_buffer("label_features")[top.indices]

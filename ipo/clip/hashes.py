@@ -34,13 +34,13 @@ SAMPLE = 1000
 MEMORY_FILE = "contents.json"
 """Name of the memory of content hashes in a cache folder."""
 
-_SETTLED_NS = 3_000_000_000
+SETTLED_NS = 3_000_000_000
 """Age (ns) from which a change is believed to be the last one: no file system counts time in coarser steps than 2 s."""
 
 _HASH = re.compile(f"[0-9a-f]{{{2 * DIGEST_BYTES}}}")
 
 Row = list[int | str]
-"""What the system tells of a file (`_state`), and at the end its hash."""
+"""What the system tells of a file (`state_of`), and at the end its hash."""
 
 
 class ContentHashes:
@@ -70,7 +70,7 @@ class ContentHashes:
                     problems[path] = outcome
                     continue
                 hashes[path] = bytes.fromhex(str(outcome[-1]))
-                if _is_settled(outcome, started):
+                if is_settled(outcome, started):
                     seen[str(path.absolute())] = outcome
         if any(known.get(key) != row for key, row in seen.items()):
             write_cache(self._file, json.dumps(known | seen))
@@ -116,29 +116,29 @@ def _identify(path: Path, known: dict[str, Row]) -> Row | str:
         if not stat.S_ISREG(status.st_mode):
             return "not a file"
         row = known.get(str(path.absolute()))
-        if isinstance(row, list) and row[:-1] == _state(status) and _HASH.fullmatch(str(row[-1])):
+        if isinstance(row, list) and row[:-1] == state_of(status) and _HASH.fullmatch(str(row[-1])):
             return row
         with path.open("rb") as file:
-            state = _state(os.fstat(file.fileno()))  # before the content: a change meanwhile makes it an old one
+            state = state_of(os.fstat(file.fileno()))  # before the content: a change meanwhile makes it an old one
             digest = hashlib.file_digest(file, "sha256").digest()[:DIGEST_BYTES]
         return [*state, digest.hex()]
     except OSError as error:
         return error.strerror or str(error)
 
 
-def _state(status: os.stat_result) -> Row:
+def state_of(status: os.stat_result) -> Row:
     """All that tells one content of a path from another without reading it."""
     return [status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns]
 
 
-def _is_settled(row: Row, now: int) -> bool:
+def is_settled(row: Row, now: int) -> bool:
     """Whether the state of a file speaks for its content: it was changed some time before `now`, and not only made up.
 
     Packed file systems that are mounted whole, where all times may be one, give both times in seconds, and the same.
     """
     modified, changed = int(row[3]), int(row[4])
     made_up = modified == changed and changed % 1_000_000_000 == 0
-    return not made_up and now - (changed if os.name == "posix" else modified) > _SETTLED_NS
+    return not made_up and now - (changed if os.name == "posix" else modified) > SETTLED_NS
 
 
 def dataset_hash(dataset: Dataset, memory: ContentHashes | None = None) -> str:

@@ -58,7 +58,10 @@ EFFICIENTNET_WEIGHTS = "models/efficientnet-lite0-57934424.pth"
 
 
 class Mini:
-    """The offline stand-in as a `ClipModel`; it can also say which ImageNet labels an image resembles."""
+    """The offline stand-in as a `ClipModel`; it can also say which ImageNet labels an image resembles.
+
+    `tower` is its image side, `text` its text side.
+    """
 
     context_length = CONTEXT_LENGTH
 
@@ -71,7 +74,7 @@ class Mini:
         device: torch.device,
         adapter: Adapter | None = None,
     ) -> None:
-        self.fingerprint, self.device, self._text, self._labels = fingerprint, device, text, tuple(labels)
+        self.fingerprint, self.device, self.text, self._labels = fingerprint, device, text, tuple(labels)
         # An attribute, not a method: worker processes are then sent the transform without the model.
         self.preprocess = transforms.Compose(
             [
@@ -83,37 +86,37 @@ class Mini:
         raw = text.encode_texts(self._labels)
         self._mean = raw.mean(dim=0)
         tower = ConseTower(classifier, self._centre(raw), adapter).to(device).to(memory_format=torch.channels_last)
-        self._tower = tower.eval().requires_grad_(False)
-        self._adapter = self._tower.adapter
+        self.tower = tower.eval().requires_grad_(False)
+        self._adapter = self.tower.adapter
         self.logit_scale = LOGIT_SCALE if adapter is None else ADAPTED_LOGIT_SCALE
         self._caches = open_text_caches(self, None)
 
     @property
     def dim(self) -> int:
         """D, the feature width."""
-        return self._text.width + (0 if self._adapter is None else self._adapter.width)
+        return self.text.width + (0 if self._adapter is None else self._adapter.width)
 
     @property
     def width(self) -> int:
         """W, the width of token embeddings."""
-        return self._text.width
+        return self.text.width
 
     def encode_images(self, pixels: Tensor) -> Tensor:
         """Pixels (B, 3, H, W) to image features (B, D)."""
-        return self._run(self._tower, pixels)
+        return self._run(self.tower, pixels)
 
     @property
     def patch_count(self) -> int:
         """P, places of the network's last map: 49, or 0 for a network of another kind."""
-        return (IMAGE_SIZE // MAP_STRIDE) ** 2 if has_places(self._tower.classifier) else 0
+        return (IMAGE_SIZE // MAP_STRIDE) ** 2 if has_places(self.tower.classifier) else 0
 
     def encode_patches(self, pixels: Tensor) -> Tensor:
         """Pixels (B, 3, H, W) to features (B, 1 + P, D) of whole images and of the places of the network's last map."""
-        return self._run(self._tower.with_patches, pixels)
+        return self._run(self.tower.with_patches, pixels)
 
     def top_labels(self, pixels: Tensor, count: int) -> list[list[tuple[str, float]]]:
         """The `count` most probable ImageNet labels of each image (B, 3, H, W), with probabilities, best first."""
-        top = self._run(self._tower.classifier, pixels).softmax(dim=-1).topk(count, dim=-1)
+        top = self._run(self.tower.classifier, pixels).softmax(dim=-1).topk(count, dim=-1)
         rows = zip(top.indices.tolist(), top.values.tolist(), strict=True)
         return [[(self._labels[i], p) for i, p in zip(indices, values, strict=True)] for indices, values in rows]
 
@@ -132,15 +135,15 @@ class Mini:
 
     def token_count(self, text: str) -> int:
         """Tokens of `text`, start and end tokens included."""
-        return len(self._text.token_ids([text])[0]) + 2
+        return len(self.text.token_ids([text])[0]) + 2
 
     def embed_words(self, text: str) -> Tensor:
         """Token embeddings (M, W) of `text`."""
-        return self._text.word_embeddings(self._text.token_ids([text])[0])
+        return self.text.word_embeddings(self.text.token_ids([text])[0])
 
     def vocabulary(self) -> tuple[list[str], Tensor]:
         """Readable form of each token, and all token embeddings (V, W)."""
-        return self._text.vocabulary()
+        return self.text.vocabulary()
 
     def encode_embeddings(
         self,
@@ -151,20 +154,20 @@ class Mini:
         unit: bool = True,
     ) -> Tensor:
         """Text features (B, C, D) around learned contexts, with gradient to them; see `ClipModel`."""
-        return self._features(self._text.encode_embeddings(classnames, before, after, tail), unit)
+        return self._features(self.text.encode_embeddings(classnames, before, after, tail), unit)
 
     def encode_tokens(self, ids: Sequence[Sequence[int]]) -> Tensor:
         """Text features (N, D) of raw token ids, start and end tokens added."""
-        return self._features(self._text.encode_tokens(ids))
+        return self._features(self.text.encode_tokens(ids))
 
     def image_tower(self) -> nn.Module:
         """A trainable copy of the image side; its batch norms are folded into the convolutions and so stay frozen."""
-        tower: nn.Module = copy.deepcopy(self._tower)
+        tower: nn.Module = copy.deepcopy(self.tower)
         return tower.requires_grad_(True)
 
     @torch.no_grad()
     def _encode(self, texts: Sequence[str], unit: bool) -> Tensor:
-        return self._features(self._text.encode_texts(texts), unit)
+        return self._features(self.text.encode_texts(texts), unit)
 
     def _features(self, sentences: Tensor, unit: bool = True) -> Tensor:
         """Text features (..., D) of sentence embeddings (..., W)."""

@@ -29,10 +29,13 @@ _BYTES_PER_TOKEN = 32 * 1024
 
 
 class MiniLM:
-    """Texts, token ids or token embeddings to unit-length sentence embeddings (N, D), not yet centred."""
+    """Texts, token ids or token embeddings to unit-length sentence embeddings (N, D), not yet centred.
+
+    `bert` is the network.
+    """
 
     def __init__(self, bert: nn.Module, tokenizer: Tokenizer, *, precision: Precision, memory_mb: int) -> None:
-        self._bert = bert.eval().requires_grad_(False)
+        self.bert = bert.eval().requires_grad_(False)
         self._tokenizer = tokenizer
         self._start, self._end = tokenizer.token_to_id("[CLS]"), tokenizer.token_to_id("[SEP]")
         self._words: Tensor = bert.get_parameter("embeddings.word_embeddings.weight")
@@ -106,7 +109,7 @@ class MiniLM:
         """Mean over the tokens of the last hidden states: (N, L, W) to (N, D), float32, unit length."""
         low = self._dtype != torch.float32
         with torch.autocast(embeddings.device.type, dtype=self._dtype if low else None, enabled=low):
-            hidden: Tensor = self._bert(inputs_embeds=embeddings).last_hidden_state
+            hidden: Tensor = self.bert(inputs_embeds=embeddings).last_hidden_state
         return normalize(hidden.float().mean(dim=1), dim=-1)
 
 

@@ -72,13 +72,13 @@ def load_openclip(
 
 
 class OpenClip:
-    """A frozen open_clip model in float32 weights; `precision` is that of the computation."""
+    """A frozen open_clip model in float32 weights, its `module`; `precision` is that of the computation."""
 
     def __init__(
         self, module: Any, tokens: Tokens, text: TextPath, preprocess: Preprocess, name: str, precision: str
     ) -> None:
         self.preprocess = preprocess
-        self._module, self._tokens, self._text = module, tokens, text
+        self.module, self._tokens, self._text = module, tokens, text
         self._name, self._precision = name, precision
         self._embedding = token_embedding(module)
         self.logit_scale = float(module.logit_scale.detach().exp())
@@ -107,7 +107,7 @@ class OpenClip:
     @cached_property
     def fingerprint(self) -> Fingerprint:
         """Identity of the model; hashing the weights takes about a second."""
-        return Fingerprint(self._name, model_hash(self._module), self.preprocess.description, self._precision)
+        return Fingerprint(self._name, model_hash(self.module), self.preprocess.description, self._precision)
 
     @property
     def device(self) -> torch.device:
@@ -118,19 +118,19 @@ class OpenClip:
     def encode_images(self, pixels: Tensor) -> Tensor:
         """Pixels (B, 3, H, W) to unit-length features (B, D), float32."""
         with precision_context(self.device, DTYPES[self._precision]):
-            features = self._module.encode_image(pixels.to(self.device, non_blocking=True))
+            features = self.module.encode_image(pixels.to(self.device, non_blocking=True))
         return normalize(features.float(), dim=-1)
 
     @property
     def patch_count(self) -> int:
         """P, patches of an image; 0 where the image tower is no plain vision transformer."""
-        return patch_count(self._module.visual)
+        return patch_count(self.module.visual)
 
     @torch.no_grad()
     def encode_patches(self, pixels: Tensor) -> Tensor:
         """Pixels (B, 3, H, W) to raw features (B, 1 + P, D) of whole images and of their patches, float32."""
         with precision_context(self.device, DTYPES[self._precision]):
-            return encode_patches(self._module.visual, pixels.to(self.device, non_blocking=True)).float()
+            return encode_patches(self.module.visual, pixels.to(self.device, non_blocking=True)).float()
 
     @torch.no_grad()
     def encode_texts(self, texts: Sequence[str], unit: bool = True) -> Tensor:
@@ -188,7 +188,7 @@ class OpenClip:
 
     def image_tower(self) -> nn.Module:
         """A trainable copy of the image side: pixels (B, 3, H, W) to unit-length features (B, D), with gradient."""
-        return ImageTower(copy.deepcopy(self._module.visual))
+        return ImageTower(copy.deepcopy(self.module.visual))
 
 
 class ImageTower(nn.Module):

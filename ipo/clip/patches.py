@@ -32,14 +32,14 @@ class PatchFeatures:
     """Raw features (N, 1 + P, D) of whole images and of their patches, read from where they lie."""
 
     def __init__(self, rows: Sequence[Tensor], device: torch.device) -> None:
-        self._rows, self._device = rows, device
+        self.rows, self._device = rows, device
 
     def __len__(self) -> int:
-        return len(self._rows)
+        return len(self.rows)
 
     def take(self, indices: Sequence[int]) -> Tensor:
         """Features (B, 1 + P, D) of the images at `indices` on the model's device, float32, each image's own first."""
-        rows = torch.stack([self._rows[index] for index in indices]).to(self._device)
+        rows = torch.stack([self.rows[index] for index in indices]).to(self._device)
         return rows.to(torch.promote_types(rows.dtype, torch.float32))
 
 

@@ -38,7 +38,8 @@ BROKEN_ARCHIVE = (
     ValueError,
 )
 """What the standard library raises for a broken or encrypted archive."""
-_CHUNK = 1 << 20
+CHUNK = 1 << 20
+"""Bytes of a member that are copied at once."""
 
 
 def is_archive(path: Path) -> bool:
@@ -116,21 +117,24 @@ def unreadable(error: Exception, file: Path) -> DataError:
 
 
 class Budget:
-    """Counts bytes written, and stops archives that outgrow their bound or the disk; without archives only the disk."""
+    """Counts bytes written, and stops archives that outgrow their bound or the disk; without archives only the disk.
+
+    `limit` is the most bytes that may be written.
+    """
 
     def __init__(self, archives: Sequence[Path], folder: Path) -> None:
         self._where = ", ".join(str(archive) for archive in archives)
         free = shutil.disk_usage(folder).free
         allowance = max(MIN_ALLOWANCE, MAX_RATIO * sum(archive.stat().st_size for archive in archives))
         self._bounded = bool(archives) and allowance <= free
-        self._limit = allowance if self._bounded else free
+        self.limit = allowance if self._bounded else free
         self._bytes = 0
 
     def copy(self, source: IO[bytes], output: IO[bytes]) -> None:
         """Copy one member within the bounds; raises `DataError` beyond them."""
-        while chunk := source.read(_CHUNK):
+        while chunk := source.read(CHUNK):
             self._bytes += len(chunk)
-            if self._bytes > self._limit:
+            if self._bytes > self.limit:
                 raise self._exceeded()
             output.write(chunk)
 
@@ -138,7 +142,7 @@ class Budget:
         bound = f"{MAX_RATIO} times its size" if self._bounded else "the disk has room for"
         remedy = "do not trust this archive" if self._bounded else "free some space, then run the command again"
         return DataError(
-            f"the content takes more than {bound} ({self._limit:,} bytes)",
+            f"the content takes more than {bound} ({self.limit:,} bytes)",
             where=self._where,
             remedy=f"Nothing was extracted; {remedy}",
         )

@@ -28,7 +28,7 @@ _TOO_BIG = f"Scale it down: at most {MAX_PIXELS:,} pixels are read, one side at 
 _UNREADABLE = "Replace or remove the file, or leave unreadable images out with --set data.skip_unreadable=true"
 _THREADS = 8
 """Files opened at once: network disks like several requests."""
-_STRIP = 1 << 22
+STRIP = 1 << 22
 """Pixels that are converted at once."""
 _ORIENTATION = 0x0112
 """EXIF's tag of how the camera was held; 1 is upright."""
@@ -149,7 +149,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 def _strips(image: Image.Image) -> Iterator[tuple[int, Image.Image]]:
     """Parts of an image over its whole width, from the top, with the height that each begins at."""
-    rows = max(1, _STRIP // image.width)
+    rows = max(1, STRIP // image.width)
     for top in range(0, image.height, rows):
         yield top, image.crop((0, top, image.width, min(top + rows, image.height)))
 

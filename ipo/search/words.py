@@ -12,7 +12,8 @@ from pathlib import Path
 
 from ipo.errors import ConfigError
 
-_LISTS = Path(__file__).parent / "wordlists"
+LISTS = Path(__file__).parent / "wordlists"
+"""The word lists of this package."""
 _MERGES = 100_000
 _WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)?")
 _INFLECTIONS = ("'s", "’s", "s", "es", "ed", "d", "ing")
@@ -37,7 +38,7 @@ def unknown_words(text: str) -> list[str]:
 
 def unfit_words(text: str) -> list[str]:
     """The violent, sexual or insulting words of `text`."""
-    unfit = _read("unfit.txt")
+    unfit = read_list("unfit.txt")
     return [word for word in _words(text) if any(form in unfit for form in _forms(word, _INFLECTIONS))]
 
 
@@ -69,17 +70,17 @@ def _known() -> frozenset[str]:
         merges = [line.split() for line in islice(file, _MERGES)]
     ends = ("".join(merge).removesuffix("</w>") for merge in merges if merge and merge[-1].endswith("</w>"))
     words = {word for word in ends if word.isascii() and word.isalpha() and len(word) > 1}
-    return frozenset((words | _read("english.txt") | {"a", "i"}) - _read("foreign.txt"))
+    return frozenset((words | read_list("english.txt") | {"a", "i"}) - read_list("foreign.txt"))
 
 
 @cache
-def _read(name: str) -> frozenset[str]:
+def read_list(name: str, folder: Path = LISTS) -> frozenset[str]:
     """The words of a list. Raises `ConfigError` where it is missing or empty, since then everything would pass."""
     try:
-        lines = (_LISTS / name).read_text(encoding="utf-8").splitlines()
+        lines = (folder / name).read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"a word list cannot be read: {error}", remedy="Install ipo again") from error
     words = frozenset(word for line in lines for word in line.partition("#")[0].split())
     if not words:
-        raise ConfigError("a word list is empty", where=str(_LISTS / name), remedy="Install ipo again")
+        raise ConfigError("a word list is empty", where=str(folder / name), remedy="Install ipo again")
     return words

@@ -60,7 +60,7 @@ class Bench:
         """The score of a sentence. Raises `IpoError` for one that is no prompt, too long, or names a class."""
         prompt = Prompt(text.strip())
         with self._lock:
-            return self._tried(folder, prompt)
+            return self.tried(folder, prompt)
 
     def add(self, folder: Path, text: str) -> HistoryEntry:
         """Score a sentence and put it into the history of a run that nobody works on. Raises `IpoError`."""
@@ -72,9 +72,10 @@ class Bench:
             record = Record.resume(settings.search.select, run.path, first, spent)
             require_new(prompt, record.history)
             record.next_place()
-            return add_sentence(record, prompt, self._tried(folder, prompt).score)
+            return add_sentence(record, prompt, self.tried(folder, prompt).score)
 
-    def _tried(self, folder: Path, prompt: Prompt) -> Tried:
+    def tried(self, folder: Path, prompt: Prompt) -> Tried:
+        """The score of a prompt on the training images of a run. Raises `IpoError`."""
         settings, history = read_settings(folder), read_history(folder)
         if history is None:
             raise RunError("this is no search: it has no history", where=str(folder), remedy="Choose another run")

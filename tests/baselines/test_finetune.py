@@ -52,7 +52,7 @@ def test_a_curve_row_is_never_within_a_checkpoint(task, monkeypatch):
     model = first_classifier(task)
     tuning = Tuning(task, options, model, regularisers.no_penalty(task, model, 0.0))
     seen = []
-    tuning._update = lambda step, chunks: torch.ones(4)
+    tuning.update = lambda step, chunks: torch.ones(4)
     run = FitRun(report=lambda _: None)
     monkeypatch.setattr(run, "log", lambda row: seen.append(("row", row["step"])))
     monkeypatch.setattr(run, "save", lambda tensors, done: seen.append(("checkpoint", done)))

@@ -19,7 +19,7 @@ OLD, NEW = b"a" * 100, b"b" * 100
 @pytest.fixture(autouse=True)
 def every_state_is_settled(monkeypatch):
     """Files of a moment ago count as old ones: what notices a change has to be something else than its recency."""
-    monkeypatch.setattr(contents, "_SETTLED_NS", -(10**18))
+    monkeypatch.setattr(contents, "SETTLED_NS", -(10**18))
 
 
 def write(path, content):
@@ -97,18 +97,18 @@ def test_a_known_file_is_not_read(tmp_path, monkeypatch):
 
 
 def test_a_file_of_a_moment_ago_is_not_remembered(tmp_path, monkeypatch):
-    monkeypatch.setattr(contents, "_SETTLED_NS", 3_000_000_000)
+    monkeypatch.setattr(contents, "SETTLED_NS", 3_000_000_000)
     path = write(tmp_path / "1.png", OLD)
     ContentHashes(tmp_path / "memory.json").of([path])
     assert not (tmp_path / "memory.json").exists()
-    state = [*contents._state(path.stat()), "00"]
-    assert not contents._is_settled(state, time.time_ns())
-    assert contents._is_settled(state, time.time_ns() + 4_000_000_000)
+    state = [*contents.state_of(path.stat()), "00"]
+    assert not contents.is_settled(state, time.time_ns())
+    assert contents.is_settled(state, time.time_ns() + 4_000_000_000)
 
 
 def test_times_that_a_packed_file_system_made_up_are_not_believed():
-    assert not contents._is_settled([1, 2, 3, 5_000_000_000, 5_000_000_000, "00"], time.time_ns())
-    assert contents._is_settled([1, 2, 3, 5_000_000_000, 5_000_000_001, "00"], time.time_ns())
+    assert not contents.is_settled([1, 2, 3, 5_000_000_000, 5_000_000_000, "00"], time.time_ns())
+    assert contents.is_settled([1, 2, 3, 5_000_000_000, 5_000_000_001, "00"], time.time_ns())
 
 
 def test_a_memory_of_other_rows_costs_only_time(tmp_path):

@@ -96,7 +96,7 @@ def test_a_picture_that_changes_between_hash_and_pixels_gets_no_features(tmp_pat
 
 
 def test_folders_that_change_places_take_their_features_along(tmp_path, monkeypatch):
-    monkeypatch.setattr(contents, "_SETTLED_NS", -(10**18))
+    monkeypatch.setattr(contents, "SETTLED_NS", -(10**18))
     here, there = tmp_path / "here", tmp_path / "there"
     items = draw_pictures(here, 3)
     others = draw_pictures(there, 3, seed=1)

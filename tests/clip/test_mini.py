@@ -87,7 +87,7 @@ def test_a_small_memory_bound_changes_no_feature():
 def test_a_text_is_encoded_once(mini):
     first = mini.encode_texts(["a big cat", "a dog"])
     calls = []
-    hook = mini._text._bert.register_forward_hook(lambda *_: calls.append(1))
+    hook = mini.text.bert.register_forward_hook(lambda *_: calls.append(1))
     assert torch.equal(mini.encode_texts(["a dog", "a big cat", "a dog"]), first[[1, 0, 1]])
     hook.remove()
     assert not calls
@@ -113,7 +113,7 @@ def test_tokens_counted_and_embedded_leave_the_special_ones_out(mini):
 
 
 def test_raw_token_ids_are_encoded_like_their_text(mini):
-    ids = [mini._text.token_ids([text])[0] for text in TEXTS]
+    ids = [mini.text.token_ids([text])[0] for text in TEXTS]
     torch.testing.assert_close(mini.encode_tokens(ids), mini.encode_texts(TEXTS), atol=2e-6, rtol=0)
 
 
@@ -171,7 +171,7 @@ def test_image_features_are_the_mean_of_the_most_probable_names(mini):
     pixels = torch.randn(5, 3, 12, 12, generator=torch.Generator().manual_seed(3))
     names = centred_oracle(LABELS)
     with torch.no_grad():
-        logits = mini._tower.classifier(pixels)
+        logits = mini.tower.classifier(pixels)
     for feature, row in zip(mini.encode_images(pixels), logits, strict=True):
         weights = torch.exp(row / TEMPERATURE)
         best = sorted(range(len(LABELS)), key=lambda k: -float(weights[k]))[:TOP_LABELS]

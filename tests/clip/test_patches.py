@@ -69,7 +69,7 @@ def resnet():
 def test_other_towers_are_refused_in_one_line(make):
     clip = tiny_openclip(make())
     if isinstance(make(), CoCa):
-        clip._module.visual.attn_pool = nn.Identity()  # as in the released CoCa models
+        clip.module.visual.attn_pool = nn.Identity()  # as in the released CoCa models
     assert clip.patch_count == 0
     with pytest.raises(ModelError, match=r"tiny has no patch features.*Take a ViT") as caught:
         require_patches(clip)
@@ -98,13 +98,13 @@ def test_the_stand_in_reads_the_places_of_its_last_map_by_the_same_head(mini):
     assert features.shape == (2, 50, mini.dim)
     torch.testing.assert_close(features[:, 0], mini.encode_images(pixels), atol=1e-5, rtol=0)
     torch.testing.assert_close(features.norm(dim=-1), torch.ones(2, 50))
-    network = mini._tower.classifier
+    network = mini.tower.classifier
     maps = network.forward_features(pixels)
     logits = network.classifier(maps.permute(0, 2, 3, 1).flatten(1, 2))
     torch.testing.assert_close(logits.mean(dim=1), network(pixels))
     torch.testing.assert_close(
         normalize(features[:, 1:, :16], dim=-1),
-        mini._tower._conse(logits.flatten(0, 1)).view(2, 49, -1),
+        mini.tower.conse(logits.flatten(0, 1)).view(2, 49, -1),
         atol=1e-4,
         rtol=0,
     )
@@ -149,7 +149,7 @@ def test_features_are_stored_in_half_precision_mapped_and_not_made_again(tmp_pat
     assert torch.equal(store.load(items[::-1]).take(range(21)), found.take(range(20, -1, -1)))
     assert clip.count == 0
     assert len(list((tmp_path / "store" / f"{clip.fingerprint.key}-patches").glob("*.safetensors"))) == 2
-    assert {row.dtype for row in store.load(items)._rows} == {torch.float16}
+    assert {row.dtype for row in store.load(items).rows} == {torch.float16}
 
 
 def test_what_they_will_take_is_said_before_they_are_made(tmp_path, monkeypatch):

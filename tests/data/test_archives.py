@@ -85,7 +85,7 @@ def test_an_archive_cannot_grow_beyond_its_bound(tmp_path, monkeypatch):
     archive = pack_tar(tmp_path / "bomb.tar.gz", {"zeros": bytes(200_000)})
     assert archive.stat().st_size < 2000
     monkeypatch.setattr(archives, "MIN_ALLOWANCE", 1000)
-    monkeypatch.setattr(archives, "_CHUNK", 4096)
+    monkeypatch.setattr(archives, "CHUNK", 4096)
     (tmp_path / "out").mkdir()
     with pytest.raises(DataError, match="takes more than 20 times its size"):
         unpack(archive, tmp_path / "out")
@@ -193,7 +193,7 @@ def test_members_are_streamed_and_not_held_in_memory(tmp_path):
 
     archive = pack_tar(tmp_path / "a.tar", {"a": b"x"}, "w")
     budget = archives.Budget([archive], tmp_path)
-    budget._limit = 3 << 20
+    budget.limit = 3 << 20
     source = Endless()
     with pytest.raises(DataError), (tmp_path / "out").open("wb") as output:
         budget.copy(source, output)

@@ -331,7 +331,7 @@ def test_a_huge_file_and_a_pipe_are_errors_and_never_waited_for(tmp_path, monkey
 def test_strips_give_the_picture_that_the_whole_gives(mode, kind, tmp_path, monkeypatch):
     (tmp_path / "a.png").write_bytes(encoded_as(kind, mode))
     whole = pixels(tmp_path / "a.png")
-    monkeypatch.setattr(images, "_STRIP", 100)
+    monkeypatch.setattr(images, "STRIP", 100)
     assert np.array_equal(pixels(tmp_path / "a.png"), whole)
 
 

@@ -262,7 +262,7 @@ def test_no_picture_of_stamps_has_two_classes(tmp_path):
 
 def test_stamps_without_apt_give_the_manual_steps(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.setattr("ipo.data.benchmarks.stamps._SYSTEM", tmp_path)
+    monkeypatch.setattr("ipo.data.benchmarks.stamps.SYSTEM", tmp_path)
     with pytest.raises(DataError, match=r"'apt-get' is not installed here.*apt-get download tuxpaint-stamps-default"):
         prepare("stamps", tmp_path / "root")
     assert everything(tmp_path / "root") == {}
@@ -286,7 +286,7 @@ def test_stamps_are_fetched_by_apt_after_an_update_if_the_package_is_unknown(tmp
     )
     fake_tool(tools, "dpkg-deb", f'cp -r {tmp_path}/package "$3"')
     monkeypatch.setenv("PATH", f"{tools}:/usr/bin:/bin")
-    monkeypatch.setattr("ipo.data.benchmarks.stamps._SYSTEM", tmp_path / "none")
+    monkeypatch.setattr("ipo.data.benchmarks.stamps.SYSTEM", tmp_path / "none")
     monkeypatch.setattr("os.geteuid", lambda: 0)
     build = tmp_path / "stamps"
     build.mkdir()

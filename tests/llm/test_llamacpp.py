@@ -150,7 +150,7 @@ def api(monkeypatch: pytest.MonkeyPatch) -> FakeLlamaCpp:
     monkeypatch.setitem(sys.modules, "llama_cpp", fake)
     table = SimpleNamespace(lltokenizer_from_vocab=lambda _: tiny_llm().token_table)
     monkeypatch.setitem(sys.modules, "llguidance.llamacpp", table)
-    monkeypatch.setattr(LlamaFile, "_ids", lambda _self, count: [0] * count)
+    monkeypatch.setattr(LlamaFile, "id_array", lambda _self, count: [0] * count)
     monkeypatch.setattr(np.ctypeslib, "as_array", lambda found, shape: found.numpy().reshape(shape))
     return fake
 
@@ -185,7 +185,7 @@ def test_it_writes_what_transformers_writes(file: Path, n: int) -> None:
 
 
 def test_more_texts_than_before_and_prefixes_longer_than_a_batch(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(llama_file, "_BATCH", 4)
+    monkeypatch.setattr(llama_file, "BATCH", 4)
     llm = llama(file)
     llm.generate(ASK, 2, 1.0, 24, seed=1)
     texts = [reply.text for reply in llm.generate(ASK, 6, 1.0, 24, seed=1)]
@@ -242,7 +242,7 @@ def test_a_meta_prompt_that_is_too_long_is_an_error(file: Path) -> None:
 def test_a_meta_prompt_may_fill_its_room_and_every_reply_still_has_its_own(
     file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(llamacpp, "_CONTEXT", 76)
+    monkeypatch.setattr(llamacpp, "CONTEXT", 76)
     llm = llama(file)
     message = Message("user", "#" * 48)
     assert 76 - 24 - 8 < llm.token_count(message.content) <= 76 - 24, "otherwise this shows nothing"

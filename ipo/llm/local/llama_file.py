@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from ipo.errors import LLMError, ModelError
 
-_BATCH = 512
+BATCH = 512
 """Tokens that llama.cpp is given at once."""
 
 
@@ -102,11 +102,12 @@ class LlamaFile:
     def tokenize(self, text: str, *, start: bool, control: bool = False) -> list[int]:
         """Token ids of `text`: with a start token if the model has one, and with control tokens read as such or not."""
         raw = text.encode()
-        ids = self._ids(len(raw) + 2)
+        ids = self.id_array(len(raw) + 2)
         count = self.api.llama_tokenize(self._vocab, raw, len(raw), ids, len(ids), start, control)
         return list(ids[:count])
 
-    def _ids(self, count: int) -> Any:
+    def id_array(self, count: int) -> Any:
+        """A C array of `count` token ids, for llama.cpp to fill."""
         return (self.api.llama_token * count)()
 
     def _piece(self, token: int, *, special: bool) -> bytes:
@@ -122,7 +123,7 @@ class Branches:
         self.tokens, self.texts = tokens, texts
         self._api, self._width = file.api, file.width
         params = self._api.llama_context_default_params()
-        params.n_ctx, params.n_batch, params.n_ubatch = tokens, _BATCH, _BATCH
+        params.n_ctx, params.n_batch, params.n_ubatch = tokens, BATCH, BATCH
         params.n_seq_max, params.kv_unified = texts + 1, True  # one store for all, so that the prefix is kept once
         params.n_threads = params.n_threads_batch = torch.get_num_threads()
         self._context: Any = self._api.llama_init_from_model(file.model, params)
@@ -130,7 +131,7 @@ class Branches:
             raise LLMError(f"llama.cpp has no room for {tokens} tokens", remedy="Use a smaller model")
         weakref.finalize(self, self._api.llama_free, self._context)
         self._memory: Any = self._api.llama_get_memory(self._context)
-        self._batch: Any = self._api.llama_batch_init(_BATCH, 0, 1)
+        self._batch: Any = self._api.llama_batch_init(BATCH, 0, 1)
         weakref.finalize(self, self._api.llama_batch_free, self._batch)
         self._lengths: list[int] = []
 
@@ -166,8 +167,8 @@ class Branches:
         """Run (token, position, sequence); logits (wanted, V) of the last of them."""
         logits = np.empty((wanted, self._width), dtype=np.float32)
         first = len(places) - wanted
-        for begin in range(0, len(places), _BATCH):
-            part = places[begin : begin + _BATCH]
+        for begin in range(0, len(places), BATCH):
+            part = places[begin : begin + BATCH]
             self._batch.n_tokens = len(part)
             for row, (token, position, sequence) in enumerate(part):
                 self._batch.token[row], self._batch.pos[row] = token, position

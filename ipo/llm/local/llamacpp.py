@@ -20,7 +20,7 @@ from ipo.llm.local.base import LocalLLM
 from ipo.llm.local.llama_file import Branches, LlamaFile
 from ipo.llm.local.sampling import Step
 
-_CONTEXT = 8192
+CONTEXT = 8192
 """Most tokens of a meta-prompt: about 1 GB of memory for a model of 8 billion parameters."""
 _JUDGED_AT_ONCE = 16
 _JUDGE_CONTEXT = 4096
@@ -30,7 +30,7 @@ class LlamaCppLLM(LocalLLM):
     """A `.gguf` file run as it is."""
 
     def __init__(self, file: LlamaFile, label: str, style: Style) -> None:
-        room = min(file.trained_context, _CONTEXT)
+        room = min(file.trained_context, CONTEXT)
         super().__init__(f"{label}, llama-cpp-python {file.api.__version__}", style, room)
         self._file = file
         self._writer: Branches | None = None
@@ -68,7 +68,7 @@ class LlamaCppLLM(LocalLLM):
 
     def branch(self, prefix: Sequence[int], n: int, max_tokens: int) -> tuple[Tensor, Step]:
         """Logits (N, V) after `prefix`, and how to go on; see `LocalLLM`."""
-        tokens = _CONTEXT + n * max_tokens
+        tokens = CONTEXT + n * max_tokens
         writer = self._writer
         if writer is None or writer.tokens < tokens or writer.texts < n:
             writer = self._writer = Branches(self._file, tokens=tokens, texts=n)

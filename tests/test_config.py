@@ -1,3 +1,4 @@
+import contextlib
 import re
 from pathlib import Path
 
@@ -189,3 +190,19 @@ def test_a_cache_that_is_no_folder_is_an_error(tmp_path, monkeypatch, place):
         cache_folder()
     monkeypatch.setenv("IPO_CACHE", str(tmp_path / "new" / "cache"))
     assert cache_folder() == tmp_path / "new" / "cache"
+
+
+def test_a_wrong_word_is_answered_with_all_that_there_are():
+    with pytest.raises(ConfigError, match="'fold_loss', 'carprt' or 'zpe'"):
+        load_settings(None, {"search": {"select": "crprt"}})
+    answers = []
+    for name, content in Settings().model_dump().items():
+        for key in content if isinstance(content, dict) else ():
+            with contextlib.suppress(ConfigError):
+                load_settings(None, {name: {key: "nothing of the kind"}})
+                continue
+            with pytest.raises(ConfigError) as told:
+                load_settings(None, {name: {key: "nothing of the kind"}})
+            answers.append(str(told.value))
+    assert len(answers) > 20
+    assert not [answer for answer in answers if "literal[" in answer]

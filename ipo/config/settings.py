@@ -24,7 +24,7 @@ ResponseFormat = Literal["auto", "schema", "object", "none"]
 MetricName = Literal["accuracy", "map"]
 LabelRule = Literal["accuracy", "loss", "margin", "fold_accuracy", "fold_loss"]
 LabelFreeRule = Literal["carprt", "zpe"]
-SelectionRule = LabelRule | LabelFreeRule
+SelectionRule = Literal[LabelRule, LabelFreeRule]
 
 
 class DataSettings(Section):

@@ -32,7 +32,6 @@ def cells() -> list[dict[str, Any]]:
 @pytest.mark.slow
 @pytest.mark.offline_models
 def test_every_cell_runs_and_says_nothing_else(tmp_path, monkeypatch):
-    monkeypatch.setenv("IPO_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     sources = ["".join(cell["source"]) for cell in cells()]
     done = run_process([sys.executable, "-c", KERNEL], input=json.dumps(sources), check=True, cwd=tmp_path)

@@ -38,9 +38,14 @@ def whole_grammar() -> str:
     return grammar(word_lists())
 
 
+@cache
+def compiled(language: str) -> LLMatcher:
+    return LLMatcher(tiny_llm().token_table, language)
+
+
 def is_taken(text: str, language: str | None = None) -> bool:
     """Whether llguidance lets the tiny tokenizer write the text to its end."""
-    matcher = LLMatcher(tiny_llm().token_table, language or whole_grammar())
+    matcher = compiled(language or whole_grammar()).deep_copy()
     return all(map(matcher.consume_token, tiny_llm().tokenizer(text)["input_ids"])) and matcher.is_accepting()
 
 

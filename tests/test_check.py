@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from ipo.cli.main import app
 from ipo.config import STAND_INS, load_settings
 from ipo.data.load import target_parts, with_kind
-from ipo.errors import IpoError
+from ipo.errors import ConfigError, IpoError
 from ipo.runs.check import CHECKS, check, require_run_place
 from ipo.runs.readers import EVALUATE, VERIFY, method_reader
 from tests.processes import run_process
@@ -189,6 +189,9 @@ def test_a_dataset_may_be_a_bare_path(bare, tmp_path):
     assert with_kind("photos") == "folder:photos"
     assert with_kind("folder:photos") == "folder:photos"
     assert (with_kind("stamps"), with_kind(""), with_kind("gone")) == ("stamps", "", "gone")
+    for path in ("gone/", "./gone", "pictures/gone.csv", str(tmp_path / "gone")):
+        with pytest.raises(ConfigError, match="this folder or file is not there"):
+            with_kind(path)
     assert target_parts(f"folder:{tmp_path}/a@b") == (f"folder:{tmp_path}/a@b", "")
     assert target_parts("photos@sketch") == ("photos", "sketch")
     assert target_parts("csv:t.csv@photo") == ("csv:t.csv", "photo")

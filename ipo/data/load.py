@@ -106,7 +106,11 @@ def require_multi_label(spec: str) -> None:
 def with_kind(spec: str) -> str:
     """The spec; a path that was given bare, and is no name of the catalogue, has what lies there in front of it."""
     path = Path(spec).expanduser()
-    if not spec or spec in CATALOGUE or spec.partition(":")[0] in OWN_KINDS or not path.exists():
+    if not spec or spec in CATALOGUE or spec.partition(":")[0] in OWN_KINDS:
+        return spec
+    if not path.exists():
+        if path.name != spec:  # it was meant as a path
+            raise ConfigError("this folder or file is not there", where=spec, remedy="Give the place of your pictures")
         return spec
     if path.is_dir():
         return f"folder:{spec}"

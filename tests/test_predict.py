@@ -13,8 +13,12 @@ from typer.testing import CliRunner
 
 import ipo
 from ipo.cli.main import app
-from ipo.errors import ConfigError, DataError, IpoError, RunError
+from ipo.errors import ConfigError, DataError, IpoError, ModelError, RunError
+from ipo.export.classifier import make_classifier
+from ipo.export.source import read_exported
+from ipo.runs.restore import restore_model, restore_predictor
 from ipo.runs.result import Calibrated
+from ipo.scoring import PromptPredictor
 from tests.export.twins import save_twins
 from tests.fakes import ScriptedLLM
 
@@ -27,6 +31,7 @@ METHODS = {
     "bayesian": {"epochs": 1, "samples": 2},
     "linear-probe": {"epochs": 5},
     "ensemble-7": {},
+    "waffle": {"reps": 1},
     "ft": {"steps": 2, "batch": 2},
 }
 """Fits that take moments: each learns something, or predicts by several prompts."""
@@ -84,6 +89,16 @@ def test_predictions_are_those_of_the_test(place, method, capsys):
         assert row.confidence == max(row.probabilities) == row.top(1)[0][1]
         assert row.top(3)[0][0] == row.classname
     assert capsys.readouterr() == ("", "")
+
+
+def test_prompts_are_put_together_as_the_method_did_it(place):
+    """Waffle takes the mean of cosines: its class features are shorter than a direction."""
+    run = ipo.load(place / "waffle")
+    clip = restore_model(run.path, run.settings, run.result)
+    found = restore_predictor(run.path, clip, run.result, "waffle", run.classnames, run.classnames)
+    assert isinstance(found, PromptPredictor)
+    assert found.aggregate == "score_mean"
+    assert (make_classifier(read_exported(run.path), clip).matrix.norm(dim=0) < 0.999).all()
 
 
 def test_the_dataset_is_not_needed(place, tmp_path):
@@ -172,7 +187,7 @@ def test_a_run_that_cannot_predict_says_so(place, tmp_path):
     content["calibration"] = calibration(place / "ipo").model_dump()
     content["clip"]["weights"] = "others"
     (old / "result.json").write_text(json.dumps(content))
-    with pytest.raises(RunError, match="weights was 'others'"):
+    with pytest.raises(ModelError, match="weights was 'others'"):
         ipo.load(old).predict(place / "pictures/test/pen")
     (old / "result.json").unlink()
     with pytest.raises(RunError, match=r"no result yet.*ipo\.resume"):

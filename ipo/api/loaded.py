@@ -114,7 +114,7 @@ class Run:
         Raises `RunError` for a method that has none, such as CoOp.
         """
         result = self.result
-        found = result.predictors[result.headline or self.method].prompts
+        found = result.predictors[result.main_predictor].prompts
         if not found:
             what = f"{self.method} finds no prompt that can be read"
             raise RunError(what, where=str(self.path), remedy="Use run.predict, or run.result")

@@ -18,14 +18,12 @@ from ipo import __version__
 from ipo.clip.base import ClipModel
 from ipo.clip.load import load_clip
 from ipo.data.types import UnlabelledItem
-from ipo.errors import ConfigError, ModelError, RunError
+from ipo.errors import ConfigError
 from ipo.export.source import Exported
-from ipo.methods import LEARNED_FILE, find_method
 from ipo.packages import extra_remedy, is_installed
-from ipo.prompt import Prompt
-from ipo.scoring import ImageSet, Predictor, PromptPredictor
+from ipo.runs.restore import require_same_model, restore_predictor
+from ipo.scoring import ImageSet, Predictor
 from ipo.store.files import json_text
-from ipo.store.tensors import load_tensors
 
 TENSOR = "classifier"
 """Name of the tensor (D, C) of class features."""
@@ -52,12 +50,10 @@ def make_classifier(exported: Exported, clip: ClipModel | None = None) -> Classi
     Raises `ModelError` where it is another model by now, and `ConfigError` for a predictor that is no such product.
     """
     model = clip or load_clip(exported.settings.clip, offline=exported.settings.offline)
-    recorded = exported.result.clip
-    if recorded and recorded.weights not in ("", model.fingerprint.weights):
-        what = f"'{recorded.name}' has other weights by now than the run was made with"
-        raise ModelError(what, where=str(exported.folder), remedy="Put the same weights back, or make the run anew")
-    predictor = _predictor(exported, model)
-    matrix = linear_part(predictor, model, exported.classnames)
+    require_same_model(exported.folder, model, exported.result)
+    own = exported.classnames
+    predictor = restore_predictor(exported.folder, model, exported.result, exported.name, own, own)
+    matrix = linear_part(predictor, model, own)
     if matrix is None:
         what = f"class features of '{exported.name}' depend on the image, so that no matrix holds them"
         raise ConfigError(what, where=str(exported.folder), remedy="Use it by `ipo`")
@@ -72,21 +68,6 @@ def make_classifier(exported: Exported, clip: ClipModel | None = None) -> Classi
         "clip": json_text(asdict(model.fingerprint)),
     }
     return Classifier(matrix, model.logit_scale, facts)
-
-
-def _predictor(exported: Exported, clip: ClipModel) -> Predictor:
-    if exported.prompts:
-        return PromptPredictor(clip, tuple(map(Prompt, exported.prompts)), exported.aggregate)
-    result = exported.result
-    method, path = find_method(result.method), exported.folder / LEARNED_FILE
-    if method.restore is None or not path.is_file():
-        what = f"what '{result.method}' learned cannot be exported"
-        raise ConfigError(what, where=str(exported.folder), remedy="Use it by `ipo`")
-    options = method.configure(result.dataset, result.shots, result.options)
-    restored = method.restore(clip, exported.classnames, options, load_tensors(path)[0])
-    if exported.name not in restored:
-        raise RunError(f"there is no '{exported.name}' in {LEARNED_FILE}", where=str(exported.folder))
-    return restored[exported.name]
 
 
 def linear_part(predictor: Predictor, clip: ClipModel, classnames: tuple[str, ...]) -> Tensor | None:

@@ -96,8 +96,7 @@ def read_exported(folder: Path, predictor: str = BEST) -> Exported:
     Raises `RunError` for a run that is not finished, and `UnknownName` for another predictor.
     """
     result = read_result(folder)
-    headline = result.headline or next(iter(result.predictors))
-    name = {BEST: headline, ENSEMBLE: f"{headline}-ensemble"}.get(predictor, predictor)
+    name = {BEST: result.main_predictor, ENSEMBLE: f"{result.main_predictor}-ensemble"}.get(predictor, predictor)
     if name not in result.predictors:
         raise UnknownName("predictor", predictor, (BEST, *result.predictors))
     return Exported(folder, result, name)

@@ -15,8 +15,8 @@ from ipo.config import ClipSettings, Device, Settings
 from ipo.data.types import UnlabelledItem
 from ipo.errors import ConfigError, RunError
 from ipo.predict.pictures import Picture, encoded
-from ipo.predict.restore import restore_model, restore_predictor
 from ipo.progress import track
+from ipo.runs.restore import restore_model, restore_predictor
 from ipo.runs.result import Calibrated, Result
 from ipo.scoring import ImageSet, Predictor
 
@@ -79,7 +79,7 @@ class Classifier:
             what = "an earlier version of ipo kept no confidences here"
             raise RunError(what, where=str(path), remedy=remedy)
         clip = restore_model(path, settings, result, device)
-        predictor = restore_predictor(path, clip, result, tuple(own), names)
+        predictor = restore_predictor(path, clip, result, result.main_predictor, tuple(own), names)
         calibration = result.calibration
         if names != tuple(own):
             calibration = calibration.model_copy(update={"thresholds": []})  # those of other classes say nothing

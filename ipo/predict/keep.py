@@ -15,7 +15,7 @@ from ipo.errors import IpoError
 from ipo.export.classifier import linear_part
 from ipo.methods import Fitted, Method
 from ipo.predict.calibration import LEVEL, calibrate
-from ipo.predict.restore import save_classifier
+from ipo.runs.restore import save_classifier
 from ipo.runs.result import Calibrated
 from ipo.scoring import ImageSet, Predictor, require_finite
 from ipo.task import FewShotTask

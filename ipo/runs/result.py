@@ -280,6 +280,11 @@ class Result(Part):
     evaluation_seconds: Finite = 0.0
     cost: Annotated[Finite, Field(ge=0)] | None
 
+    @property
+    def main_predictor(self) -> str:
+        """The predictor that stands for the method; runs of the first versions name none, and it is their first."""
+        return self.headline or next(iter(self.predictors))
+
 
 def with_draws(result: Result, draws: Mapping[str, Mapping[str, Any]]) -> Result:
     """The result with what `ipo.draws.drawn_figures` gives for some draws."""

@@ -1,4 +1,4 @@
-"""The predictor of a finished run, from its folder alone."""
+"""A predictor of a finished run, from its folder and the model alone."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 from ipo.clip.base import ClipModel
 from ipo.clip.load import load_clip
 from ipo.config import Device, Settings
-from ipo.errors import RunError
+from ipo.errors import ModelError, RunError
 from ipo.methods import LEARNED_FILE, find_method
 from ipo.prompt import Prompt
 from ipo.runs.result import Result
@@ -42,30 +42,43 @@ def save_classifier(folder: Path, matrix: Tensor) -> None:
 
 
 def restore_model(path: Path, settings: Settings, result: Result, device: Device | None = None) -> ClipModel:
-    """The CLIP model of a run, on another device if one is named. Raises `RunError` where it is another by now."""
+    """The CLIP model of a run, on another device if one is named. Raises `ModelError` where it is another by now."""
     chosen = settings.clip if device is None else settings.clip.model_copy(update={"device": device})
     clip = load_clip(chosen, offline=settings.offline)
-    now, was = asdict(clip.fingerprint), result.clip.model_dump(exclude_unset=True) if result.clip else {}
-    wrong = [f"{name} was {value!r}, is {now.get(name)!r}" for name, value in was.items() if now.get(name) != value]
-    if wrong:
-        what = f"the CLIP model is another than that of the run: {'; '.join(wrong)}"
-        raise RunError(what, where=str(path), remedy="Restore the model or its library, or make the run anew")
+    require_same_model(path, clip, result)
     return clip
 
 
+def require_same_model(path: Path, clip: ClipModel, result: Result) -> None:
+    """Raise `ModelError` for another model than that of a run, by its fingerprint."""
+    now, was = asdict(clip.fingerprint), result.clip.model_dump(exclude_unset=True) if result.clip else {}
+    wrong = [
+        f"{name} was {value!r}, is {now.get(name)!r}" for name, value in was.items() if value and now.get(name) != value
+    ]
+    if wrong:
+        what = f"the CLIP model is another than that of the run: {'; '.join(wrong)}"
+        raise ModelError(what, where=str(path), remedy="Restore the model or its library, or make the run anew")
+
+
 def restore_predictor(
-    path: Path, clip: ClipModel, result: Result, own: tuple[str, ...], classnames: tuple[str, ...]
+    path: Path, clip: ClipModel, result: Result, name: str, own: tuple[str, ...], classnames: tuple[str, ...]
 ) -> Predictor:
-    """What predicts `classnames`, by a run whose classes are its `own`. Raises `RunError` where nothing can."""
-    name = result.headline or next(iter(result.predictors))
-    if prompts := result.predictors[name].prompts:
-        return PromptPredictor(clip, tuple(map(Prompt, prompts)))
+    """The predictor of that name for `classnames`, of a run whose classes are its `own`.
+
+    Raises `RunError` where nothing can restore it.
+    """
+    told = result.predictors[name]
+    if told.prompts:
+        return PromptPredictor(clip, tuple(map(Prompt, told.prompts)), told.aggregate)
     method = find_method(result.method)
     if method.restore is not None and (path / LEARNED_FILE).exists():
         options = method.configure(result.dataset, result.shots, result.options)
-        return method.restore(clip, own, options, load_tensors(path / LEARNED_FILE)[0])[name]
-    if not (path / CLASSIFIER_FILE).exists():
-        what = f"what '{result.method}' learned cannot be read back, so that its runs predict no further pictures"
+        restored = method.restore(clip, own, options, load_tensors(path / LEARNED_FILE)[0])
+        if name not in restored:
+            raise RunError(f"there is no '{name}' in {LEARNED_FILE}", where=str(path), remedy="Name another predictor")
+        return restored[name]
+    if name != result.main_predictor or not (path / CLASSIFIER_FILE).exists():
+        what = f"what '{result.method}' learned cannot be read back, neither to predict further pictures nor to export"
         remedy = "Use a run of the search, of prompts, or of a method with the same class features for all pictures"
         raise RunError(what, where=str(path), remedy=remedy)
     if classnames != own:
